@@ -1,0 +1,122 @@
+//! Attributes: which may be set, in which order, and what is put off to the end.
+//!
+//! The order is owner, mode, extended attributes, time: a change of owner takes set-id bits and capabilities away, a
+//! write takes them too, and each step but the last changes a time that nobody can set (ctime), or none.
+//!
+//! A time that the file system cannot hold is clamped by the kernel to the nearest that it can, without a word
+//! (utimensat(2), since Linux 5.4), and that is accepted: reading every time back would cost a call for each entry.
+
+use std::fs::File;
+use std::os::fd::BorrowedFd;
+
+use nix::fcntl::AtFlags;
+use nix::sys::stat::{FchmodatFlags, Mode, UtimensatFlags, fchmod, fchmodat, futimens, utimensat};
+use nix::sys::time::TimeSpec;
+use nix::unistd::{Gid, Uid, fchown, fchownat};
+use rustix::fs::XattrFlags;
+
+use super::resolve::by_descriptor;
+use crate::{Attributes, Error, Timestamp, Xattr};
+
+/// Owner and mode that something has had since it was made: what is right already is not set again.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Made {
+    pub(super) mode: u32,
+    pub(super) uid: u32,
+    pub(super) gid: u32,
+}
+
+impl Made {
+    fn owner_differs(self, attributes: &Attributes) -> bool {
+        (self.uid, self.gid) != (attributes.uid, attributes.gid)
+    }
+
+    /// Nothing is made with set-id bits, so a change of owner has none to take away unseen.
+    fn mode_differs(self, attributes: &Attributes) -> bool {
+        self.mode != attributes.mode
+    }
+}
+
+/// Refuses what no file can have, and extended attributes that are not a layer's to set.
+///
+/// # Errors
+/// [`Error::InvalidArgument`] for numbers out of their range, [`Error::Refused`] (without an entry) for the rest.
+pub(super) fn check(attributes: &Attributes) -> Result<(), Error> {
+    if attributes.mode > 0o7777 || attributes.mtime.nanoseconds > 999_999_999 {
+        return Err(Error::InvalidArgument("mode or nanoseconds".into()));
+    }
+    if attributes.uid == u32::MAX || attributes.gid == u32::MAX {
+        // To chown(2) this means: leave it as it is.
+        return Err(refused("4294967295 is not an owner"));
+    }
+    attributes.xattrs.iter().try_for_each(check_xattr)
+}
+
+/// As [`check`], for one extended attribute.
+pub(super) fn check_xattr(xattr: &Xattr) -> Result<(), Error> {
+    let name = xattr.name.as_slice();
+    let prefixes: [&[u8]; 3] = [b"user.", b"trusted.", b"security."];
+    let allowed = prefixes.iter().any(|prefix| name.len() > prefix.len() && name.starts_with(prefix))
+        || matches!(name, b"system.posix_acl_access" | b"system.posix_acl_default");
+    if !allowed || name.len() > 255 || name.contains(&0) || xattr.value.len() > 64 * 1024 {
+        return Err(refused("an extended attribute that layers do not hold, or one that is too large"));
+    }
+    Ok(())
+}
+
+/// A rule that an entry breaks, the entry to be said by the caller.
+pub(super) fn refused(rule: &str) -> Error {
+    Error::Refused { entry: Vec::new(), rule: rule.into() }
+}
+
+/// Sets the attributes of an open regular file.
+pub(super) fn settle_file(file: &File, made: Made, attributes: &Attributes) -> Result<(), Error> {
+    if made.owner_differs(attributes) {
+        let (uid, gid) = owner(attributes);
+        fchown(file, uid, gid).map_err(Error::io("fchown"))?;
+    }
+    if made.mode_differs(attributes) {
+        fchmod(file, mode(attributes)).map_err(Error::io("fchmod"))?;
+    }
+    for Xattr { name, value } in &attributes.xattrs {
+        rustix::fs::fsetxattr(file, name, value, XattrFlags::empty()).map_err(Error::io("fsetxattr"))?;
+    }
+    let time = time(attributes.mtime);
+    futimens(file, &time, &time).map_err(Error::io("futimens"))
+}
+
+/// Sets the attributes of anything, by its name in an open directory (`.`: of the directory), following nothing.
+pub(super) fn settle(
+    dir: BorrowedFd<'_>,
+    last: &[u8],
+    made: Made,
+    attributes: &Attributes,
+) -> Result<(), Error> {
+    if made.owner_differs(attributes) {
+        let (uid, gid) = owner(attributes);
+        fchownat(dir, last, uid, gid, AtFlags::AT_SYMLINK_NOFOLLOW).map_err(Error::io("fchownat"))?;
+    }
+    if made.mode_differs(attributes) {
+        fchmodat(dir, last, mode(attributes), FchmodatFlags::NoFollowSymlink)
+            .map_err(Error::io("fchmodat"))?;
+    }
+    for Xattr { name, value } in &attributes.xattrs {
+        let path = by_descriptor(dir, last);
+        rustix::fs::lsetxattr(path, name, value, XattrFlags::empty()).map_err(Error::io("lsetxattr"))?;
+    }
+    let time = time(attributes.mtime);
+    utimensat(dir, last, &time, &time, UtimensatFlags::NoFollowSymlink).map_err(Error::io("utimensat"))
+}
+
+fn owner(attributes: &Attributes) -> (Option<Uid>, Option<Gid>) {
+    (Some(Uid::from_raw(attributes.uid)), Some(Gid::from_raw(attributes.gid)))
+}
+
+fn mode(attributes: &Attributes) -> Mode {
+    Mode::from_bits_truncate(attributes.mode)
+}
+
+/// The access time is set to the same, so that an applied layer does not say when it was applied.
+fn time(time: Timestamp) -> TimeSpec {
+    TimeSpec::new(time.seconds, i64::from(time.nanoseconds))
+}

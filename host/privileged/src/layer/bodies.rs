@@ -1,0 +1,284 @@
+//! Bodies on their way to their files: a queue, and a second thread that works it off.
+//!
+//! Whatever changes names stays with the caller; what is left of a regular file once it is open (its bytes, owner, mode,
+//! extended attributes and time) needs no name, and is half of the work. A file is closed by the worker when the last job
+//! for it is done.
+
+use std::collections::VecDeque;
+use std::fs::File;
+use std::panic::AssertUnwindSafe;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::{self, JoinHandle};
+use std::{cmp, fmt};
+
+use super::attributes::{Made, settle_file};
+use crate::stream::{Chunk, PIECE};
+use crate::{Attributes, Error, Name};
+
+/// The most jobs that wait (each may hold a descriptor and a window of a source), and the most bytes.
+const MOST_JOBS: usize = 64;
+const MOST_BYTES: usize = 8 * 1024 * 1024;
+/// How many jobs gather before the worker is woken: waking costs as much as some of them.
+const BATCH: usize = 16;
+/// Holes are made of whole blocks of this size, the usual one of file systems.
+const BLOCK: usize = 4096;
+const ZEROS: [u8; BLOCK] = [0; BLOCK];
+
+/// A file that was created and is being filled.
+#[derive(Debug)]
+pub(super) struct Target {
+    pub(super) file: File,
+    pub(super) name: Name,
+    pub(super) size: u64,
+    pub(super) made: Made,
+    /// The end of what was written.
+    pub(super) reached: AtomicU64,
+}
+
+/// A step in the filling of a file.
+#[derive(Debug)]
+pub(super) struct Job {
+    pub(super) target: Arc<Target>,
+    pub(super) data: Option<Data>,
+    /// The attributes, with the last step.
+    pub(super) last: Option<Attributes>,
+}
+
+/// Bytes to write.
+#[derive(Debug)]
+pub(super) struct Data {
+    pub(super) offset: u64,
+    pub(super) bytes: Chunk,
+    /// Whether blocks of zeros may be left out: nothing was written there before, and the file is large enough for it to pay.
+    pub(super) sparse: bool,
+}
+
+/// The queue, and its worker once there is one.
+pub(super) struct Bodies {
+    shared: Arc<Shared>,
+    worker: Option<JoinHandle<()>>,
+    /// Whether there is a processor for a worker.
+    parallel: bool,
+}
+
+#[derive(Default)]
+struct Shared {
+    state: Mutex<State>,
+    /// There is work, or none will come any more.
+    work: Condvar,
+    /// There is room, or all is done.
+    room: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    jobs: VecDeque<Job>,
+    bytes: usize,
+    busy: bool,
+    closed: bool,
+    /// The first error; what came after it is dropped.
+    error: Option<Error>,
+    /// Who sleeps: nobody is woken (a system call) who does not.
+    worker_sleeps: bool,
+    caller_sleeps: bool,
+}
+
+impl Bodies {
+    pub(super) fn new() -> Self {
+        let parallel = thread::available_parallelism().is_ok_and(|processors| processors.get() > 1);
+        Self { shared: Arc::default(), worker: None, parallel }
+    }
+
+    /// The first error of work that was handed over.
+    pub(super) fn check(&self) -> Result<(), Error> {
+        self.shared.lock().outcome()
+    }
+
+    /// Hands over a job; waits while there are too many.
+    pub(super) fn push(&mut self, job: Job) -> Result<(), Error> {
+        let shared = Arc::clone(&self.shared);
+        let mut state = shared.lock();
+        state.outcome()?;
+        state.bytes += job.weight();
+        state.jobs.push_back(job);
+        if state.jobs.len() < BATCH && state.bytes < PIECE {
+            return state.outcome();
+        }
+        if self.worker.is_none() {
+            if !self.parallel {
+                drop(state);
+                return self.drain();
+            }
+            let shared = Arc::clone(&self.shared);
+            let worker = thread::Builder::new().name("layer bodies".into()).spawn(move || shared.work_off());
+            self.worker = Some(worker.map_err(Error::io("clone"))?);
+        }
+        while state.error.is_none() && (state.jobs.len() >= MOST_JOBS || state.bytes >= MOST_BYTES) {
+            state.caller_sleeps = true;
+            state = shared.wake(state);
+            state = shared.room.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+        shared.wake(state).outcome()
+    }
+
+    /// Waits until all that was handed over is done.
+    pub(super) fn drain(&mut self) -> Result<(), Error> {
+        let mut state = self.shared.lock();
+        if self.worker.is_none() {
+            while let Some(job) = state.next() {
+                let done = job.run();
+                state.done(job.weight(), done);
+            }
+        }
+        while state.busy || !state.jobs.is_empty() {
+            state.caller_sleeps = true;
+            state = self.shared.wake(state);
+            state = self.shared.room.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+        state.outcome()
+    }
+}
+
+impl Drop for Bodies {
+    fn drop(&mut self) {
+        let mut state = self.shared.lock();
+        state.closed = true;
+        state.jobs.clear();
+        drop(self.shared.wake(state));
+        if let Some(worker) = self.worker.take() {
+            // It catches its own panics, so there is nothing to be told.
+            let _ = worker.join();
+        }
+    }
+}
+
+impl fmt::Debug for Bodies {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Bodies").field("worker", &self.worker.is_some()).finish_non_exhaustive()
+    }
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Wakes the worker where it sleeps.
+    fn wake<'a>(&self, mut state: MutexGuard<'a, State>) -> MutexGuard<'a, State> {
+        if std::mem::take(&mut state.worker_sleeps) {
+            self.work.notify_one();
+        }
+        state
+    }
+
+    /// What the worker does.
+    fn work_off(&self) {
+        let mut state = self.lock();
+        loop {
+            if let Some(job) = state.next() {
+                drop(state);
+                let done = std::panic::catch_unwind(AssertUnwindSafe(|| job.run()))
+                    .unwrap_or_else(|_| Err(Error::Conflict("the thread that fills bodies panicked".into())));
+                let weight = job.weight();
+                // Closes the file, if this was its last job, outside the lock.
+                drop(job);
+                state = self.lock();
+                state.done(weight, done);
+            } else if state.closed {
+                return;
+            } else {
+                state.worker_sleeps = true;
+                state = self.work.wait(state).unwrap_or_else(PoisonError::into_inner);
+            }
+            // Woken at half only, so that the two do not take turns.
+            if state.caller_sleeps && state.jobs.len() <= MOST_JOBS / 2 && state.bytes <= MOST_BYTES / 2 {
+                state.caller_sleeps = false;
+                self.room.notify_one();
+            }
+        }
+    }
+}
+
+impl State {
+    fn next(&mut self) -> Option<Job> {
+        let job = self.jobs.pop_front();
+        self.busy = job.is_some();
+        job
+    }
+
+    fn done(&mut self, weight: usize, done: Result<(), Error>) {
+        self.busy = false;
+        self.bytes -= cmp::min(weight, self.bytes);
+        if let Err(error) = done {
+            self.error.get_or_insert(error);
+            self.jobs.clear();
+            self.bytes = 0;
+        }
+    }
+
+    fn outcome(&self) -> Result<(), Error> {
+        self.error.clone().map_or(Ok(()), Err)
+    }
+}
+
+impl Job {
+    fn weight(&self) -> usize {
+        self.data.as_ref().map_or(0, |data| data.bytes.len())
+    }
+
+    fn run(&self) -> Result<(), Error> {
+        let target = &*self.target;
+        let written = match &self.data {
+            Some(data) if data.sparse => target.write_blocks(data.offset, &data.bytes),
+            Some(data) => target.write(data.offset, &data.bytes),
+            None => Ok(()),
+        };
+        let settled = written.and_then(|()| match &self.last {
+            Some(attributes) => target.settle(attributes),
+            None => Ok(()),
+        });
+        settled.map_err(|error| error.at(&target.name))
+    }
+}
+
+impl Target {
+    /// Writes all but the blocks that are zero.
+    fn write_blocks(&self, offset: u64, bytes: &[u8]) -> Result<(), Error> {
+        // `from..at` is what is still to be written.
+        let (mut from, mut at) = (0, 0);
+        while at < bytes.len() {
+            let to_boundary = BLOCK - ((offset + at as u64) % BLOCK as u64) as usize;
+            let end = cmp::min(at + to_boundary, bytes.len());
+            if bytes[at..end] == ZEROS[..] {
+                self.write(offset + from as u64, &bytes[from..at])?;
+                from = end;
+            }
+            at = end;
+        }
+        self.write(offset + from as u64, &bytes[from..])
+    }
+
+    fn write(&self, mut offset: u64, mut bytes: &[u8]) -> Result<(), Error> {
+        while !bytes.is_empty() {
+            match rustix::io::pwrite(&self.file, bytes, offset) {
+                Ok(count) => {
+                    offset += count as u64;
+                    bytes = &bytes[count..];
+                    self.reached.fetch_max(offset, Ordering::Relaxed);
+                }
+                Err(rustix::io::Errno::INTR) => {}
+                Err(error) => return Err(Error::io("pwrite")(error)),
+            }
+        }
+        Ok(())
+    }
+
+    /// What is done to a file once its bytes are there.
+    fn settle(&self, attributes: &Attributes) -> Result<(), Error> {
+        if self.reached.load(Ordering::Relaxed) < self.size {
+            nix::unistd::ftruncate(&self.file, self.size as i64).map_err(Error::io("ftruncate"))?;
+        }
+        settle_file(&self.file, self.made, attributes)
+    }
+}

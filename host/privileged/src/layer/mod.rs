@@ -1,0 +1,20 @@
+//! The directory of one layer: filled by a [`Filler`], read by a [`Tree`], removed by [`delete_tree`].
+//!
+//! Each holds a descriptor of that directory and resolves every name below it (`resolve`).
+
+mod attributes;
+mod bodies;
+mod delete;
+mod descent;
+mod fill;
+mod read;
+mod resolve;
+mod walk;
+
+pub use delete::delete_tree;
+pub use fill::{Body, Entry, Extent, Filler, Policy};
+pub use read::{Detail, Tree};
+pub use walk::{WalkOptions, Walker};
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,285 @@
+//! One layer to read: looking at names, and sending what files hold. [`walk`](super::walk) goes through all of it.
+
+use std::fs::File;
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use nix::errno::Errno;
+use nix::fcntl::OFlag;
+use nix::sys::stat::Mode;
+use rustix::fs::{AtFlags, FileType, RawDir, Statx, StatxAttributes, StatxFlags};
+
+use super::resolve::{HANDLE, Recent, beneath, by_descriptor};
+use super::walk::{WalkOptions, Walker};
+use crate::{Attributes, Device, Error, Kind, Name, Node, Sink, Timestamp, Xattr};
+
+/// How many parent directories a tree keeps open.
+const PARENTS: usize = 16;
+/// The largest list of names, and the largest value, that the kernel hands out (`XATTR_LIST_MAX`, `XATTR_SIZE_MAX`), so
+/// that a buffer of this size never needs a second try.
+const LARGEST_XATTR: usize = 64 * 1024;
+
+/// How much is looked up for a name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Detail {
+    /// Name and kind, without sizes, targets or the numbers of block devices. Character devices carry their numbers.
+    Names,
+    /// Also status, sizes and targets.
+    Status,
+    /// Also extended attributes.
+    Full,
+}
+
+/// One layer, to read. Nothing leaves its directory, and no symbolic link is followed.
+#[derive(Debug)]
+pub struct Tree {
+    root: OwnedFd,
+    live: bool,
+    parents: Mutex<Recent<Vec<u8>, Arc<OwnedFd>>>,
+}
+
+impl Tree {
+    /// Reads below `dir`, an open directory. `live` says that somebody may change the layer meanwhile (it is mounted
+    /// writable): names that disappear are then no error, and files are opened in a way that no exchange can abuse.
+    pub fn new(dir: OwnedFd, live: bool) -> Self {
+        Self { root: dir, live, parents: Mutex::new(Recent::new(PARENTS)) }
+    }
+
+    /// Begins a walk. A start that is missing, or is no directory, gives an empty walk.
+    ///
+    /// # Errors
+    /// [`Error::Io`] when the start cannot be opened for another reason.
+    pub fn walk(&self, options: WalkOptions) -> Result<Walker, Error> {
+        Walker::new(&self.root, self.live, options)
+    }
+
+    /// Looks up names, answers in their order: `None` where there is no such name, or the way to it leads over something
+    /// that is not a directory.
+    ///
+    /// # Errors
+    /// [`Error::Io`], with EXDEV where something is mounted inside the layer.
+    pub fn stat(&self, names: &[Name], detail: Detail) -> Result<Vec<Option<Node>>, Error> {
+        let look_up = |name: &Name| match self.parent(name)? {
+            Some(parent) => look(parent.as_fd(), name.split().1, name.clone(), detail),
+            None => Ok(None),
+        };
+        names.iter().map(look_up).collect()
+    }
+
+    /// Sends the first `length` bytes of a regular file.
+    ///
+    /// # Errors
+    /// [`Error::Conflict`] when the name is no regular file (any more) or the file is shorter, [`Error::Io`] when it cannot
+    /// be read or the sink breaks.
+    pub fn send(&self, name: &Name, length: u64, to: &mut Sink) -> Result<(), Error> {
+        let changed = || Error::Conflict(format!("{name} changed while it was read"));
+        let parent = self.parent(name)?.ok_or_else(changed)?;
+        let file = match self.open_regular(parent.as_fd(), name.split().1) {
+            Ok(Some(file)) => File::from(file),
+            Ok(None) | Err(Errno::ENOENT | Errno::ELOOP) => return Err(changed()),
+            Err(error) => return Err(Error::io("openat")(error).at(name)),
+        };
+        if to.send_file(&file, length).map_err(|error| error.at(name))? < length {
+            return Err(changed());
+        }
+        Ok(())
+    }
+
+    /// Opens a regular file, and never anything else: opening a FIFO blocks, and opening a device can do anything.
+    fn open_regular(&self, parent: BorrowedFd<'_>, last: &[u8]) -> Result<Option<OwnedFd>, Errno> {
+        let harmless = OFlag::O_RDONLY | OFlag::O_NONBLOCK | OFlag::O_NOCTTY | OFlag::O_CLOEXEC;
+        if last.is_empty() {
+            return Ok(None);
+        }
+        if !self.live {
+            // Nothing changes between the look and the opening.
+            return match status(parent, last).map(|found| kind_of(&found)) {
+                Ok(FileType::RegularFile) => {
+                    nix::fcntl::openat(parent, last, harmless | OFlag::O_NOFOLLOW, Mode::empty()).map(Some)
+                }
+                Ok(_) => Ok(None),
+                Err(error) => Err(Errno::from_raw(error.raw_os_error())),
+            };
+        }
+        // What O_PATH found stays the same file, whatever its name stands for by now; it is looked at and opened by number.
+        let held = beneath(parent, last, OFlag::O_PATH)?;
+        let found = rustix::fs::fstat(&held).map_err(|error| Errno::from_raw(error.raw_os_error()))?;
+        if FileType::from_raw_mode(found.st_mode) != FileType::RegularFile {
+            return Ok(None);
+        }
+        let mut path = by_descriptor(held.as_fd(), b"");
+        path.pop();
+        nix::fcntl::open(path.as_slice(), harmless, Mode::empty()).map(Some)
+    }
+
+    /// The directory that a name lies in, or `None` where there is no such directory.
+    fn parent(&self, name: &Name) -> Result<Option<Arc<OwnedFd>>, Error> {
+        let (parent, _) = name.split();
+        let mut parents = self.parents.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = parents.get(parent) {
+            return Ok(Some(known));
+        }
+        let Some(found) =
+            present(beneath(self.root.as_fd(), parent, HANDLE)).map_err(|error| error.at(name))?
+        else {
+            return Ok(None);
+        };
+        let found = Arc::new(found);
+        parents.put(parent.to_vec(), Arc::clone(&found));
+        Ok(Some(found))
+    }
+}
+
+/// What `beneath` found, or `None` where the way leads nowhere or over something that is not a directory.
+pub(super) fn present(found: Result<OwnedFd, Errno>) -> Result<Option<OwnedFd>, Error> {
+    match found {
+        Ok(found) => Ok(Some(found)),
+        Err(Errno::ENOENT | Errno::ENOTDIR | Errno::ELOOP) => Ok(None),
+        Err(error) => Err(Error::io("openat2")(error)),
+    }
+}
+
+/// The status of a name in an open directory (empty: of the directory), following nothing.
+pub(super) fn status(dir: BorrowedFd<'_>, last: &[u8]) -> rustix::io::Result<Statx> {
+    let last = if last.is_empty() { b"." } else { last };
+    rustix::fs::statx(dir, last, AtFlags::SYMLINK_NOFOLLOW | AtFlags::NO_AUTOMOUNT, StatxFlags::BASIC_STATS)
+}
+
+/// The file type in a status.
+pub(super) fn kind_of(status: &Statx) -> FileType {
+    FileType::from_raw_mode(status.stx_mode.into())
+}
+
+/// Looks at a name in an open directory (empty: at the directory). `None` where nothing is.
+///
+/// # Errors
+/// [`Error::Io`], with EXDEV for a mount point: what lies there is not the layer's.
+pub(super) fn look(
+    dir: BorrowedFd<'_>,
+    last: &[u8],
+    name: Name,
+    detail: Detail,
+) -> Result<Option<Node>, Error> {
+    let found = match status(dir, last) {
+        Ok(found) => found,
+        Err(rustix::io::Errno::NOENT) => return Ok(None),
+        Err(error) => return Err(Error::io("statx")(error).at(&name)),
+    };
+    if found.stx_attributes.contains(StatxAttributes::MOUNT_ROOT) && !last.is_empty() {
+        return Err(Error::io("statx")(Errno::EXDEV).at(&name));
+    }
+    let device = Device { major: found.stx_rdev_major, minor: found.stx_rdev_minor };
+    let mut node = bare(name, kind_of(&found), device);
+    if detail == Detail::Names {
+        return Ok(Some(node));
+    }
+    match &mut node.kind {
+        Kind::File(size) => *size = found.stx_size,
+        Kind::Symlink(target) => match rustix::fs::readlinkat(dir, last, Vec::new()) {
+            Ok(read) => *target = read.into_bytes(),
+            // It was replaced meanwhile; which of the two it is does not matter.
+            Err(rustix::io::Errno::NOENT | rustix::io::Errno::INVAL) => return Ok(None),
+            Err(error) => return Err(Error::io("readlinkat")(error).at(&node.name)),
+        },
+        _ => {}
+    }
+    node.attributes = Attributes {
+        mode: u32::from(found.stx_mode) & 0o7777,
+        uid: found.stx_uid,
+        gid: found.stx_gid,
+        mtime: Timestamp { seconds: found.stx_mtime.tv_sec, nanoseconds: found.stx_mtime.tv_nsec },
+        xattrs: match detail {
+            Detail::Full => xattrs(&by_descriptor(dir, if last.is_empty() { b"." } else { last }))
+                .map_err(|error| error.at(&node.name))?,
+            _ => Vec::new(),
+        },
+    };
+    node.device = u64::from(found.stx_dev_major) << 32 | u64::from(found.stx_dev_minor);
+    (node.inode, node.links) = (found.stx_ino, found.stx_nlink);
+    Ok(Some(node))
+}
+
+/// A node of which no more than the kind is known.
+pub(super) fn bare(name: Name, kind: FileType, device: Device) -> Node {
+    let kind = match kind {
+        FileType::Directory => Kind::Directory,
+        FileType::Symlink => Kind::Symlink(Vec::new()),
+        FileType::CharacterDevice => Kind::CharacterDevice(device),
+        FileType::BlockDevice => Kind::BlockDevice(device),
+        FileType::Fifo => Kind::Fifo,
+        FileType::Socket => Kind::Socket,
+        FileType::RegularFile | FileType::Unknown => Kind::File(0),
+    };
+    Node { name, kind, attributes: Attributes::default(), device: 0, inode: 0, links: 0 }
+}
+
+/// The extended attributes of what `path` names, sorted by name; none where the file system has none or it is gone.
+fn xattrs(path: &[u8]) -> Result<Vec<Xattr>, Error> {
+    use rustix::io::Errno;
+    let mut buffer = [MaybeUninit::<u8>::uninit(); LARGEST_XATTR];
+    let names = match rustix::fs::llistxattr(path, &mut buffer) {
+        Ok((names, _)) => names.to_vec(),
+        Err(Errno::OPNOTSUPP | Errno::NOENT) => return Ok(Vec::new()),
+        Err(error) => return Err(Error::io("llistxattr")(error)),
+    };
+    let mut found = Vec::new();
+    for name in names.split(|byte| *byte == 0).filter(|name| !name.is_empty()) {
+        match rustix::fs::lgetxattr(path, name, &mut buffer) {
+            Ok((value, _)) => found.push(Xattr { name: name.to_vec(), value: value.to_vec() }),
+            Err(Errno::NODATA | Errno::NOENT) => {}
+            Err(error) => return Err(Error::io("lgetxattr")(error)),
+        }
+    }
+    found.sort_unstable();
+    Ok(found)
+}
+
+/// What a directory holds, `.` and `..` left out: all names in one buffer.
+#[derive(Debug, Default)]
+pub(super) struct Listing {
+    names: Vec<u8>,
+    pub(super) items: Vec<Item>,
+}
+
+/// One name of a listing.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Item {
+    start: usize,
+    length: u32,
+    /// What the directory says it is, which may be [`FileType::Unknown`].
+    pub(super) kind: FileType,
+    pub(super) inode: u64,
+}
+
+impl Listing {
+    /// Reads on in an open directory, until the end or until there are `most` names or a few more.
+    pub(super) fn read(dir: BorrowedFd<'_>, most: usize) -> Result<Self, Error> {
+        let mut buffer = [MaybeUninit::<u8>::uninit(); 32 * 1024];
+        let mut entries = RawDir::new(dir, &mut buffer);
+        let mut listing = Self::default();
+        while !(entries.is_buffer_empty() && listing.items.len() >= most)
+            && let Some(entry) = entries.next()
+        {
+            let entry = entry.map_err(Error::io("getdents64"))?;
+            let name = entry.file_name().to_bytes();
+            if !matches!(name, b"." | b"..") {
+                let (start, length) = (listing.names.len(), name.len() as u32);
+                listing.names.extend_from_slice(name);
+                listing.items.push(Item { start, length, kind: entry.file_type(), inode: entry.ino() });
+            }
+        }
+        Ok(listing)
+    }
+
+    /// The name of an item of this listing.
+    pub(super) fn name(&self, item: &Item) -> &[u8] {
+        &self.names[item.start..][..item.length as usize]
+    }
+
+    /// Puts the names into the order of their bytes.
+    pub(super) fn sort(&mut self) {
+        let names = &self.names;
+        self.items.sort_unstable_by_key(|item| &names[item.start..][..item.length as usize]);
+    }
+}

@@ -1,0 +1,193 @@
+//! Reading: order, detail, depth, deletion.
+
+use std::ffi::OsStr;
+use std::os::fd::AsFd;
+
+use super::*;
+
+fn sample() -> Vec<Entry> {
+    vec![
+        file("a-b", b"1"),
+        file("a/x", b"22"),
+        file("a/\u{e9}", b""),
+        file("a.b", b"1"),
+        entry("dev/null", Kind::CharacterDevice(Device { major: 1, minor: 3 })),
+        entry("dev/sda", Kind::BlockDevice(Device { major: 8, minor: 0 })),
+        entry("fifo", Kind::Fifo),
+        link("link", "a"),
+        hard("same", "a-b"),
+    ]
+}
+
+#[test]
+fn a_walk_is_depth_first_and_in_the_order_of_bytes() {
+    let Some(scene) = Scene::new("order") else { return };
+    scene.fill(sample()).unwrap();
+    let expected =
+        ["", "a", "a/x", "a/\u{e9}", "a-b", "a.b", "dev", "dev/null", "dev/sda", "fifo", "link", "same"];
+    // Within a directory `a` comes before `a-b`, whatever the whole paths would say.
+    assert_eq!(scene.names(), expected);
+    let below = walked(&scene.tree(), name("dev"), Detail::Names).unwrap();
+    assert_eq!(
+        below.iter().map(|node| node.name.to_string()).collect::<Vec<_>>(),
+        ["dev", "dev/null", "dev/sda"]
+    );
+    for start in ["missing", "missing/x", "a-b", "link", "a-b/x"] {
+        assert!(walked(&scene.tree(), name(start), Detail::Full).unwrap().is_empty(), "{start}");
+    }
+    let options = WalkOptions { start: Name::root(), recursive: false, detail: Detail::Names };
+    let flat = scene.tree().walk(options).unwrap().next(4096).unwrap();
+    assert!(flat.len() == 8 && flat.iter().all(|node| !node.name.as_bytes().contains(&b'/')));
+}
+
+#[test]
+fn detail_says_what_is_looked_up() {
+    let Some(scene) = Scene::new("detail") else { return };
+    scene.fill(sample()).unwrap();
+    let null = Kind::CharacterDevice(Device { major: 1, minor: 3 });
+    let rows = [
+        (Detail::Names, "dev/null", null.clone()),
+        (Detail::Names, "a/x", Kind::File(0)),
+        (Detail::Names, "link", Kind::Symlink(vec![])),
+        (Detail::Names, "fifo", Kind::Fifo),
+        (Detail::Status, "dev/null", null),
+        (Detail::Status, "a/x", Kind::File(2)),
+        (Detail::Status, "link", Kind::Symlink(b"a".to_vec())),
+        (Detail::Full, "dev/sda", Kind::BlockDevice(Device { major: 8, minor: 0 })),
+    ];
+    for (detail, text, kind) in rows {
+        let walked = scene.walk(detail).into_iter().find(|node| node.name == name(text)).unwrap();
+        let stat = scene.tree().stat(&[name(text)], detail).unwrap().remove(0).unwrap();
+        assert_eq!(walked.kind, kind, "{text}");
+        assert_eq!(walked, stat, "{text}");
+        assert_eq!(walked.inode == 0, detail == Detail::Names, "{text}");
+    }
+    let nodes = scene
+        .tree()
+        .stat(&[name("a-b"), name("nothing"), name("same"), name("link/x")], Detail::Status)
+        .unwrap();
+    assert!(nodes[1].is_none() && nodes[3].is_none());
+    let (one, other) = (nodes[0].as_ref().unwrap(), nodes[2].as_ref().unwrap());
+    assert_eq!((one.inode, one.device, one.links), (other.inode, other.device, 2));
+}
+
+#[test]
+fn only_regular_files_are_sent() {
+    let Some(scene) = Scene::new("send") else { return };
+    let mut entries = sample();
+    entries.push(link("out", "../victim/hello"));
+    entries.push(link("way", "../victim"));
+    scene.fill(entries).unwrap();
+    for live in [false, true] {
+        let tree = Tree::new(scene.dir(), live);
+        let rows = [
+            ("a/x", 2, true),
+            ("a/x", 1, true),
+            ("a/x", 0, true),
+            ("a/x", 3, false),
+            ("same", 1, true),
+            ("", 0, false),
+            ("a", 0, false),
+            ("fifo", 0, false),
+            ("dev/null", 0, false),
+            ("dev/sda", 0, false),
+            ("out", 5, false),
+            ("way/hello", 5, false),
+            ("missing", 0, false),
+        ];
+        for (text, length, good) in rows {
+            let mut sink = Sink::new(Box::new(std::io::sink()));
+            match tree.send(&name(text), length, &mut sink) {
+                Ok(()) => assert!(good && sink.bytes_written() == length, "{text} {live}"),
+                Err(Error::Conflict(_)) => assert!(!good, "{text} {live}"),
+                Err(other) => panic!("{text} {live}: {other}"),
+            }
+        }
+    }
+}
+
+#[test]
+fn trees_of_any_depth_are_filled_walked_and_deleted() {
+    let Some(scene) = Scene::new("deep") else { return };
+    // As deep as names go, with long components: the whole path is over half a mebibyte.
+    let component = "d".repeat(150);
+    let deepest = vec![component.as_str(); 4096].join("/");
+    let mut beside = deepest.clone();
+    beside.truncate(beside.len() - 1);
+    let mut filler = scene.filler();
+    filler.put(file(&deepest, b"deep"), None).unwrap();
+    filler.put(file(&beside, b"deep"), None).unwrap();
+    filler.put(hard("link", &deepest), None).unwrap();
+    assert_eq!(filler.finish().unwrap(), Totals { entries: 4098, bytes: 8 });
+    let nodes = scene.walk(Detail::Status);
+    assert_eq!(nodes.len(), 4099);
+    scene.tree().send(&name(&deepest), 4, &mut Sink::new(Box::new(std::io::sink()))).unwrap();
+
+    let top = File::open(&scene.top).unwrap();
+    delete_tree(top.as_fd(), OsStr::new("layer")).unwrap();
+    assert!(!scene.layer().exists());
+}
+
+#[test]
+fn trees_deeper_than_names_go_are_walked_and_deleted() {
+    let Some(scene) = Scene::new("deeper") else { return };
+    // Two branches now and then, so that the walk comes back.
+    let mut dir = scene.dir();
+    for level in 0..5000 {
+        for last in ["a", "z"].iter().take(if level % 50 == 0 { 2 } else { 1 }) {
+            nix::sys::stat::mkdirat(&dir, *last, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        }
+        let flags = nix::fcntl::OFlag::O_PATH | nix::fcntl::OFlag::O_DIRECTORY;
+        dir = nix::fcntl::openat(&dir, "a", flags, nix::sys::stat::Mode::empty()).unwrap();
+    }
+    drop(dir);
+    let nodes = scene.walk(Detail::Names);
+    assert_eq!(nodes.len(), 5101);
+    let order: Vec<Vec<u8>> = nodes.iter().rev().take(2).map(|node| node.name.as_bytes().to_vec()).collect();
+    assert_eq!(order, [b"z".to_vec(), format!("{}z", "a/".repeat(50)).into_bytes()]);
+    delete_tree(File::open(&scene.top).unwrap().as_fd(), OsStr::new("layer")).unwrap();
+    assert!(!scene.layer().exists());
+}
+
+#[test]
+fn deletion_takes_one_component_and_follows_nothing() {
+    let Some(scene) = Scene::new("delete") else { return };
+    scene.fill(vec![link("a/out", "../../victim"), link("top", "../victim"), file("b", b"1")]).unwrap();
+    let dir = scene.dir();
+    for bad in ["", ".", "..", "a/out", "/", "../victim"] {
+        assert!(matches!(delete_tree(dir.as_fd(), OsStr::new(bad)), Err(Error::InvalidArgument(_))), "{bad}");
+    }
+    for good in ["a", "top", "b", "missing"] {
+        delete_tree(dir.as_fd(), OsStr::new(good)).unwrap();
+    }
+    assert_eq!(scene.names(), [""]);
+}
+
+#[test]
+fn what_is_mounted_inside_a_layer_is_not_the_layers() {
+    let Some(scene) = Scene::new("mounted") else { return };
+    scene.fill(vec![dir("a/m"), file("a/f", b"1")]).unwrap();
+    let (from, to) = (scene.top.join("victim"), scene.layer().join("a/m"));
+    let run = |command: &str, arguments: &[&std::path::Path]| {
+        std::process::Command::new(command).args(arguments).status().is_ok_and(|status| status.success())
+    };
+    if !run("mount", &["--bind".as_ref(), &from, &to]) {
+        eprintln!("SKIPPED, cannot mount here");
+        return;
+    }
+    let walked_over = walked(&scene.tree(), Name::root(), Detail::Full);
+    let names_only = walked(&scene.tree(), Name::root(), Detail::Names);
+    let stat = scene.tree().stat(&[name("a/m/hello")], Detail::Status);
+    let sent = scene.tree().send(&name("a/m/hello"), 5, &mut Sink::new(Box::new(std::io::sink())));
+    let deleted = delete_tree(scene.dir().as_fd(), OsStr::new("a"));
+    assert!(run("umount", &[&to]));
+    for (case, error) in [
+        ("walk", walked_over.map(drop).unwrap_err()),
+        ("names", names_only.map(drop).unwrap_err()),
+        ("stat", stat.map(drop).unwrap_err()),
+        ("send", sent.unwrap_err()),
+        ("delete", deleted.unwrap_err()),
+    ] {
+        assert!(matches!(error, Error::Io { errno: 18, .. }), "{case}: {error}");
+    }
+}

@@ -1,0 +1,267 @@
+//! aufs, as observed on a real kernel (Linux 6.1, aufs 6.1-20240701).
+//!
+//! What shapes this module: options beyond a page are cut off in silence; one call takes 84 branches and options, and
+//! a stock kernel panics at 85; further branches come by remounting with `append:`; there is no escape for `:` and
+//! `,`; a mount shows its branches in `/sys/fs/aufs` only.
+
+use std::fs::{self, File};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use rustix::io::Errno;
+
+use super::{Failure, MAX_ANCESTORS, at, bytes, errno_of, mismatch, mountinfo, read_back};
+use crate::{Error, LayerId};
+
+/// Longest option string of one call, in bytes: mount(2) takes 4,095 on every architecture.
+const CALL_BYTES: usize = 4095;
+
+/// Most branches of one call. 81 passed, and 85 panicked the kernel; options count as well.
+const CALL_BRANCHES: usize = 60;
+
+/// The operation that meets the kernel's limit of branches.
+pub(super) const APPEND: &str = "remount,append";
+
+/// Where distributions put `auplink` (package aufs-tools). `PATH` is not asked: the program runs with our rights.
+const AUPLINK: [&str; 4] = ["/sbin/auplink", "/usr/sbin/auplink", "/bin/auplink", "/usr/bin/auplink"];
+
+/// A union to mount.
+#[derive(Debug)]
+pub(super) struct Union<'a> {
+    pub(super) id: &'a LayerId,
+    /// The writable branch, then the ancestors, nearest first.
+    pub(super) layers: &'a [PathBuf],
+    pub(super) target: &'a Path,
+    pub(super) label: Option<&'a str>,
+}
+
+impl Union<'_> {
+    /// Mounts, and leaves what is half mounted to the caller to unmount.
+    pub(super) fn mount(&self, runtime: &Path, dirperm1: bool) -> Result<(), Failure> {
+        let xino = runtime.join(format!("xino-{}", self.id));
+        let calls = calls(self.layers, &options(&xino, dirperm1, self.label)).ok_or_else(|| {
+            let cause = Errno::NAMETOOLONG.into();
+            Failure { operation: "mount", cause, detail: "a path does not fit in mount options".to_owned() }
+        })?;
+        {
+            let _lock = lock(runtime).map_err(at("lock"))?;
+            create(self.target, &xino, &calls[0]).map_err(at("mount"))?;
+        }
+        for call in &calls[1..] {
+            append(self.target, call).map_err(at(APPEND))?;
+        }
+        let seen = branches(self.target).map_err(at("read /sys/fs/aufs"))?;
+        let asked = self.layers.iter().enumerate().map(|(index, layer)| branch(index, layer));
+        match asked.clone().eq(seen.iter().cloned()) {
+            true => Ok(()),
+            false => Err(mismatch(format!(
+                "the kernel shows {} branches, {} were asked for, or their order differs",
+                seen.len(),
+                asked.len()
+            ))),
+        }
+    }
+}
+
+/// What this kernel's aufs was built for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Limits {
+    /// Branches of one union.
+    pub(super) branches: u32,
+    /// Whether a lower directory's permissions no longer count once the union has changed them.
+    pub(super) dirperm1: bool,
+}
+
+impl Limits {
+    /// The usual build (`CONFIG_AUFS_BRANCH_MAX_127`); `dirperm1` is older than every kernel that can run this.
+    pub(super) const USUAL: Limits = Limits { branches: 127, dirperm1: true };
+
+    /// From the trial that was made since the machine started, or a new one.
+    pub(super) fn find(runtime: &Path) -> Limits {
+        let kept = runtime.join("aufs-limits");
+        if let Some(known) = fs::read_to_string(&kept).ok().and_then(|text| Limits::parse(&text)) {
+            return known;
+        }
+        // A trial that cannot be made (no privilege) says nothing about the kernel; a mount will say what is wrong.
+        let Ok(limits) = Limits::try_out(runtime) else { return Limits::USUAL };
+        // Not kept means tried again next time.
+        let _ = fs::write(kept, format!("{} {}\n", limits.branches, limits.dirperm1));
+        limits
+    }
+
+    fn parse(text: &str) -> Option<Limits> {
+        let (branches, dirperm1) = text.strip_suffix('\n')?.split_once(' ')?;
+        let limits = Limits { branches: branches.parse().ok()?, dirperm1: dirperm1.parse().ok()? };
+        (limits.branches > 1).then_some(limits)
+    }
+
+    fn try_out(runtime: &Path) -> io::Result<Limits> {
+        let _lock = lock(runtime)?;
+        let trial = runtime.join("aufs-trial");
+        let target = trial.join("mnt");
+        let layers: Vec<PathBuf> = (0..=MAX_ANCESTORS).map(|number| trial.join(number.to_string())).collect();
+        layers.iter().chain([&target]).try_for_each(fs::create_dir_all)?;
+        // Fails where nothing is mounted; before, that is unless a trial was killed.
+        let unmount = || while umount2(&target, MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW).is_ok() {};
+        unmount();
+        let limits = Limits::measure(&layers, &target, &runtime.join("aufs-trial.xino"));
+        unmount();
+        fs::remove_dir_all(&trial)?;
+        limits
+    }
+
+    fn measure(layers: &[PathBuf], target: &Path, xino: &Path) -> io::Result<Limits> {
+        let first = |dirperm1| -> io::Result<()> {
+            let calls = calls(&layers[..1], &options(xino, dirperm1, None)).ok_or(Errno::NAMETOOLONG)?;
+            create(target, xino, &calls[0])
+        };
+        let dirperm1 = match first(true) {
+            Err(error) if errno_of(&error) == Errno::INVAL.raw_os_error() => first(false).map(|()| false)?,
+            mounted => mounted.map(|()| true)?,
+        };
+        let mut branches = 1;
+        for layer in &layers[1..] {
+            match append(target, &[b"append:", bytes(layer), b"=ro+wh"].concat()) {
+                Ok(()) => branches += 1,
+                Err(error) if errno_of(&error) == Errno::NOSPC.raw_os_error() => break,
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(Limits { branches, dirperm1 })
+    }
+}
+
+/// Flushes the pseudo-links of a union that is about to be unmounted: hard links of files that were copied up, which
+/// last no longer than the mount unless every name is copied up as well. Needed before every attempt to unmount.
+pub(super) fn flush(id: &LayerId, upper: &Path, target: &Path, force: bool) -> Result<(), Error> {
+    let pending = match fs::read_dir(upper.join(".wh..wh.plnk")) {
+        Ok(mut links) => links.next().is_some(),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => false,
+        Err(error) => return Err(Error::io("read .wh..wh.plnk")(error)),
+    };
+    let Some(program) = auplink().filter(|_| pending) else {
+        return match pending && !force {
+            false => Ok(()),
+            true => Err(Error::Unsupported(format!(
+                "layer {id} has hard links that break when it is unmounted without auplink (package aufs-tools)"
+            ))),
+        };
+    };
+    let output = Command::new(program)
+        .arg(target)
+        .arg("flush")
+        .env_clear()
+        .stdin(Stdio::null())
+        .output()
+        .map_err(Error::io("run auplink"))?;
+    match output.status.success() || force {
+        true => Ok(()),
+        false => Err(Error::MountFailed {
+            layer: Some(id.clone()),
+            filesystem: Some("aufs".to_owned()),
+            operation: "auplink flush",
+            errno: Errno::IO.raw_os_error(),
+            detail: format!("{}: {}", output.status, output.stderr.trim_ascii().escape_ascii()),
+        }),
+    }
+}
+
+/// The program that flushes pseudo-links, where it is installed.
+pub(super) fn auplink() -> Option<&'static Path> {
+    AUPLINK.iter().map(Path::new).find(|path| path.is_file())
+}
+
+/// Whether a path can stand in aufs options.
+pub(super) fn can_name(path: &Path) -> bool {
+    !bytes(path).iter().any(|byte| b":,=\\\"\n".contains(byte))
+}
+
+/// The options that follow the branches of the first call. The inode table (`xino`) is on a tmpfs rather than in the
+/// layer; `dio` allows direct input and output.
+fn options(xino: &Path, dirperm1: bool, label: Option<&str>) -> Vec<u8> {
+    let mut options = [b",dio,xino=", bytes(xino)].concat();
+    if dirperm1 {
+        options.extend_from_slice(b",dirperm1");
+    }
+    if let Some(label) = label {
+        options.extend_from_slice(format!(",context=\"{label}\"").as_bytes());
+    }
+    options
+}
+
+/// The option strings of a stack: the first for the mount, each further one for a remount. None where a path does
+/// not fit in one, or could be taken for more than a path.
+fn calls(layers: &[PathBuf], options: &[u8]) -> Option<Vec<Vec<u8>>> {
+    let (writable, ancestors) = layers.split_first()?;
+    let mut calls = vec![[b"br:", bytes(writable), b"=rw"].concat()];
+    let mut branches = 1;
+    for layer in ancestors {
+        let (separator, room) = match calls.len() {
+            1 => (&b":"[..], CALL_BYTES.saturating_sub(options.len())),
+            _ => (&b",append:"[..], CALL_BYTES),
+        };
+        let piece = [separator, bytes(layer), b"=ro+wh"].concat();
+        match calls.last_mut() {
+            Some(call) if branches < CALL_BRANCHES && call.len() + piece.len() <= room => call.extend(piece),
+            _ => {
+                calls.push([b"append:", bytes(layer), b"=ro+wh"].concat());
+                branches = 0;
+            }
+        }
+        branches += 1;
+    }
+    calls[0].extend_from_slice(options);
+    let fit = calls.iter().all(|call| call.len() <= CALL_BYTES) && layers.iter().all(|path| can_name(path));
+    fit.then_some(calls)
+}
+
+/// Makes a new superblock. The caller holds [`lock`].
+fn create(target: &Path, xino: &Path, options: &[u8]) -> io::Result<()> {
+    // aufs unlinks it at once; one that is still here is of a call that was killed, and would be EEXIST.
+    match fs::remove_file(xino) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(mount(Some("none"), target, Some("aufs"), MsFlags::empty(), Some(options))?),
+    }
+}
+
+fn append(target: &Path, options: &[u8]) -> io::Result<()> {
+    Ok(mount(Some("none"), target, Some("aufs"), MsFlags::MS_REMOUNT, Some(options))?)
+}
+
+/// aufs races with itself when it makes two superblocks at once. Every open of the file is a lock of its own, so
+/// this keeps threads apart as well as processes; it ends with the file.
+fn lock(runtime: &Path) -> io::Result<File> {
+    let file = File::create(runtime.join("aufs.lock"))?;
+    file.lock()?;
+    Ok(file)
+}
+
+/// A branch as sysfs shows it.
+fn branch(index: usize, layer: &Path) -> Vec<u8> {
+    [bytes(layer), if index == 0 { b"=rw" } else { b"=ro+wh" }].concat()
+}
+
+/// The branches of the union on a mount point, uppermost first, as sysfs shows them.
+fn branches(target: &Path) -> io::Result<Vec<Vec<u8>>> {
+    let seen = read_back(target)?;
+    let Some(Ok(si)) = seen.option("si").pop().map(String::from_utf8) else {
+        return Err(io::Error::new(io::ErrorKind::InvalidData, "the mount shows no si="));
+    };
+    // Never a way out of the directory.
+    let union = Path::new("/sys/fs/aufs")
+        .join(format!("si_{}", u64::from_str_radix(&si, 16).map(|_| si).map_err(io::Error::other)?));
+    let mut branches = Vec::new();
+    loop {
+        match fs::read(union.join(format!("br{}", branches.len()))) {
+            Ok(line) => branches.push(mountinfo::unescape(line.strip_suffix(b"\n").unwrap_or(&line))),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(branches),
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "aufs_tests.rs"]
+mod tests;

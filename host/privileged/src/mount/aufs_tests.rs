@@ -1,0 +1,175 @@
+use super::*;
+
+const TAIL: &[u8] = b",dio,xino=/run/layerbox/s/xino-x,dirperm1";
+
+/// Layers whose paths have `length` bytes and differ.
+fn layers(count: usize, length: usize) -> Vec<PathBuf> {
+    (0..count).map(|number| PathBuf::from(format!("/{number:0>width$}", width = length - 1))).collect()
+}
+
+/// Reads the calls as aufs does, and holds them to its limits.
+fn read(calls: &[Vec<u8>], tail: &[u8]) -> Vec<Vec<u8>> {
+    let mut branches = Vec::new();
+    for (number, call) in calls.iter().enumerate() {
+        assert!(call.len() <= 4095, "call {number} has {} bytes", call.len());
+        let before = branches.len();
+        match number {
+            0 => {
+                let list = call.strip_suffix(tail).unwrap().strip_prefix(b"br:").unwrap();
+                assert!(!list.contains(&b','));
+                branches.extend(list.split(|byte| *byte == b':').map(<[u8]>::to_vec));
+            }
+            _ => branches.extend(
+                call.split(|byte| *byte == b',')
+                    .map(|option| option.strip_prefix(b"append:").unwrap().to_vec()),
+            ),
+        }
+        let count = branches.len() - before;
+        assert!((1..=60).contains(&count), "call {number} has {count} branches");
+    }
+    branches
+}
+
+fn hold(layers: &[PathBuf], tail: &[u8]) -> usize {
+    let calls = calls(layers, tail).unwrap();
+    let expected: Vec<Vec<u8>> =
+        layers.iter().enumerate().map(|(index, layer)| branch(index, layer)).collect();
+    assert_eq!(read(&calls, tail), expected);
+    calls.len()
+}
+
+#[test]
+fn option_strings_of_one_to_500_branches() {
+    for count in 1..=500 {
+        for length in [5, 31, 90] {
+            hold(&layers(count, length), TAIL);
+        }
+    }
+}
+
+#[test]
+fn option_strings_that_break_at_each_byte_around_a_page() {
+    // The length of the paths moves the end of a call over every byte of a branch, and so does the tail's.
+    for length in 4..=600 {
+        hold(&layers(130, length), TAIL);
+    }
+    for tail in 0..=300 {
+        let tail = [b",", vec![b't'; tail].as_slice()].concat();
+        for length in [66, 67, 128, 250] {
+            hold(&layers(130, length), &tail);
+        }
+    }
+}
+
+#[test]
+fn a_call_is_filled_to_the_last_byte_and_the_last_branch() {
+    // (paths, their length, tail, calls)
+    let rows = [
+        // "br:" + path + "=rw" + n times ":" + path + "=ro+wh" + tail
+        (2, 2000, 4095 - (3 + 2000 + 3) - (1 + 2000 + 6), 1),
+        (2, 2000, 4095 - (3 + 2000 + 3) - (1 + 2000 + 6) + 1, 2),
+        (1, 4000, 4095 - (3 + 4000 + 3), 1),
+        (60, 20, 40, 1),
+        (61, 20, 40, 2),
+        (120, 20, 40, 2),
+        (121, 20, 40, 3),
+        // Two in a call: "append:" + path + "=ro+wh" + ",append:" + path + "=ro+wh"
+        (3, (4095 - 27) / 2, 2000, 2),
+        (3, (4095 - 27) / 2 + 1, 2000, 3),
+    ];
+    for (count, length, tail, expected) in rows {
+        assert_eq!(
+            hold(&layers(count, length), &vec![b't'; tail]),
+            expected,
+            "{count} of {length}, tail {tail}"
+        );
+    }
+}
+
+#[test]
+fn what_does_not_fit_is_refused() {
+    let rows: [(Vec<PathBuf>, usize); 5] = [
+        (layers(1, 4090), 0),
+        (layers(1, 4000), 4095 - (3 + 4000 + 3) + 1),
+        (vec!["/a".into(), layers(1, 4083).remove(0)], 0),
+        (vec!["/a".into()], 4096),
+        (Vec::new(), 0),
+    ];
+    for (index, (layers, tail)) in rows.into_iter().enumerate() {
+        assert_eq!(calls(&layers, &vec![b't'; tail]), None, "row {index}");
+    }
+    assert_eq!(hold(&["/a".into(), layers(1, 4082).remove(0)], b""), 2);
+}
+
+#[test]
+fn a_path_that_aufs_would_split_is_refused() {
+    for path in ["/a:b", "/a,b", "/a=rw", "/a\\b", "/a\"b", "/a\nb"] {
+        assert!(!can_name(Path::new(path)), "{path:?}");
+        assert_eq!(calls(&["/x".into(), path.into()], TAIL), None, "{path:?}");
+        assert_eq!(calls(&[path.into(), "/x".into()], TAIL), None, "{path:?}");
+    }
+    assert!(can_name(Path::new("/var/lib/my store/diff/a-b_c.d+e")));
+}
+
+#[test]
+fn option_strings_read_as_docker_writes_them() {
+    let layers = ["/s/diff/c".into(), "/s/diff/b".into(), "/s/diff/a".into()];
+    let rows = [
+        (true, None, "br:/s/diff/c=rw:/s/diff/b=ro+wh:/s/diff/a=ro+wh,dio,xino=/r/xino-c,dirperm1"),
+        (
+            false,
+            Some("system_u:object_r:container_file_t:s0:c1,c2"),
+            "br:/s/diff/c=rw:/s/diff/b=ro+wh:/s/diff/a=ro+wh,dio,xino=/r/xino-c,\
+             context=\"system_u:object_r:container_file_t:s0:c1,c2\"",
+        ),
+    ];
+    for (dirperm1, label, expected) in rows {
+        let calls = calls(&layers, &options(Path::new("/r/xino-c"), dirperm1, label)).unwrap();
+        assert_eq!(calls, [expected.as_bytes().to_vec()]);
+    }
+}
+
+#[test]
+fn limits_that_were_kept() {
+    let rows = [
+        ("511 true\n", Some(Limits { branches: 511, dirperm1: true })),
+        ("127 false\n", Some(Limits { branches: 127, dirperm1: false })),
+        ("127 true", None),
+        ("1 true\n", None),
+        ("", None),
+        ("x true\n", None),
+        ("127 maybe\n", None),
+    ];
+    for (text, expected) in rows {
+        assert_eq!(Limits::parse(text), expected, "{text:?}");
+    }
+}
+
+#[test]
+fn pseudo_links_without_auplink_are_an_error_unless_forced() {
+    let dir = std::env::temp_dir().join(format!("mounts-test/plink-{}", std::process::id()));
+    let id = LayerId::new("a").unwrap();
+    let target = dir.join("mnt");
+    // (links in the writable branch, force, fails)
+    let rows =
+        [(None, false, false), (Some(0), false, false), (Some(2), false, true), (Some(2), true, false)];
+    for (links, force, fails) in rows {
+        let _ = fs::remove_dir_all(&dir);
+        fs::create_dir_all(&target).unwrap();
+        for number in 0..links.unwrap_or(0) {
+            fs::create_dir_all(dir.join(".wh..wh.plnk")).unwrap();
+            fs::write(dir.join(format!(".wh..wh.plnk/{number}.7")), "").unwrap();
+        }
+        if links == Some(0) {
+            fs::create_dir(dir.join(".wh..wh.plnk")).unwrap();
+        }
+        let outcome = flush(&id, &dir, &target, force);
+        match auplink() {
+            None if fails => assert!(matches!(outcome, Err(Error::Unsupported(_))), "{outcome:?}"),
+            // Nothing is mounted on the target, so auplink itself fails there.
+            Some(_) if fails => assert!(matches!(outcome, Err(Error::MountFailed { .. })), "{outcome:?}"),
+            _ => assert_eq!(outcome, Ok(()), "{links:?} {force}"),
+        }
+    }
+    fs::remove_dir_all(dir).unwrap();
+}

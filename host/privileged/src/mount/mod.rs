@@ -1,0 +1,395 @@
+//! Union mounts: layers stacked on a mount point by overlayfs or aufs, read back from the kernel, and unmounted.
+//!
+//! Callers name layers; every path and option string is built here from checked ids and the store's root. Nothing
+//! is resolved through a symbolic link of the store: a layer that is not a plain directory is refused.
+//!
+//! A caller holds a lock of its own per layer. Mount propagation is left as the administrator set it: under a
+//! shared root (systemd's default) a union shows up in other mount namespaces too, and goes away from them with the
+//! unmount. Whoever wants it private makes the store's root a private mount before starting layerbox.
+
+mod aufs;
+mod backend;
+mod holders;
+mod mountinfo;
+mod overlay;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeSet, HashSet};
+use std::ffi::OsStr;
+use std::fs::{self, DirBuilder};
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+use std::thread::sleep;
+use std::time::Duration;
+
+use nix::mount::{MntFlags, umount2};
+use rustix::fs::{AtFlags, CWD, FileType, Statx, StatxAttributes, StatxFlags, statx};
+use rustix::io::Errno;
+use rustix::mount::{FsOpenFlags, fsopen};
+
+pub use self::backend::{Backend, Choice};
+use self::backend::{FIT, filesystem_of, listed};
+use crate::{Error, LayerId};
+
+/// The most ancestors that a union of either backend may have: 500 layers with the writable one, so that the same stack
+/// can be given to overlayfs as lower layers only (it takes 500, `OVL_MAX_STACK` in the kernel's fs/overlayfs). An aufs
+/// that takes more is held to the same.
+const MAX_ANCESTORS: u32 = 499;
+
+/// Longest mount label in bytes: what `fsconfig(2)` takes as a value, without its terminator.
+const MAX_LABEL: usize = 255;
+
+/// How long an unmount waits for a busy union, in milliseconds a step: about 200 in all. Processes that end let go
+/// of their files a moment later than their parent learns of it.
+const PATIENCE: [u64; 5] = [10, 20, 40, 60, 70];
+
+/// Where a store and its volatile state lie.
+#[derive(Debug, Clone)]
+pub struct Layout {
+    /// The store: `diff/`, `mnt/` and `work/` are below it. It exists.
+    pub root: PathBuf,
+    /// A directory of this store's own on a tmpfs. Made (mode 0700) where it is missing.
+    pub runtime: PathBuf,
+}
+
+/// The unions of one store.
+#[derive(Debug)]
+pub struct Unions {
+    backend: Backend,
+    layout: Layout,
+    new_api: OnceLock<bool>,
+    limits: OnceLock<aufs::Limits>,
+}
+
+/// Why a backend did not mount.
+#[derive(Debug)]
+struct Failure {
+    operation: &'static str,
+    cause: io::Error,
+    detail: String,
+}
+
+impl Unions {
+    /// Opens the unions of a store.
+    ///
+    /// [`Error::InvalidArgument`] where aufs could not be told a path below `root` or `runtime` (it has no escape for
+    /// `:`, `,` and `=`); overlayfs takes any. [`Error::Io`] where `root` does not exist.
+    pub fn new(backend: Backend, layout: Layout) -> Result<Unions, Error> {
+        DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(&layout.runtime)
+            .map_err(Error::io("make the runtime directory"))?;
+        // mountinfo shows real paths.
+        let root = fs::canonicalize(&layout.root).map_err(Error::io("resolve the root"))?;
+        let runtime =
+            fs::canonicalize(&layout.runtime).map_err(Error::io("resolve the runtime directory"))?;
+        if backend == Backend::Aufs
+            && let Some(path) = [&root, &runtime].into_iter().find(|path| !aufs::can_name(path))
+        {
+            return Err(Error::InvalidArgument(format!(
+                "aufs cannot be told the path {path:?}: it holds one of : , = \\ \" or a newline"
+            )));
+        }
+        let layout = Layout { root, runtime };
+        Ok(Unions { backend, layout, new_api: OnceLock::new(), limits: OnceLock::new() })
+    }
+
+    /// Mounts `branches`, uppermost first, on the mount point of `id`, and reads back what the kernel mounted. The
+    /// first is `id` itself and takes the changes. `label` is an SELinux mount label (empty is none).
+    ///
+    /// Fails with [`Error::InvalidArgument`] for a list that is not such a stack or a malformed label,
+    /// [`Error::Unsupported`] for one too deep or a kernel without the file system, [`Error::Conflict`] where
+    /// something is mounted already, and [`Error::MountFailed`] otherwise, naming the layer and the file system to
+    /// blame where they can be told. Nothing stays mounted after an error.
+    pub fn mount(&self, id: &LayerId, branches: &[LayerId], label: Option<&str>) -> Result<(), Error> {
+        let label = label.filter(|label| !label.is_empty());
+        check_label(label)?;
+        self.check_stack(id, branches)?;
+        let layers: Vec<PathBuf> = branches.iter().map(|layer| self.path("diff", layer)).collect();
+        let target = self.path("mnt", id);
+        for (layer, path) in branches.iter().zip(&layers).chain([(id, &target)]) {
+            check_directory(layer, path)?;
+        }
+        // aufs would take it without a word, and two unions would then write to one layer.
+        if self.mounted(id)? {
+            return Err(Error::Conflict(format!("layer {id} is mounted already")));
+        }
+        let mounted = match self.backend {
+            Backend::Aufs => aufs::Union { id, layers: &layers, target: &target, label }
+                .mount(&self.layout.runtime, self.limits().dirperm1),
+            Backend::Overlay | Backend::OverlayUser => {
+                let work = self.path("work", id);
+                check_directory(id, &work)?;
+                let union = overlay::Union {
+                    upper: &layers[0],
+                    lower: &layers[1..],
+                    work: &work,
+                    target: &target,
+                    label,
+                    user: self.backend == Backend::OverlayUser,
+                };
+                match self.new_api() && union.fits_new_api() {
+                    true => union.mount_new(),
+                    false => union.mount_old(&self.layout.runtime.join("links").join(id.as_str())),
+                }
+            }
+        };
+        mounted.map_err(|failure| {
+            let undone = match self.mounted(id) {
+                Ok(false) => Ok(()),
+                _ => umount2(&target, MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW),
+            };
+            self.explain(branches, &layers, failure, undone.is_err())
+        })
+    }
+
+    /// Unmounts all that is mounted on the mount point of `id` (twice the same, if a crash came between); false when
+    /// nothing was. A busy union is waited for (about 200 ms), then detached if `force`, else [`Error::Busy`] with
+    /// the processes that hold it. [`Error::Unsupported`] for an aufs union with pseudo-links where `auplink` is
+    /// missing, unless `force`: its hard links would break.
+    pub fn unmount(&self, id: &LayerId, force: bool) -> Result<bool, Error> {
+        let target = self.path("mnt", id);
+        let mut any = false;
+        while self.mounted(id)? {
+            self.unmount_one(id, &target, force)?;
+            any = true;
+        }
+        Ok(any)
+    }
+
+    fn unmount_one(&self, id: &LayerId, target: &Path, force: bool) -> Result<(), Error> {
+        let gone = |flags| {
+            if self.backend == Backend::Aufs {
+                aufs::flush(id, &self.path("diff", id), target, force)?;
+            }
+            match umount2(target, flags | MntFlags::UMOUNT_NOFOLLOW) {
+                Ok(()) => Ok(true),
+                Err(nix::Error::EBUSY) => Ok(false),
+                // Not a mount point: somebody else was faster. If it is one, the kernel has locked it (user_namespaces(7)).
+                Err(nix::Error::EINVAL) if !self.mounted(id)? => Ok(true),
+                Err(errno) => Err(Error::io("umount")(errno)),
+            }
+        };
+        for pause in PATIENCE {
+            if gone(MntFlags::empty())? {
+                return Ok(());
+            }
+            sleep(Duration::from_millis(pause));
+        }
+        if gone(if force { MntFlags::MNT_DETACH } else { MntFlags::empty() })? {
+            return Ok(());
+        }
+        Err(Error::Busy(format!("the union of layer {id} is held by {}", holders::of(target))))
+    }
+
+    /// Whether something is mounted on the mount point of `id`.
+    pub fn mounted(&self, id: &LayerId) -> Result<bool, Error> {
+        let path = self.path("mnt", id);
+        match look(&path) {
+            Ok(stat) if stat.stx_attributes_mask.contains(StatxAttributes::MOUNT_ROOT) => {
+                Ok(stat.stx_attributes.contains(StatxAttributes::MOUNT_ROOT))
+            }
+            // Linux before 5.8 does not say.
+            Ok(_) => Ok(mountinfo::find(|mount| mount.point == path)
+                .map_err(Error::io("read mountinfo"))?
+                .is_some()),
+            Err(Errno::NOENT) => Ok(false),
+            // aufs answers so when its writable branch was deleted under it; it can still be unmounted.
+            Err(Errno::STALE) => Ok(true),
+            Err(errno) => Err(Error::io("statx")(errno)),
+        }
+    }
+
+    /// The layers of this store that have something mounted on their mount point, in order.
+    pub fn all(&self) -> Result<Vec<LayerId>, Error> {
+        let points = self.layout.root.join("mnt");
+        let mut layers = BTreeSet::new();
+        mountinfo::each(|mount| {
+            if let Ok(name) = mount.point.strip_prefix(&points)
+                && let Some(Ok(id)) = name.to_str().map(LayerId::new)
+            {
+                layers.insert(id);
+            }
+            true
+        })
+        .map_err(Error::io("read mountinfo"))?;
+        Ok(layers.into_iter().collect())
+    }
+
+    /// How many ancestors a mounted layer can have. overlayfs: 499. aufs: what this kernel was built for, less the
+    /// writable branch, found by a trial mount once after the machine started (it says so nowhere else that can be
+    /// relied on); 126, its usual build, where that cannot be tried; never above 499.
+    pub fn depth_limit(&self) -> u32 {
+        match self.backend {
+            Backend::Aufs => (self.limits().branches - 1).min(MAX_ANCESTORS),
+            Backend::Overlay | Backend::OverlayUser => MAX_ANCESTORS,
+        }
+    }
+
+    /// What the store lies on and what the kernel can do, as rows of a status table. The first two rows are those of
+    /// Docker's aufs driver.
+    pub fn features(&self) -> Vec<(String, String)> {
+        let available = self.available();
+        let aufs = self.backend == Backend::Aufs;
+        let backing = filesystem_of(&self.layout.root).unwrap_or_else(|_| "<unknown>".to_owned());
+        let dirperm1 = aufs && available && self.limits().dirperm1;
+        let mut rows = vec![
+            ("Backing Filesystem", backing),
+            ("Dirperm1 Supported", dirperm1.to_string()),
+            ("Kernel Supports Mounting", if available { "yes" } else { "no" }.to_owned()),
+        ];
+        rows.push(match aufs {
+            true => ("Auplink", if aufs::auplink().is_some() { "present" } else { "absent" }.to_owned()),
+            false => ("Mount API", if self.new_api() { "new" } else { "old" }.to_owned()),
+        });
+        rows.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
+    }
+
+    /// Whether the kernel has the file system. It is asked for, so a module is loaded if there is one.
+    pub fn available(&self) -> bool {
+        let name = self.backend.filesystem();
+        listed(name).unwrap_or(false) || fsopen(name, FsOpenFlags::FSOPEN_CLOEXEC).is_ok()
+    }
+
+    fn path(&self, folder: &str, id: &LayerId) -> PathBuf {
+        self.layout.root.join(folder).join(id.as_str())
+    }
+
+    fn new_api(&self) -> bool {
+        *self.new_api.get_or_init(|| overlay::has_new_api(&self.layout.root))
+    }
+
+    fn limits(&self) -> aufs::Limits {
+        *self.limits.get_or_init(|| match self.available() {
+            true => aufs::Limits::find(&self.layout.runtime),
+            false => aufs::Limits::USUAL,
+        })
+    }
+
+    fn check_stack(&self, id: &LayerId, branches: &[LayerId]) -> Result<(), Error> {
+        let invalid = |what: &str| Err(Error::InvalidArgument(format!("layer {id}: {what}")));
+        if branches.len() < 2 || branches[0] != *id {
+            return invalid("a union is the layer itself on one ancestor at least");
+        }
+        // aufs takes a branch twice without an error and then shows it twice.
+        let mut seen = HashSet::new();
+        if let Some(twice) = branches.iter().find(|branch| !seen.insert(*branch)) {
+            return invalid(&format!("{twice} is in the union twice"));
+        }
+        let (ancestors, limit) = (branches.len() - 1, self.depth_limit());
+        if ancestors > limit as usize {
+            return Err(Error::Unsupported(format!(
+                "layer {id} has {ancestors} ancestors; {} takes {limit}",
+                self.backend.as_str()
+            )));
+        }
+        Ok(())
+    }
+
+    /// Makes of a failure an error that names whom to blame.
+    fn explain(&self, branches: &[LayerId], layers: &[PathBuf], failure: Failure, stays: bool) -> Error {
+        let errno = errno_of(&failure.cause);
+        if errno == Errno::NODEV.raw_os_error() {
+            return Error::Unsupported(format!("this kernel has no {}", self.backend.filesystem()));
+        }
+        if failure.operation == aufs::APPEND && errno == Errno::NOSPC.raw_os_error() {
+            let count = branches.len();
+            return Error::Unsupported(format!(
+                "this kernel's aufs does not take {count} branches: {}",
+                failure.detail
+            ));
+        }
+        let names: Vec<Option<String>> = layers.iter().map(|path| filesystem_of(path).ok()).collect();
+        let blamed = match errno == Errno::INVAL.raw_os_error() {
+            true => names.iter().position(|name| name.as_deref().is_none_or(|name| !FIT.contains(&name))),
+            false => None,
+        };
+        let at = blamed.unwrap_or(0);
+        let mut detail = failure.detail;
+        if blamed.is_some() {
+            detail.push_str(" (this layer lies on a file system that may not be part of a union)");
+        }
+        if stays {
+            detail.push_str(" (and what was mounted could not be unmounted)");
+        }
+        Error::MountFailed {
+            layer: Some(branches[at].clone()),
+            filesystem: names[at].clone(),
+            operation: failure.operation,
+            errno,
+            detail: detail.trim().to_owned(),
+        }
+    }
+}
+
+/// Refuses what is no label: it goes between quotes into an option string. Commas are part of SELinux categories.
+fn check_label(label: Option<&str>) -> Result<(), Error> {
+    match label {
+        Some(label)
+            if label.len() > MAX_LABEL
+                || label.contains(|c: char| c == '"' || c == '\\' || c.is_control()) =>
+        {
+            Err(Error::InvalidArgument(format!("{label:?} is no mount label")))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// A layer's directory must be one: the kernel would follow a symbolic link out of the store.
+fn check_directory(layer: &LayerId, path: &Path) -> Result<(), Error> {
+    let cause = match look(path) {
+        Ok(stat) if FileType::from_raw_mode(stat.stx_mode.into()) == FileType::Directory => return Ok(()),
+        // Its mount point holds a broken union; `mounted` says so next.
+        Err(Errno::STALE) => return Ok(()),
+        Ok(_) => Errno::NOTDIR,
+        Err(errno) => errno,
+    };
+    Err(Error::MountFailed {
+        layer: Some(layer.clone()),
+        filesystem: None,
+        operation: "statx",
+        errno: cause.raw_os_error(),
+        detail: format!("{path:?} is not a directory that can be reached"),
+    })
+}
+
+/// What lies at a path, without following a link, waiting for a server, or mounting something.
+fn look(path: &Path) -> rustix::io::Result<Statx> {
+    let flags = AtFlags::SYMLINK_NOFOLLOW | AtFlags::NO_AUTOMOUNT | AtFlags::STATX_DONT_SYNC;
+    statx(CWD, path, flags, StatxFlags::TYPE | StatxFlags::MODE | StatxFlags::MNT_ID)
+}
+
+/// The mount on a mount point as mountinfo has it.
+fn read_back(target: &Path) -> io::Result<mountinfo::Mount> {
+    let stat = look(target)?;
+    let has_id = stat.stx_mask & StatxFlags::MNT_ID.bits() != 0;
+    mountinfo::find(|mount| if has_id { mount.id == stat.stx_mnt_id } else { mount.point == target })?
+        .ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, "the mount is not in mountinfo"))
+}
+
+/// The kernel's error number; `EIO` for what is an error of ours (a read-back that does not fit).
+fn errno_of(error: &io::Error) -> i32 {
+    error.raw_os_error().unwrap_or_else(|| Errno::IO.raw_os_error())
+}
+
+fn at<E: Into<io::Error>>(operation: &'static str) -> impl Fn(E) -> Failure {
+    move |error| {
+        let cause = error.into();
+        Failure { operation, detail: cause.to_string(), cause }
+    }
+}
+
+fn mismatch(detail: String) -> Failure {
+    let cause = io::Error::new(io::ErrorKind::InvalidData, "read-back");
+    Failure { operation: "read back", cause, detail }
+}
+
+/// A path as the bytes that an option holds.
+fn bytes(path: &Path) -> &[u8] {
+    OsStr::as_bytes(path.as_os_str())
+}
