@@ -380,7 +380,7 @@ fn errno_of(error: &io::Error) -> i32 {
 fn at<E: Into<io::Error>>(operation: &'static str) -> impl Fn(E) -> Failure {
     move |error| {
         let cause = error.into();
-        Failure { operation, detail: cause.to_string(), cause }
+        Failure { operation, detail: String::new(), cause }
     }
 }
 
