@@ -1,0 +1,130 @@
+//! The judgement of each entry: what it becomes in the layer, or which rule it breaks.
+
+use super::Stored;
+use crate::archive::{Member, MemberKind};
+use crate::error;
+use crate::host::{ApplyOptions, Attributes, Body, Device, Entry, Kind, Name, Result, Timestamp, Xattr};
+use crate::idmap::Owners;
+use crate::whiteout::{self, Markers, Meaning};
+
+/// What becomes of an entry.
+#[derive(Debug)]
+pub(super) enum Admitted {
+    /// A regular file whose body is to be taken from the archive.
+    File(Entry, Stored),
+    /// Something without a body, to be put as it is.
+    Bodiless(Entry),
+    /// Nothing, for now or at all; a body of so many bytes is to be skipped.
+    Nothing(u64),
+}
+
+/// The judge, and what it has to remember.
+#[derive(Debug)]
+pub(super) struct Admission {
+    devices: bool,
+    owners: Owners,
+    max_entries: u64,
+    max_bytes: u64,
+    entries: u64,
+    bytes: u64,
+    markers: Markers,
+}
+
+impl Admission {
+    pub(super) fn new(options: ApplyOptions) -> Result<Self> {
+        let ApplyOptions { devices, maps, max_entries, max_bytes } = options;
+        let owners = Owners::new(maps)?;
+        Ok(Self {
+            devices,
+            owners,
+            max_entries,
+            max_bytes,
+            entries: 0,
+            bytes: 0,
+            markers: Markers::default(),
+        })
+    }
+
+    /// The deletions that the archive spoke of, and the owner of whatever it did not speak of.
+    pub(super) fn into_markers(self) -> (Markers, (u32, u32)) {
+        (self.markers, self.owners.root())
+    }
+
+    pub(super) fn judge(&mut self, member: Member) -> Result<Admitted> {
+        self.entries += 1;
+        if self.entries > self.max_entries {
+            return Err(error::limit(&member.name, "entries", self.max_entries));
+        }
+        match whiteout::meaning(&member.name).map_err(|rule| error::refused(&member.name, rule))? {
+            Meaning::Plain => {
+                let size = if let MemberKind::File(size) = member.kind { size.max(member.stored) } else { 0 };
+                self.bytes = self.bytes.saturating_add(size);
+                if self.bytes > self.max_bytes {
+                    return Err(error::limit(&member.name, "bytes", self.max_bytes));
+                }
+                self.admit(member)
+            }
+            Meaning::Bookkeeping => Ok(Admitted::Nothing(member.stored)),
+            Meaning::Deletion(_) | Meaning::Opaque(_) if !matches!(member.kind, MemberKind::File(_)) => {
+                Err(error::refused(&member.name, "whiteout that is not a regular file"))
+            }
+            Meaning::Deletion(name) => {
+                self.markers.hide(name)?;
+                Ok(Admitted::Nothing(member.stored))
+            }
+            Meaning::Opaque(directory) => {
+                self.markers.make_opaque(directory)?;
+                Ok(Admitted::Nothing(member.stored))
+            }
+        }
+    }
+
+    fn admit(&self, member: Member) -> Result<Admitted> {
+        let Member { name, kind, mode, uid, gid, mtime, xattrs, stored, extents } = member;
+        let kind = match self.kind(kind, &name) {
+            Ok(kind) => kind,
+            Err(rule) => return Err(error::refused(&name, rule)),
+        };
+        if let Some((attribute, _)) = xattrs.iter().find(|(name, _)| whiteout::is_overlay_attribute(name)) {
+            return Err(error::refused(
+                &name,
+                format!("attribute `{}` of overlayfs", attribute.escape_ascii()),
+            ));
+        }
+        let (uid, gid) = self.owners.outside(uid, gid).map_err(|rule| error::refused(&name, rule))?;
+        let mtime = Timestamp { seconds: mtime.seconds, nanoseconds: mtime.nanoseconds };
+        let xattrs = xattrs.into_iter().map(|(name, value)| Xattr { name, value }).collect();
+        let attributes = Attributes { mode, uid, gid, mtime, xattrs };
+        let entry = Entry { name, kind, attributes, body: Body::None };
+        // An empty file, or one that is all hole, has no body either.
+        Ok(match entry.kind {
+            Kind::File(_) if stored > 0 => Admitted::File(entry, Stored { length: stored, extents }),
+            _ => Admitted::Bodiless(entry),
+        })
+    }
+
+    fn kind(&self, kind: MemberKind, name: &Name) -> std::result::Result<Kind, &'static str> {
+        let device = |major, minor| match self.devices {
+            true => Ok(Device { major, minor }),
+            false => Err("device nodes are not accepted"),
+        };
+        Ok(match kind {
+            MemberKind::File(size) => Kind::File(size),
+            MemberKind::Directory => Kind::Directory,
+            MemberKind::Symlink(target) => Kind::Symlink(target),
+            MemberKind::HardLink(target) if target.is_empty() => return Err("hard link to the root"),
+            MemberKind::HardLink(target) if target == *name => return Err("hard link to itself"),
+            MemberKind::HardLink(target) if whiteout::meaning(&target) != Ok(Meaning::Plain) => {
+                return Err("hard link to a whiteout name");
+            }
+            // Whether it was put before, and is no directory, the host knows better.
+            MemberKind::HardLink(target) => Kind::HardLink(target),
+            MemberKind::CharacterDevice { major: 0, minor: 0 } => {
+                return Err("character device 0:0, which overlayfs takes for a deletion");
+            }
+            MemberKind::CharacterDevice { major, minor } => Kind::CharacterDevice(device(major, minor)?),
+            MemberKind::BlockDevice { major, minor } => Kind::BlockDevice(device(major, minor)?),
+            MemberKind::Fifo => Kind::Fifo,
+        })
+    }
+}

@@ -1,0 +1,216 @@
+//! The component: the exports, over the imports.
+//!
+//! The one module that only exists on `wasm32`. It has no logic: each export hands its arguments to the module that has, with
+//! the records in `/layers` and the generated resources.
+
+use crate::apply;
+use crate::bindings::Component;
+use crate::bindings::exports::layerbox::driver::{differ, lifecycle};
+use crate::bindings::layerbox::driver::{directories, mounts, references, streams, tree, writer};
+use crate::differ::Differ;
+use crate::host::{
+    self, Access, ApplyOptions, Change, Detail, Dialect, Entry, IdMaps, Layer, Name, Node, Outcome, Piece,
+    Place, Result, Totals, WalkOptions, Xattr,
+};
+use crate::layers::{LayerId, Records};
+use crate::lifecycle::Lifecycle;
+
+/// Where the host opens the records.
+const RECORDS: &str = "/layers";
+
+/// The imports that are functions, and those that open resources.
+#[derive(Debug)]
+struct Imports;
+
+impl host::Source for streams::Source {
+    fn read(&self, max: u32) -> Result<Vec<u8>> {
+        self.read(max)
+    }
+}
+
+impl host::Sink for streams::Sink {
+    fn write(&self, bytes: &[u8]) -> Result<()> {
+        self.write(bytes)
+    }
+}
+
+impl host::Walker for tree::Walker {
+    fn next(&self, max: u32) -> Result<Vec<Node>> {
+        self.next(max)
+    }
+}
+
+impl host::Tree for tree::Tree {
+    type Walker = tree::Walker;
+    type Sink = streams::Sink;
+
+    fn dialect(&self) -> Dialect {
+        self.dialect()
+    }
+
+    fn walk(&self, options: &WalkOptions) -> Result<tree::Walker> {
+        self.walk(options)
+    }
+
+    fn stat(&self, names: &[Name], detail: Detail) -> Result<Vec<Option<Node>>> {
+        self.stat(names, detail)
+    }
+
+    fn send(&self, pieces: &[Piece], to: &streams::Sink) -> Result<()> {
+        self.send(pieces, to)
+    }
+}
+
+impl host::Writer for writer::Writer {
+    type Source = streams::Source;
+
+    fn dialect(&self) -> Dialect {
+        self.dialect()
+    }
+
+    fn put(&self, entries: &[Entry], bodies: Option<&streams::Source>) -> Result<()> {
+        self.put(entries, bodies)
+    }
+
+    fn fill(&self, offset: u64, bytes: &[u8]) -> Result<()> {
+        self.fill(offset, bytes)
+    }
+
+    fn mark(&self, directories: &[Name], attribute: &Xattr) -> Result<()> {
+        self.mark(directories, attribute)
+    }
+
+    fn stat(&self, names: &[Name]) -> Result<Vec<Option<Node>>> {
+        self.stat(names)
+    }
+
+    fn finish(&self) -> Result<Totals> {
+        self.finish()
+    }
+}
+
+impl host::Trees for Imports {
+    type Tree = tree::Tree;
+
+    fn tree(&self, id: &LayerId) -> Result<tree::Tree> {
+        tree::Tree::open(id.as_str())
+    }
+}
+
+impl host::Directories for Imports {
+    fn make(&self, id: &LayerId) -> Result<()> {
+        directories::make(id.as_str())
+    }
+
+    fn discard(&self, id: &LayerId) -> Result<()> {
+        directories::discard(id.as_str())
+    }
+}
+
+impl host::Mounts for Imports {
+    type Branch = mounts::Branch;
+
+    fn branch(&self, id: &LayerId, access: Access) -> Result<mounts::Branch> {
+        mounts::Branch::open(id.as_str(), access)
+    }
+
+    fn mount(&self, id: &LayerId, branches: &[&mounts::Branch], label: Option<&str>) -> Result<()> {
+        mounts::mount(id.as_str(), branches, label)
+    }
+
+    fn unmount(&self, id: &LayerId, force: bool) -> Result<()> {
+        mounts::unmount(id.as_str(), force)
+    }
+
+    fn mounted(&self, id: &LayerId) -> Result<bool> {
+        mounts::mounted(id.as_str())
+    }
+
+    fn all(&self) -> Result<Vec<String>> {
+        mounts::all()
+    }
+}
+
+impl host::References for Imports {
+    fn count(&self, id: &LayerId) -> Result<u32> {
+        references::count(id.as_str())
+    }
+
+    fn acquire(&self, id: &LayerId) -> Result<u32> {
+        references::acquire(id.as_str())
+    }
+
+    fn release(&self, id: &LayerId) -> Result<u32> {
+        references::release(id.as_str())
+    }
+
+    fn clear(&self, id: &LayerId) -> Result<()> {
+        references::clear(id.as_str())
+    }
+}
+
+fn with<R>(call: impl FnOnce(Lifecycle<'_, Imports>) -> R) -> R {
+    call(Lifecycle::new(&Records::new(RECORDS), &Imports))
+}
+
+impl lifecycle::Guest for Component {
+    fn create(id: String, parent: Option<String>, depth: u32) -> Result<()> {
+        with(|calls| calls.create(&id, parent.as_deref(), depth))
+    }
+
+    fn remove(id: String, force: bool) -> Result<()> {
+        with(|calls| calls.remove(&id, force))
+    }
+
+    fn get(id: String, label: Option<String>) -> Result<Place> {
+        with(|calls| calls.get(&id, label.as_deref()))
+    }
+
+    fn put(id: String) -> Result<()> {
+        with(|calls| calls.put(&id))
+    }
+
+    fn exists(id: String) -> Result<bool> {
+        with(|calls| calls.exists(&id))
+    }
+
+    fn list() -> Result<Vec<Layer>> {
+        with(|calls| calls.list())
+    }
+
+    fn metadata(id: String) -> Result<Layer> {
+        with(|calls| calls.metadata(&id))
+    }
+
+    fn status() -> Result<Vec<(String, String)>> {
+        with(|calls| calls.status())
+    }
+
+    fn cleanup() -> Result<u32> {
+        with(|calls| calls.cleanup())
+    }
+}
+
+impl differ::Guest for Component {
+    fn diff(id: String, parent: Option<String>, maps: IdMaps) -> Result<Outcome> {
+        Differ::new(&Records::new(RECORDS), &Imports).diff(
+            &id,
+            parent.as_deref(),
+            maps,
+            &streams::Sink::open()?,
+        )
+    }
+
+    fn apply_diff(id: String, parent: Option<String>, options: ApplyOptions) -> Result<Totals> {
+        let id = Differ::new(&Records::new(RECORDS), &Imports).check(&id, parent.as_deref())?;
+        apply::apply(&writer::Writer::open(id.as_str())?, &streams::Source::open()?, options)
+    }
+
+    fn changes(id: String, parent: Option<String>) -> Result<Vec<Change>> {
+        Differ::new(&Records::new(RECORDS), &Imports).changes(&id, parent.as_deref())
+    }
+
+    fn diff_size(id: String, parent: Option<String>) -> Result<Totals> {
+        Differ::new(&Records::new(RECORDS), &Imports).size(&id, parent.as_deref())
+    }
+}

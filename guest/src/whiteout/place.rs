@@ -1,0 +1,223 @@
+//! Writing deletions down in a layer that was filled, in its dialect.
+
+use std::cmp::Reverse;
+
+use super::{AUFS_BASE, OPAQUE, PREFIX, join, opaque_attribute, split};
+use crate::error;
+use crate::host::{Attributes, Body, Device, Dialect, Entry, Kind, Name, Result, Timestamp, Writer, Xattr};
+
+/// How many markers are names of one file. The limit of ext4 is 65,000, of btrfs 65,535, and less in one directory.
+const LINKS: u32 = 30_000;
+
+/// How deep the marker may lie that others are links to. Finding out whether a symbolic link leads there takes a look at each
+/// directory on the way.
+const DEPTH: usize = 64;
+
+/// How many markers are looked up and put at a time.
+const BATCH: usize = 512;
+
+/// The most bytes of names that are kept until the archive has been read.
+const MAX_NAME_BYTES: u64 = 64 << 20;
+
+/// The deletions of an archive, kept until all else of it is in the layer: so nothing can link to them, and their order does
+/// not matter.
+#[derive(Debug, Default)]
+pub struct Markers {
+    deletions: Vec<Name>,
+    opaque: Vec<Name>,
+    bytes: u64,
+}
+
+impl Markers {
+    /// Remembers that the layer hides a name.
+    ///
+    /// # Errors
+    /// [`Error::Limit`](crate::host::Error::Limit) when there is no room for more.
+    pub fn hide(&mut self, name: Name) -> Result<()> {
+        self.charge(&name)?;
+        self.deletions.push(name);
+        Ok(())
+    }
+
+    /// Remembers that a directory shows nothing of what lies below it.
+    ///
+    /// # Errors
+    /// [`Error::Limit`](crate::host::Error::Limit) when there is no room for more.
+    pub fn make_opaque(&mut self, directory: Name) -> Result<()> {
+        self.charge(&directory)?;
+        self.opaque.push(directory);
+        Ok(())
+    }
+
+    fn charge(&mut self, name: &[u8]) -> Result<()> {
+        self.bytes += name.len() as u64;
+        if self.bytes > MAX_NAME_BYTES {
+            return Err(error::limit(name, "bytes of names of deletions", MAX_NAME_BYTES));
+        }
+        Ok(())
+    }
+
+    /// Writes them all down, and answers how many names that took.
+    ///
+    /// What is hidden by a name of this layer needs no mark, unless it is a directory, which must then be opaque. The deepest
+    /// come first: they make directories, which counts as content of this layer for what lies above.
+    ///
+    /// # Errors
+    /// Those of the host.
+    pub fn place<W: Writer>(self, writer: &W, owner: (u32, u32)) -> Result<u64> {
+        let mut deletions = by_depth(self.deletions, depth);
+        let mut opaque = by_depth(self.opaque, |directory| depth(&join(directory, OPAQUE)));
+        let mut hand = Hand { writer, dialect: writer.dialect(), owner, original: None, links: 0, placed: 0 };
+        while let Some(level) =
+            deletions.last().into_iter().chain(opaque.last()).map(|(level, _)| *level).max()
+        {
+            let mut directories = take_level(&mut opaque, level);
+            hand.hide(take_level(&mut deletions, level), &mut directories)?;
+            directories.sort_unstable();
+            directories.dedup();
+            hand.make_opaque(&directories)?;
+        }
+        Ok(hand.placed)
+    }
+}
+
+/// How many components a name has.
+fn depth(name: &[u8]) -> usize {
+    name.iter().filter(|&&byte| byte == b'/').count() + 1
+}
+
+/// Each name once, with its level, such that the deepest are at the end and those of one level run backwards.
+fn by_depth(names: Vec<Name>, level: impl Fn(&[u8]) -> usize) -> Vec<(usize, Name)> {
+    let mut leveled: Vec<_> = names.into_iter().map(|name| (level(&name), name)).collect();
+    leveled.sort_unstable_by(|one, other| (one.0, Reverse(&one.1)).cmp(&(other.0, Reverse(&other.1))));
+    leveled.dedup();
+    leveled
+}
+
+/// Takes the names of one level off the end, in the order of their bytes.
+fn take_level(leveled: &mut Vec<(usize, Name)>, level: usize) -> Vec<Name> {
+    let start = leveled.partition_point(|(other, _)| *other < level);
+    leveled.drain(start..).rev().map(|(_, name)| name).collect()
+}
+
+/// What writes markers.
+struct Hand<'a, W> {
+    writer: &'a W,
+    dialect: Dialect,
+    owner: (u32, u32),
+    /// The marker that the next ones are links to, while it can take more.
+    original: Option<Name>,
+    links: u32,
+    placed: u64,
+}
+
+impl<W: Writer> Hand<'_, W> {
+    /// Hides names of one level; adds to `directories` those that must be opaque instead.
+    ///
+    /// Each directory is looked at before it is written to, because two names may lead to one directory, over a symbolic
+    /// link: what is hidden under the one needs no second mark under the other.
+    fn hide(&mut self, names: Vec<Name>, directories: &mut Vec<Name>) -> Result<()> {
+        for siblings in names.chunk_by(|one, next| split(one).0 == split(next).0) {
+            for batch in siblings.chunks(BATCH) {
+                let mut entries = Vec::with_capacity(batch.len());
+                let markers: Vec<_> = batch.iter().map(|name| self.marker(name)).collect();
+                let is_apart = self.dialect == Dialect::Aufs;
+                let mut marked = if is_apart { self.writer.stat(&markers)? } else { Vec::new() }.into_iter();
+                for ((name, marker), found) in batch.iter().zip(markers).zip(self.writer.stat(batch)?) {
+                    let is_marked = marked.next().flatten().is_some();
+                    match found.map(|node| node.kind) {
+                        None if !is_marked => self.mark(marker, &mut entries)?,
+                        Some(Kind::Directory) => directories.push(name.clone()),
+                        _ => {}
+                    }
+                }
+                self.writer.put(&entries, None)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn make_opaque(&mut self, directories: &[Name]) -> Result<()> {
+        if let Some(name) = opaque_attribute(self.dialect) {
+            let attribute = Xattr { name: name.to_vec(), value: b"y".to_vec() };
+            return directories.chunks(BATCH).try_for_each(|batch| self.writer.mark(batch, &attribute));
+        }
+        for directory in directories {
+            let at = [join(directory, OPAQUE)];
+            if self.writer.stat(&at)? == [None] {
+                let [at] = at;
+                let mut entries = Vec::new();
+                self.mark(at, &mut entries)?;
+                self.writer.put(&entries, None)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Where the mark goes that hides a name.
+    fn marker(&self, name: &[u8]) -> Name {
+        let (directory, last) = split(name);
+        match self.dialect {
+            Dialect::Aufs => join(directory, &[PREFIX, last].concat()),
+            Dialect::Overlay | Dialect::OverlayUser => name.to_vec(),
+        }
+    }
+
+    /// Puts one marker, as a link where that is possible: it saves an inode each.
+    fn mark(&mut self, at: Name, entries: &mut Vec<Entry>) -> Result<()> {
+        if self.links == LINKS {
+            self.original = None;
+        }
+        if self.original.is_none() && self.dialect == Dialect::Aufs && self.placed == 0 {
+            // aufs itself links its marks to this file; beyond what it can carry they are files of their own.
+            self.put_original(AUFS_BASE.to_vec())?;
+        }
+        match &self.original {
+            Some(original) => {
+                self.links += 1;
+                self.placed += 1;
+                entries.push(self.entry(at, Kind::HardLink(original.clone())));
+                Ok(())
+            }
+            None => self.put_original(at),
+        }
+    }
+
+    fn put_original(&mut self, at: Name) -> Result<()> {
+        self.writer.put(&[self.entry(at.clone(), self.original_kind())], None)?;
+        self.placed += 1;
+        self.links = 1;
+        self.original = self.is_straight(&at)?.then_some(at);
+        Ok(())
+    }
+
+    /// Whether a name can be the target of a link, which no symbolic link may be on the way to.
+    fn is_straight(&self, name: &[u8]) -> Result<bool> {
+        let ends = name.iter().enumerate().filter(|(_, byte)| **byte == b'/').map(|(end, _)| end);
+        let way: Vec<Name> = ends.map(|end| name[..end].to_vec()).collect();
+        if way.len() > DEPTH {
+            return Ok(false);
+        }
+        let found = self.writer.stat(&way)?;
+        Ok(found.into_iter().all(|node| node.is_some_and(|node| node.kind == Kind::Directory)))
+    }
+
+    fn original_kind(&self) -> Kind {
+        match self.dialect {
+            Dialect::Aufs => Kind::File(0),
+            Dialect::Overlay | Dialect::OverlayUser => Kind::CharacterDevice(Device { major: 0, minor: 0 }),
+        }
+    }
+
+    fn entry(&self, name: Name, kind: Kind) -> Entry {
+        let mode = if self.dialect == Dialect::Aufs { 0o444 } else { 0 };
+        let (uid, gid) = self.owner;
+        let mtime = Timestamp { seconds: 0, nanoseconds: 0 };
+        Entry {
+            name,
+            kind,
+            attributes: Attributes { mode, uid, gid, mtime, xattrs: Vec::new() },
+            body: Body::None,
+        }
+    }
+}

@@ -1,0 +1,236 @@
+//! The archive of a layer's own content.
+
+use layerbox_guest::host::{Error, IdMaps, IdRange};
+use nix::sys::stat::SFlag;
+
+use crate::store::{DIALECTS, Layer, Store, TIME, members};
+
+/// What makes a layer, and the members that its archive has.
+type Case = (&'static str, fn(Layer) -> Layer, &'static [&'static str]);
+
+const CASES: &[Case] = &[
+    ("an empty layer, whatever the time of its root", |layer| layer, &[]),
+    ("an empty layer whose root says something", |layer| layer.mode("", 0o700), &["d /"]),
+    (
+        "content and kinds",
+        |layer| {
+            layer
+                .file("b/file", "x")
+                .symlink("b/link", "/etc/passwd")
+                .node("b/pipe", SFlag::S_IFIFO, 0)
+                .device("b/null", 1, 3)
+                .directory("a")
+        },
+        &["d /", "d a/", "d b/", "f b/file", "l b/link -> /etc/passwd", "c b/null 1:3", "p b/pipe"],
+    ),
+    (
+        "order by components, not by bytes of the path",
+        |layer| layer.file("a/x", "").file("a.b", ""),
+        &["d /", "d a/", "f a/x", "f a.b"],
+    ),
+    (
+        "whiteouts at the place of what they hide",
+        |layer| {
+            layer
+                .file("a", "")
+                .hide("b")
+                .file("c", "")
+                .hide("!first")
+                .file(".bashrc", "")
+                .hide("zz")
+                .hide(".x")
+        },
+        &["d /", "f .wh.!first", "f .bashrc", "f .wh..x", "f a", "f .wh.b", "f c", "f .wh.zz"],
+    ),
+    (
+        "an opaque directory, marked right behind it",
+        |layer| layer.opaque("d").file("d/!", "").file("d/a", ""),
+        &["d /", "d d/", "f d/.wh..wh..opq", "f d/!", "f d/a"],
+    ),
+    (
+        "whiteouts in an opaque directory are kept",
+        |layer| layer.opaque("d").hide("d/x"),
+        &["d /", "d d/", "f d/.wh..wh..opq", "f d/.wh.x"],
+    ),
+    ("an opaque root", |layer| layer.opaque("").file("a", ""), &["d /", "f .wh..wh..opq", "f a"]),
+    (
+        "hard links, to the first name in the order of the archive",
+        |layer| {
+            layer.file("z", "linked").link("a/first", "z").link("m", "z").symlink("s", "z").link("t", "s")
+        },
+        &["d /", "d a/", "f a/first", "h m = a/first", "l s -> z", "h t = s", "h z = a/first"],
+    ),
+    ("names of any bytes", |layer| layer.file(b"\xff\n\x1b", "x"), &["d /", "f \\xff\\n\\x1b"]),
+    ("sockets are left out, and do not count as content", |layer| layer.socket("s"), &[]),
+];
+
+#[test]
+fn the_archive_of_a_layer_is_the_same_in_every_dialect() {
+    for (what, make, expected) in CASES {
+        let archives = DIALECTS.map(|dialect| {
+            let store = Store::new(dialect);
+            make(store.layer("a", &[]));
+            let archive = store.diff("a", None);
+            assert_eq!(members(&archive), *expected, "{what}, {dialect:?}");
+            archive
+        });
+        assert_eq!(archives[0], archives[1], "{what}: the same bytes");
+        if expected.is_empty() {
+            assert_eq!(archives[0], [0; 1024], "{what}");
+        }
+    }
+}
+
+#[test]
+fn applying_an_archive_and_archiving_the_layer_gives_the_same_bytes() {
+    for (what, make, _) in CASES {
+        for from in DIALECTS {
+            let store = Store::new(from);
+            make(store.layer("a", &[]));
+            let archive = store.diff("a", None);
+            let size = store.size("a");
+            for to in DIALECTS {
+                let other = Store::new(to);
+                assert_eq!(other.apply("b", &archive), size, "{what}, {from:?} to {to:?}");
+                assert_eq!(other.size("b"), size, "{what}, {from:?} to {to:?}");
+                assert!(
+                    other.diff("b", None) == archive,
+                    "{what}, {from:?} to {to:?}: {:?}",
+                    members(&other.diff("b", None))
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn contents_attributes_and_large_trees_come_through() {
+    for dialect in DIALECTS {
+        let store = Store::new(dialect);
+        let layer = store.layer("a", &[]);
+        // More than goes over in one call, by number and by size.
+        for number in 0..1500 {
+            std::fs::write(layer.path.join(format!("{number:04}")), vec![number as u8; number % 700])
+                .unwrap();
+        }
+        let big: Vec<u8> = (0..1_000_003_u32).map(|number| (number >> 3) as u8).collect();
+        let layer = layer
+            .file("big", &big)
+            .owner("big", 70_000, 3_000_000)
+            .xattr("big", "user.mime_type", b"text/\0binary")
+            .mode("big", 0o6755)
+            .xattr(
+                "big",
+                "security.capability",
+                &[1, 0, 0, 2, 0, 4, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0],
+            )
+            .time("big", TIME, 123_456_789);
+        drop(layer);
+        let archive = store.diff("a", None);
+        let other = Store::new(dialect);
+        let totals = other.apply("b", &archive);
+        assert_eq!(totals, store.size("a"), "{dialect:?}");
+        assert_eq!(totals.entries, 1501, "{dialect:?}");
+        assert!(other.diff("b", None) == archive, "{dialect:?}");
+        assert!(std::fs::read(other.path("b").join("big")).unwrap() == big, "{dialect:?}");
+    }
+}
+
+#[test]
+fn sockets_are_told() {
+    for dialect in DIALECTS {
+        let store = Store::new(dialect);
+        store.layer("a", &[]).socket("d/s").file("d/f", "12345");
+        let (_, outcome) = store.try_diff("a", None).unwrap();
+        assert_eq!(outcome.skipped, [b"d/s"], "{dialect:?}");
+        assert_eq!((outcome.totals.entries, outcome.totals.bytes), (2, 5), "{dialect:?}");
+        assert_eq!(store.size("a"), outcome.totals, "{dialect:?}");
+    }
+}
+
+#[test]
+fn bookkeeping_and_strange_whiteouts_of_aufs() {
+    let store = Store::new(crate::store::DIALECTS[0]);
+    store
+        .layer("a", &[])
+        .file(".wh..wh.plnk/12.34", "pseudo link")
+        .directory(".wh..wh.orph")
+        .file("d/.wh.not-empty", "content")
+        .symlink("d/.wh.link", "/etc/passwd")
+        .file("d/.wh.directory/inside", "")
+        .file("d/.wh..wh.opq", "")
+        .file("d/.wh.both", "")
+        .file("d/both", "")
+        .file("e/x", "")
+        .file(".wh.e", "");
+    let expected = [
+        "d /",
+        "d d/",
+        "f d/both",
+        "f d/.wh.directory",
+        "f d/.wh.link",
+        "f d/.wh.not-empty",
+        "d e/",
+        "f e/.wh..wh..opq",
+        "f e/x",
+    ];
+    assert_eq!(members(&store.diff("a", None)), expected);
+    assert_eq!(store.size("a").entries, 4);
+}
+
+#[test]
+fn what_an_archive_cannot_say_is_an_error() {
+    let long = "x".repeat(252);
+    type Made<'a> = Box<dyn Fn(Layer) -> Layer + 'a>;
+    let cases: [(&str, usize, Made<'_>); 4] = [
+        ("a deletion whose name would be too long", 1, Box::new(|layer| layer.device(&long, 0, 0))),
+        ("a name that would mean a deletion", 1, Box::new(|layer| layer.file("d/.wh.x", ""))),
+        (
+            "content that is elsewhere",
+            1,
+            Box::new(|layer| layer.directory("d").xattr("d", "trusted.overlay.redirect", b"/other")),
+        ),
+        ("an owner that is not mapped", 0, Box::new(|layer| layer.file("a", "").owner("a", 5, 5))),
+    ];
+    for (what, dialect, make) in cases {
+        let store = Store::new(DIALECTS[dialect]);
+        make(store.layer("a", &[]));
+        let range = IdRange { inside: 0, outside: 0, length: 5 };
+        let maps = IdMaps { uids: vec![range], gids: vec![range] };
+        let sink = crate::host::Sink::new();
+        let found = layerbox_guest::differ::Differ::new(&store.records, &store).diff("a", None, maps, &sink);
+        assert!(matches!(found, Err(Error::Unsupported(_))), "{what}: {found:?}");
+    }
+}
+
+#[test]
+fn attributes_of_overlayfs_stay_out() {
+    let store = Store::new(DIALECTS[1]);
+    let layer = store.layer("a", &[]).directory("d");
+    let before = store.diff("a", None);
+    layer.xattr("d", "trusted.overlay.impure", b"y").xattr("d", "trusted.overlay.origin", b"\0");
+    assert!(store.diff("a", None) == before);
+}
+
+#[test]
+fn trees_as_deep_as_names_can_be() {
+    for dialect in DIALECTS {
+        let store = Store::new(dialect);
+        let deep = vec!["d"; 700].join("/");
+        let layer = store.layer("a", &[]);
+        let mut at = std::fs::File::open(&layer.path).map(std::os::fd::OwnedFd::from).unwrap();
+        for _ in deep.split('/') {
+            nix::sys::stat::mkdirat(&at, "d", nix::sys::stat::Mode::S_IRWXU).unwrap();
+            let flags = nix::fcntl::OFlag::O_RDONLY | nix::fcntl::OFlag::O_DIRECTORY;
+            at = nix::fcntl::openat(&at, "d", flags, nix::sys::stat::Mode::empty()).unwrap();
+        }
+        let archive = store.diff("a", None);
+        let found = members(&archive);
+        assert_eq!(found.len(), 701, "{dialect:?}");
+        assert_eq!(found.last().unwrap(), &format!("d {deep}/"), "{dialect:?}");
+        let other = Store::new(dialect);
+        assert_eq!(other.apply("b", &archive).entries, 700, "{dialect:?}");
+        assert!(other.diff("b", None) == archive, "{dialect:?}");
+        assert_eq!(store.changes("a", None).len(), 700, "{dialect:?}");
+    }
+}
