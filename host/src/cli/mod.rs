@@ -1,0 +1,121 @@
+//! The command line: it reads the arguments, calls the driver, and prints what comes back.
+//!
+//! A command is a function that is given the context and its own arguments and returns an outcome. What a user can rely on is in three modules:
+//! `arguments` holds the commands' definitions and with them the help and the manual page, `report` the form of errors and the exit statuses,
+//! `output` the form of names and numbers. `demo` is a story of its own.
+
+mod archives;
+mod arguments;
+mod context;
+mod demo;
+mod destination;
+mod guest;
+mod layers;
+mod output;
+mod reference;
+mod report;
+mod store;
+mod table;
+
+use std::ffi::OsString;
+use std::io;
+use std::process::ExitCode;
+
+use clap::{CommandFactory as _, FromArgMatches as _};
+
+use crate::driver::Shipped;
+use crate::error::Error;
+use arguments::{Cli, Command, GuestCommand};
+use context::Context;
+
+/// How a command ended.
+type Outcome = Result<(), Stop>;
+
+/// Why a command did not go on.
+#[derive(Debug)]
+enum Stop {
+    /// The driver, or an operation of the command line itself, failed.
+    Failed(Error),
+    /// Something failed that no caller can act on.
+    Other(anyhow::Error),
+    /// What was asked for makes no sense here.
+    Usage(Usage),
+    /// All is said; only the exit status is left.
+    Status(u8),
+    /// What the command prints could not be written.
+    Print(io::Error),
+}
+
+/// A use of a command that only shows when it runs; clap finds the others.
+#[derive(Debug)]
+struct Usage {
+    /// The command; none for the options that all have.
+    operation: Option<&'static str>,
+    layer: Option<String>,
+    message: String,
+    hint: Option<&'static str>,
+}
+
+impl From<Error> for Stop {
+    fn from(error: Error) -> Stop {
+        Stop::Failed(error)
+    }
+}
+
+impl From<Usage> for Stop {
+    fn from(usage: Usage) -> Stop {
+        Stop::Usage(usage)
+    }
+}
+
+/// Only for writing to standard output, which is what the commands do with plain [`io::Result`]s.
+impl From<io::Error> for Stop {
+    fn from(error: io::Error) -> Stop {
+        Stop::Print(error)
+    }
+}
+
+/// Runs the command that the arguments of the process name, and returns its exit status.
+///
+/// `shipped` is the component that runs unless `--guest` names another. The umask of the process becomes 0: files in layers get exactly the modes
+/// that archives give them.
+pub fn main(shipped: Shipped) -> ExitCode {
+    let umask = nix::sys::stat::umask(nix::sys::stat::Mode::empty());
+    let arguments: Vec<OsString> = std::env::args_os().collect();
+    let early = arguments::early(&arguments);
+    let parsed = Cli::command()
+        .color(early.color.into())
+        .try_get_matches_from(&arguments)
+        .and_then(|matches| Cli::from_arg_matches(&matches));
+    let cli = match parsed {
+        Ok(cli) => cli,
+        Err(error) => return ExitCode::from(report::parse_error(&error, early.json)),
+    };
+    let reporter = report::Reporter::new(&cli.global);
+    let outcome = Context::new(cli.global, shipped, umask).and_then(|context| run(&context, cli.command));
+    ExitCode::from(reporter.end(outcome))
+}
+
+/// Calls the command's function.
+fn run(context: &Context, command: Command) -> Outcome {
+    match command {
+        Command::Create { id, parent } => layers::create(context, &id, parent.as_deref()),
+        Command::ApplyDiff(arguments) => archives::apply_diff(context, arguments),
+        Command::Diff(arguments) => archives::diff(context, &arguments),
+        Command::Changes { id, parent } => archives::changes(context, &id, parent.as_deref()),
+        Command::DiffSize { id, parent } => archives::diff_size(context, &id, parent.as_deref()),
+        Command::Get { id, label } => layers::get(context, &id, label.as_deref()),
+        Command::Put { id } => layers::put(context, &id),
+        Command::Remove { ids, force } => layers::remove(context, &ids, force),
+        Command::Exists { id } => layers::exists(context, &id),
+        Command::List { tree } => store::list(context, tree),
+        Command::Status => store::status(context),
+        Command::Metadata { id } => layers::metadata(context, &id),
+        Command::Cleanup => store::cleanup(context),
+        Command::Check { repair } => store::check(context, repair),
+        Command::Guest { command: GuestCommand::Inspect { file } } => guest::inspect(context, file),
+        Command::Demo { archive } => demo::demo(context, archive),
+        Command::Completions { shell } => reference::completions(shell),
+        Command::Man => reference::man(),
+    }
+}

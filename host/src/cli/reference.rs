@@ -1,0 +1,127 @@
+//! Texts made from the definitions of the arguments: completion scripts and the manual page.
+
+use std::io::{self, Write};
+
+use clap::{Command, CommandFactory as _};
+use clap_complete::Shell;
+use clap_mangen::Man;
+
+use super::Outcome;
+use super::arguments::Cli;
+
+pub(super) fn completions(shell: Shell) -> Outcome {
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut Cli::command(), "layerbox", &mut script);
+    write(&script)
+}
+
+pub(super) fn man() -> Outcome {
+    write(&page()?)
+}
+
+fn write(text: &[u8]) -> Outcome {
+    let mut out = io::stdout().lock();
+    out.write_all(text)?;
+    Ok(out.flush()?)
+}
+
+/// What the arguments do not know.
+const FILES: &str = ".SH ENVIRONMENT
+.TP
+LAYERBOX_ROOT
+The store's directory, where \\-\\-root is not given.
+.TP
+LAYERBOX_DEVICES
+allow or refuse, where \\-\\-devices is not given.
+.TP
+NO_COLOR
+No colors, unless \\-\\-color says otherwise.
+.SH FILES
+.TP
+/var/lib/layerbox
+The store of root.
+.TP
+$XDG_DATA_HOME/layerbox, ~/.local/share/layerbox
+The store of any other user.
+";
+
+/// One page for all commands: that of the program, and a section for each command with its own headings below.
+fn page() -> io::Result<Vec<u8>> {
+    let root = Cli::command();
+    let mut page = Vec::new();
+    let man = Man::new(root.clone());
+    man.render_title(&mut page)?;
+    man.render_name_section(&mut page)?;
+    man.render_synopsis_section(&mut page)?;
+    man.render_description_section(&mut page)?;
+    man.render_options_section(&mut page)?;
+    for command in root.get_subcommands() {
+        match command.has_subcommands() {
+            true => {
+                for sub in command.get_subcommands() {
+                    section(&mut page, &format!("{} {}", command.get_name(), sub.get_name()), sub)?;
+                }
+            }
+            false => section(&mut page, command.get_name(), command)?,
+        }
+    }
+    sections(&mut page, ".SH", &root)?;
+    page.extend_from_slice(FILES.as_bytes());
+    Ok(page)
+}
+
+/// The section of one command. What clap_mangen renders as sections becomes subsections.
+fn section(page: &mut Vec<u8>, name: &str, command: &Command) -> io::Result<()> {
+    writeln!(page, ".SH \"layerbox {name}\"")?;
+    let man = Man::new(command.clone().bin_name(format!("layerbox {name}")).disable_help_flag(true));
+    let mut text = Vec::new();
+    man.render_synopsis_section(&mut text)?;
+    man.render_description_section(&mut text)?;
+    man.render_options_section(&mut text)?;
+    for line in String::from_utf8_lossy(&text).lines() {
+        match line.strip_prefix(".SH ") {
+            Some(heading) => writeln!(page, ".SS {heading}")?,
+            // The definition of a string, which the top of the page has.
+            None if line.starts_with(".ie ") || line.starts_with(".el ") => {}
+            None => writeln!(page, "{line}")?,
+        }
+    }
+    sections(page, ".SS", command)
+}
+
+/// What stands after the options: headings, and lines that are kept as they are below them.
+fn sections(page: &mut Vec<u8>, macro_name: &str, command: &Command) -> io::Result<()> {
+    let text = command.get_after_long_help().map(ToString::to_string).unwrap_or_default();
+    for line in text.lines() {
+        match (line.strip_suffix(':'), line.strip_prefix("  ")) {
+            (Some(heading), None) => writeln!(page, "{macro_name} \"{}\"\n.nf", heading.to_uppercase())?,
+            (_, Some(kept)) => writeln!(page, "\\&{}", kept.replace('\\', "\\e").replace('-', "\\-"))?,
+            (_, None) => writeln!(page, ".fi")?,
+        }
+    }
+    writeln!(page, ".fi")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_page_tells_of_every_command() {
+        let page = String::from_utf8(page().unwrap()).unwrap();
+        assert!(page.contains(".TH layerbox 1"));
+        for command in Cli::command().get_subcommands().filter(|command| !command.has_subcommands()) {
+            assert!(page.contains(&format!(".SH \"layerbox {}\"", command.get_name())));
+        }
+        assert!(page.contains(".SH \"layerbox guest inspect\""));
+    }
+
+    #[test]
+    fn completions_are_made_for_every_shell() {
+        for shell in [Shell::Bash, Shell::Zsh, Shell::Fish] {
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Cli::command(), "layerbox", &mut script);
+            assert!(String::from_utf8(script).unwrap().contains("apply-diff"), "{shell}");
+        }
+    }
+}

@@ -1,0 +1,213 @@
+//! What goes to stderr: errors, and the log of warnings and notes.
+//!
+//! Nothing here can fail: where stderr is closed there is nobody to tell.
+
+use std::fmt;
+use std::io::{self, IsTerminal as _, Write as _};
+
+use serde::Serialize;
+
+use super::arguments::{Global, LogFormat};
+use super::output::{ByteName, OneLine, Paint};
+use super::{Outcome, Stop, Usage};
+use crate::error::{Class, Escaped};
+
+/// Ends the program: prints why a command stopped, and says with which status to exit.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Reporter {
+    json: bool,
+    paint: Paint,
+}
+
+/// An error as JSON.
+#[derive(Debug, Serialize)]
+struct ErrorObject<'a> {
+    error: String,
+    code: &'a str,
+    layer: Option<&'a str>,
+    entry: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    entry_hex: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    hint: Option<&'a str>,
+}
+
+impl Reporter {
+    pub(super) fn new(global: &Global) -> Reporter {
+        Reporter { json: global.json, paint: Paint::new(global.color, io::stderr().is_terminal()) }
+    }
+
+    /// Reports an outcome.
+    pub(super) fn end(&self, outcome: Outcome) -> u8 {
+        let Err(stop) = outcome else { return 0 };
+        self.tell(&stop);
+        stop.status()
+    }
+
+    /// Prints why a command stopped, where there is something to print.
+    pub(super) fn tell(&self, stop: &Stop) {
+        match stop {
+            Stop::Failed(error) => self.object(&ErrorObject {
+                error: error.to_string(),
+                code: error.failure.code(),
+                layer: error.layer.as_deref(),
+                entry: error.failure.entry().map(|entry| ByteName::of(entry).text),
+                entry_hex: error.failure.entry().and_then(|entry| ByteName::of(entry).hex),
+                hint: error.failure.hint(),
+            }),
+            Stop::Usage(usage) => self.object(&ErrorObject {
+                error: usage.to_string(),
+                code: "usage",
+                layer: usage.layer.as_deref(),
+                entry: None,
+                entry_hex: None,
+                hint: usage.hint,
+            }),
+            Stop::Other(error) => self.object(&ErrorObject {
+                error: format!("{error:#}"),
+                code: "failed",
+                layer: None,
+                entry: None,
+                entry_hex: None,
+                hint: None,
+            }),
+            Stop::Print(error) if error.kind() != io::ErrorKind::BrokenPipe => self.object(&ErrorObject {
+                error: format!("standard output: {error}"),
+                code: "io",
+                layer: None,
+                entry: None,
+                entry_hex: None,
+                hint: None,
+            }),
+            Stop::Status(_) | Stop::Print(_) => {}
+        }
+    }
+
+    fn object(&self, object: &ErrorObject<'_>) {
+        let mut err = io::stderr().lock();
+        if self.json {
+            // The structure has no map with keys that are not strings, so this cannot fail; and an empty line would still say that something did.
+            let _ = writeln!(err, "{}", serde_json::to_string(object).unwrap_or_default());
+            return;
+        }
+        let _ = writeln!(err, "{} {}", self.paint.red("layerbox:"), OneLine(&object.error));
+        if let Some(hint) = object.hint {
+            let _ = writeln!(err, "{} {hint}", self.paint.bold("hint:"));
+        }
+    }
+}
+
+impl Stop {
+    /// The exit status.
+    pub(super) fn status(&self) -> u8 {
+        match self {
+            Stop::Failed(error) => error.failure.class().status(),
+            Stop::Usage(_) => Class::Usage.status(),
+            Stop::Status(status) => *status,
+            // Whoever reads has seen enough (`layerbox list | head -1`); the command itself did what it was asked to.
+            Stop::Print(error) if error.kind() == io::ErrorKind::BrokenPipe => 0,
+            Stop::Print(_) | Stop::Other(_) => Class::Failed.status(),
+        }
+    }
+}
+
+impl fmt::Display for Usage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (self.operation, &self.layer) {
+            (Some(operation), Some(layer)) => write!(f, "{operation} {}: ", Escaped(layer.as_bytes()))?,
+            (Some(operation), None) => write!(f, "{operation}: ")?,
+            (None, _) => {}
+        }
+        f.write_str(&self.message)
+    }
+}
+
+/// Prints what clap has to say, help and version included, and returns the exit status: 0 for those, 2 for errors.
+pub(super) fn parse_error(error: &clap::Error, json: bool) -> u8 {
+    if json && error.use_stderr() {
+        let text = error.to_string();
+        let line = text.lines().next().unwrap_or_default();
+        let usage = Usage {
+            operation: None,
+            layer: None,
+            message: line.strip_prefix("error: ").unwrap_or(line).to_owned(),
+            hint: None,
+        };
+        Reporter { json, paint: Paint::plain() }.tell(&Stop::Usage(usage));
+    } else {
+        let _ = error.print();
+    }
+    if error.use_stderr() { Class::Usage.status() } else { 0 }
+}
+
+/// Warnings, notes and progress.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Log {
+    json: bool,
+    quiet: bool,
+    verbose: bool,
+    paint: Paint,
+}
+
+/// A line of the log as JSON.
+#[derive(Debug, Serialize)]
+struct LogObject<'a> {
+    level: &'a str,
+    message: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    entry: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    entry_hex: Option<String>,
+}
+
+impl Log {
+    pub(super) fn new(global: &Global) -> Log {
+        Log {
+            json: global.json || global.log_format == LogFormat::Json,
+            quiet: global.quiet,
+            verbose: global.verbose,
+            paint: Paint::new(global.color, io::stderr().is_terminal()),
+        }
+    }
+
+    /// Whether a progress bar has a place: a person at a terminal who did not ask for silence or objects.
+    pub(super) fn shows_progress(&self) -> bool {
+        !self.json && !self.quiet && io::stderr().is_terminal()
+    }
+
+    /// Whether only errors are wanted.
+    pub(super) fn is_quiet(&self) -> bool {
+        self.quiet
+    }
+
+    /// Something that the user should know, about an entry of a layer or none.
+    pub(super) fn warn(&self, message: impl fmt::Display, entry: Option<&[u8]>) {
+        if !self.quiet {
+            self.line("warning", message.to_string(), entry);
+        }
+    }
+
+    /// What was done, for those who asked (`-v`).
+    pub(super) fn note(&self, message: impl fmt::Display) {
+        if self.verbose {
+            self.line("note", message.to_string(), None);
+        }
+    }
+
+    fn line(&self, level: &str, message: String, entry: Option<&[u8]>) {
+        let entry = entry.map(ByteName::of);
+        let mut err = io::stderr().lock();
+        if self.json {
+            let (entry, entry_hex) = entry.map_or((None, None), |name| (Some(name.text), name.hex));
+            let object = LogObject { level, message, entry, entry_hex };
+            let _ = writeln!(err, "{}", serde_json::to_string(&object).unwrap_or_default());
+            return;
+        }
+        let prefix = format!("layerbox: {level}:");
+        let _ = write!(err, "{} {}", self.paint.yellow(&prefix), OneLine(&message));
+        if let Some(name) = entry {
+            let _ = write!(err, " ({})", name.escaped());
+        }
+        let _ = writeln!(err);
+    }
+}

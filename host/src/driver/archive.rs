@@ -1,0 +1,224 @@
+//! The calls that move content: diff, apply-diff, changes, diff-size.
+
+use std::io::Read;
+use std::os::fd::OwnedFd;
+
+use layerbox_privileged::id::LayerId;
+use layerbox_privileged::layer::{Filler, Policy};
+pub use layerbox_privileged::node::Totals;
+use layerbox_privileged::stream::{Sink, Source};
+
+use super::{Change, ChangeKind, Driver, call, layer_id, require_root};
+use crate::error::{Error, Failure};
+use crate::sandbox::differ;
+use crate::sandbox::types::{self, IdMaps};
+use crate::sandbox::{Access, Lease};
+use crate::store::lock::{Guard, Mode};
+use crate::store::record::{Record, Size};
+
+/// What a diff wrote.
+#[derive(Debug, Clone)]
+pub struct DiffOutcome {
+    /// What the archive holds.
+    pub totals: Totals,
+    /// Sockets that were left out, because an archive cannot hold them; the first 100.
+    pub skipped: Vec<Vec<u8>>,
+}
+
+/// How an archive is applied.
+#[derive(Debug, Clone, Copy)]
+pub struct ApplyOptions {
+    /// Whether the layer must survive a power cut once the call has succeeded.
+    pub sync: bool,
+}
+
+impl Driver {
+    /// Writes the archive of a layer's own content to `out`; with a `parent` that is not the layer's own, of the difference between their
+    /// whole trees. On an error what was written is worthless.
+    ///
+    /// # Errors
+    ///
+    /// [`Failure::NotFound`]; those of reading the layer and writing the archive.
+    pub fn diff(&self, id: &str, parent: Option<&str>, out: OwnedFd) -> Result<DiffOutcome, Error> {
+        call("diff", id, |id| {
+            let comparison = self.comparison(id, parent)?;
+            let own = comparison.is_own();
+            let (lease, _guards) = self.reading(id, &comparison, !own)?;
+            let lease = lease.writing_to(Sink::from_fd(out));
+            let other = comparison.other.as_ref().map(LayerId::to_string);
+            let (outcome, _) = self
+                .sandbox
+                .run(lease, |guest, call| guest.diff(call, &id.to_string(), other.as_ref(), &no_maps()))?;
+            let totals = Totals { entries: outcome.totals.entries, bytes: outcome.totals.bytes };
+            Ok(DiffOutcome { totals, skipped: outcome.skipped })
+        })
+    }
+
+    /// What differs between `parent` (by default the layer's own) and the layer, sorted by path.
+    ///
+    /// # Errors
+    ///
+    /// [`Failure::NotFound`]; those of reading the layers.
+    pub fn changes(&self, id: &str, parent: Option<&str>) -> Result<Vec<Change>, Error> {
+        call("changes", id, |id| {
+            let comparison = self.comparison(id, parent)?;
+            let (lease, _guards) = self.reading(id, &comparison, true)?;
+            let other = comparison.other.as_ref().map(LayerId::to_string);
+            let (changes, _) = self
+                .sandbox
+                .run(lease, |guest, call| guest.changes(call, &id.to_string(), other.as_ref()))?;
+            let kind = |kind| match kind {
+                types::ChangeKind::Modified => ChangeKind::Modified,
+                types::ChangeKind::Added => ChangeKind::Added,
+                types::ChangeKind::Deleted => ChangeKind::Deleted,
+            };
+            Ok(changes.into_iter().map(|c| Change { name: c.name, kind: kind(c.kind) }).collect())
+        })
+    }
+
+    /// What the layer's own content adds up to: known since apply-diff while the layer was not got, else counted.
+    ///
+    /// # Errors
+    ///
+    /// [`Failure::NotFound`]; those of reading the layer.
+    pub fn diff_size(&self, id: &str, parent: Option<&str>) -> Result<Totals, Error> {
+        call("diff-size", id, |id| {
+            let record = self.store.existing(id)?;
+            let parent = parent.map(str::to_owned);
+            if let Some(parent) = &parent {
+                self.store.existing(&layer_id(parent)?)?;
+            }
+            if let Some(size) = record.size {
+                return Ok(Totals { entries: size.entries, bytes: size.bytes });
+            }
+            let comparison = Comparison { record, other: None, other_record: None };
+            let (lease, _guards) = self.reading(id, &comparison, false)?;
+            let (totals, _) = self
+                .sandbox
+                .run(lease, |guest, call| guest.diff_size(call, &id.to_string(), parent.as_ref()))?;
+            Ok(Totals { entries: totals.entries, bytes: totals.bytes })
+        })
+    }
+
+    /// Fills an empty layer from an archive: plain, gzip or zstd. All or nothing: when it fails, the layer is empty as before.
+    ///
+    /// # Errors
+    ///
+    /// [`Failure::Conflict`] where the layer has content or is mounted; [`Failure::Refused`] and [`Failure::Limit`] for what the archive holds;
+    /// [`Failure::Io`].
+    pub fn apply_diff(
+        &self,
+        id: &str,
+        parent: Option<&str>,
+        archive: Box<dyn Read + Send>,
+        options: &ApplyOptions,
+    ) -> Result<Totals, Error> {
+        call("apply-diff", id, |id| {
+            require_root("filling layers")?;
+            let _guard = self.lock(id, Mode::Exclusive)?;
+            let record = self.store.existing(id)?;
+            if let Some(parent) = parent {
+                let parent = layer_id(parent)?;
+                self.store.existing(&parent)?;
+                if record.ancestors.first() != Some(&parent) {
+                    return Err(Failure::Conflict(format!("{parent} is not the layer's parent")));
+                }
+            }
+            if self.is_live(id)? {
+                return Err(Failure::Conflict("the layer is mounted".to_owned()));
+            }
+            if !self.store.is_empty(id)? {
+                return Err(Failure::Conflict("the layer has content already".to_owned()));
+            }
+            let filled = self.fill(id, parent, archive, options.sync);
+            match filled {
+                Ok(totals) => {
+                    let size = Some(Size { entries: totals.entries, bytes: totals.bytes });
+                    self.store.update(id, &Record { size, ..record })?;
+                    Ok(totals)
+                }
+                Err(failure) => {
+                    self.store.unstage(id)?;
+                    Err(failure)
+                }
+            }
+        })
+    }
+
+    fn fill(
+        &self,
+        id: &LayerId,
+        parent: Option<&str>,
+        archive: Box<dyn Read + Send>,
+        sync: bool,
+    ) -> Result<Totals, Failure> {
+        let limits = self.sandbox.limits();
+        let policy = Policy { devices: self.devices, max_entries: limits.entries, max_bytes: limits.bytes };
+        let filler = Filler::new(self.store.stage(id)?, policy)?;
+        let lease = self.lease(Access::Read).filling(id.clone(), filler, Source::new(archive));
+        let parent = parent.map(str::to_owned);
+        let options = differ::ApplyOptions {
+            devices: self.devices,
+            maps: no_maps(),
+            max_entries: limits.entries,
+            max_bytes: limits.bytes,
+        };
+        let (_, leftovers) = self
+            .sandbox
+            .run(lease, |guest, call| guest.apply_diff(call, &id.to_string(), parent.as_ref(), &options))?;
+        // The host's own count: the component may say what it wants.
+        let totals =
+            leftovers.filled.ok_or_else(|| Failure::GuestFailed("it did not finish the layer".to_owned()))?;
+        self.store.publish(id, sync)?;
+        Ok(totals)
+    }
+
+    /// Which layers a comparison is about.
+    fn comparison(&self, id: &LayerId, parent: Option<&str>) -> Result<Comparison, Failure> {
+        let record = self.store.existing(id)?;
+        let other = parent.map(layer_id).transpose()?;
+        let other_record = other.as_ref().map(|other| self.store.existing(other)).transpose()?;
+        Ok(Comparison { record, other, other_record })
+    }
+
+    /// A lease of the layers that a comparison reads, and the locks on them. With `ancestors`, of those below as well.
+    fn reading(
+        &self,
+        id: &LayerId,
+        comparison: &Comparison,
+        ancestors: bool,
+    ) -> Result<(Lease, Vec<Guard>), Failure> {
+        let mut guards = vec![self.lock(id, Mode::Shared)?];
+        let mut trees = vec![id.clone()];
+        if ancestors {
+            trees.extend(comparison.record.ancestors.iter().cloned());
+            if let (Some(other), Some(record)) = (&comparison.other, &comparison.other_record) {
+                if other != id && !comparison.record.ancestors.contains(other) {
+                    guards.push(self.lock(other, Mode::Shared)?);
+                }
+                trees.push(other.clone());
+                trees.extend(record.ancestors.iter().cloned());
+            }
+        }
+        let live = self.live(&trees)?;
+        Ok((self.lease(Access::Read).trees(trees, live), guards))
+    }
+}
+
+/// A layer and what it is compared with.
+struct Comparison {
+    record: Record,
+    other: Option<LayerId>,
+    other_record: Option<Record>,
+}
+
+impl Comparison {
+    /// Whether the layer's own content is the answer: its own parent, or none, was named.
+    fn is_own(&self) -> bool {
+        self.other.is_none() || self.other.as_ref() == self.record.ancestors.first()
+    }
+}
+
+fn no_maps() -> IdMaps {
+    IdMaps { uids: Vec::new(), gids: Vec::new() }
+}

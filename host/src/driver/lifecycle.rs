@@ -1,0 +1,275 @@
+//! The calls that move no content: create, remove, get, put, exists, list, status, metadata, cleanup.
+
+use std::path::PathBuf;
+
+use layerbox_privileged::id::LayerId;
+
+use super::{Driver, LayerSummary, Metadata, call, layer_id, require_root};
+use crate::error::{Error, Failure};
+use crate::sandbox::{Access, lifecycle::Place};
+use crate::store::lock::Mode;
+use crate::store::record::Record;
+
+impl Driver {
+    /// Makes an empty layer on `parent`.
+    ///
+    /// # Errors
+    ///
+    /// [`Failure::Exists`], [`Failure::NoSuchParent`], [`Failure::InvalidId`], [`Failure::TooDeep`]; nothing was made then.
+    pub fn create(&self, id: &str, parent: Option<&str>) -> Result<(), Error> {
+        call("create", id, |id| {
+            require_root("making layers")?;
+            let parent = parent.map(layer_id).transpose()?;
+            if parent.as_ref() == Some(id) {
+                return Err(Failure::NoSuchParent(id.to_string()));
+            }
+            let _guard = self.lock(id, Mode::Exclusive)?;
+            // Shared: the parent cannot be removed before its child is there, and can have other children meanwhile.
+            let _parent_guard = parent.as_ref().map(|parent| self.lock(parent, Mode::Shared)).transpose()?;
+            if self.store.record(id)?.is_some() {
+                return Err(Failure::Exists);
+            }
+            let record = match &parent {
+                Some(parent) => self.child_record(parent)?,
+                None => Record::default(),
+            };
+            let depth = self.unions.depth_limit();
+            if record.ancestors.len() > depth as usize {
+                return Err(Failure::TooDeep(depth));
+            }
+            self.store.announce(id)?;
+            self.make(id, parent.as_ref(), depth, &record).inspect_err(|_| {
+                // What cannot be undone now is undone when the store is next opened: the intent is on record.
+                drop(self.store.undo_make(id));
+            })
+        })
+    }
+
+    /// The record of a new child.
+    fn child_record(&self, parent: &LayerId) -> Result<Record, Failure> {
+        let above = self.store.record(parent)?.ok_or_else(|| Failure::NoSuchParent(parent.to_string()))?;
+        let mut ancestors = Vec::with_capacity(above.ancestors.len() + 1);
+        ancestors.push(parent.clone());
+        ancestors.extend(above.ancestors);
+        Ok(Record { ancestors, size: None })
+    }
+
+    fn make(
+        &self,
+        id: &LayerId,
+        parent: Option<&LayerId>,
+        depth: u32,
+        record: &Record,
+    ) -> Result<(), Failure> {
+        let lease = self.lease(Access::Write).making(id.clone());
+        let parent = parent.map(LayerId::to_string);
+        self.sandbox.run(lease, |guest, call| guest.create(call, &id.to_string(), parent.as_ref(), depth))?;
+        // The list of ancestors decides what later calls see; the component must not get it wrong.
+        if self.store.ancestors_on_disk(id)? != record.ancestors {
+            return Err(Failure::GuestFailed("it wrote other ancestors than the layer has".to_owned()));
+        }
+        self.store.commit(id, record)?;
+        self.store.conclude(id)
+    }
+
+    /// Removes a layer; with `force` it is unmounted first, whoever uses it.
+    ///
+    /// # Errors
+    ///
+    /// [`Failure::NotFound`], [`Failure::Busy`], [`Failure::HasChildren`]; the layer is as it was then.
+    pub fn remove(&self, id: &str, force: bool) -> Result<(), Error> {
+        call("remove", id, |id| {
+            require_root("removing layers")?;
+            let guard = self.lock(id, Mode::Exclusive)?;
+            let record = self.store.existing(id)?;
+            self.store.announce(id)?;
+            let lease = self.lease(Access::Write).discarding(id.clone()).unions(self.unions_of(id, &record));
+            let removed = self.sandbox.run(lease, |guest, call| guest.remove(call, &id.to_string(), force));
+            let ended = match self.store.record(id)? {
+                Some(_) => self.store.conclude(id),
+                None => self.store.undo_make(id),
+            };
+            removed?;
+            ended?;
+            if self.store.record(id)?.is_some() {
+                return Err(Failure::GuestFailed("it did not remove the layer".to_owned()));
+            }
+            drop(guard);
+            self.store.empty_trash()
+        })
+    }
+
+    /// Makes the whole tree of a layer visible, and answers where.
+    ///
+    /// # Errors
+    ///
+    /// [`Failure::NotFound`]; [`Failure::MountFailed`], with the count as it was.
+    pub fn get(&self, id: &str, label: Option<&str>) -> Result<PathBuf, Error> {
+        call("get", id, |id| {
+            require_root("mounting")?;
+            let _guard = self.lock(id, Mode::Exclusive)?;
+            let record = self.store.existing(id)?;
+            // From now on the layer can change, and what was known of its size is not known any more.
+            if record.size.is_some() {
+                self.store.update(id, &Record { size: None, ..record.clone() })?;
+            }
+            let mut stack = vec![id.clone()];
+            stack.extend(record.ancestors.iter().cloned());
+            let lease = self.lease(Access::Read).trees(stack, []).unions(self.unions_of(id, &record));
+            let (place, _) =
+                self.sandbox.run(lease, |guest, call| guest.get(call, &id.to_string(), label))?;
+            match place {
+                Place::Content => Ok(self.store.content_path(id)),
+                Place::Merged => Ok(self.store.mount_point(id)),
+            }
+        })
+    }
+
+    /// Ends one get; the last one unmounts.
+    ///
+    /// # Errors
+    ///
+    /// [`Failure::NotFound`]; [`Failure::Busy`], with the count as it was.
+    pub fn put(&self, id: &str) -> Result<(), Error> {
+        call("put", id, |id| {
+            require_root("unmounting")?;
+            let _guard = self.lock(id, Mode::Exclusive)?;
+            let record = self.store.existing(id)?;
+            let lease = self.lease(Access::Read).unions(self.unions_of(id, &record));
+            self.sandbox.run(lease, |guest, call| guest.put(call, &id.to_string()))?;
+            Ok(())
+        })
+    }
+
+    /// Whether there is such a layer.
+    ///
+    /// # Errors
+    ///
+    /// [`Failure::InvalidId`].
+    pub fn exists(&self, id: &str) -> Result<bool, Error> {
+        call("exists", id, |id| {
+            let lease = self.lease(Access::Read);
+            let (exists, _) = self.sandbox.run(lease, |guest, call| guest.exists(call, &id.to_string()))?;
+            Ok(exists)
+        })
+    }
+
+    /// All layers, in the order of their ids.
+    ///
+    /// # Errors
+    ///
+    /// Those of reading the store.
+    pub fn list(&self) -> Result<Vec<LayerSummary>, Error> {
+        let list = || -> Result<Vec<LayerSummary>, Failure> {
+            let lease = self.lease(Access::Read);
+            let (layers, _) = self.sandbox.run(lease, |guest, call| guest.list(call))?;
+            let mut summaries = Vec::with_capacity(layers.len());
+            for layer in layers {
+                let id = layer_id(&layer.id)?;
+                let record = self.store.record(&id)?;
+                summaries.push(LayerSummary {
+                    parent: layer.ancestors.first().map(|parent| layer_id(parent)).transpose()?,
+                    size: record.as_ref().and_then(|record| record.size).map(|size| size.bytes),
+                    mounts: self.count(&id)?,
+                    state: state(record.as_ref()),
+                    id,
+                });
+            }
+            Ok(summaries)
+        };
+        list().map_err(|failure| failure.during("list", None))
+    }
+
+    /// Rows about the store: Docker's four first, then ours.
+    ///
+    /// # Errors
+    ///
+    /// Those of reading the store.
+    pub fn status(&self) -> Result<Vec<(String, String)>, Error> {
+        let status = || -> Result<Vec<(String, String)>, Failure> {
+            let lease = self.lease(Access::Read).unions(self.all_unions(true));
+            let (theirs, _) = self.sandbox.run(lease, |guest, call| guest.status(call))?;
+            let mut rows = vec![("Root Dir".to_owned(), self.store.root().display().to_string())];
+            let features = self.unions.features();
+            let docker = |key: &str| key == "Backing Filesystem" || key == "Dirperm1 Supported";
+            rows.extend(features.iter().filter(|(key, _)| key == "Backing Filesystem").cloned());
+            rows.extend(theirs.iter().filter(|(key, _)| key == "Dirs").cloned());
+            rows.extend(features.iter().filter(|(key, _)| key == "Dirperm1 Supported").cloned());
+            let backend = self.store.format().backend();
+            rows.push(("Backend".to_owned(), backend.as_str().to_owned()));
+            rows.push(("Dialect".to_owned(), backend.as_str().to_owned()));
+            rows.extend(features.into_iter().filter(|(key, _)| !docker(key)));
+            rows.extend(theirs.into_iter().filter(|(key, _)| key != "Dirs" && key != "Mounted"));
+            rows.push(("Layers".to_owned(), self.store.ids()?.len().to_string()));
+            rows.push(("Mounts".to_owned(), self.unions.all()?.len().to_string()));
+            rows.push(("Guest Digest".to_owned(), self.sandbox.digest().to_owned()));
+            let limits = self.sandbox.limits();
+            rows.push(("Depth Limit".to_owned(), format!("{} ancestors", self.unions.depth_limit())));
+            rows.push(("Memory Limit".to_owned(), format!("{} bytes a call", limits.memory)));
+            rows.push((
+                "Time Limit".to_owned(),
+                format!("{} s of the component a call", limits.guest_time.as_secs()),
+            ));
+            rows.push(("Entry Limit".to_owned(), format!("{} an archive", limits.entries)));
+            rows.push(("Byte Limit".to_owned(), format!("{} bytes an archive", limits.bytes)));
+            rows.push((
+                "Device Nodes".to_owned(),
+                if self.devices { "allowed" } else { "refused" }.to_owned(),
+            ));
+            Ok(rows)
+        };
+        status().map_err(|failure| failure.during("status", None))
+    }
+
+    /// All about one layer.
+    ///
+    /// # Errors
+    ///
+    /// [`Failure::NotFound`].
+    pub fn metadata(&self, id: &str) -> Result<Metadata, Error> {
+        call("metadata", id, |id| {
+            let lease = self.lease(Access::Read).unions(self.all_unions(true));
+            let (layer, _) = self.sandbox.run(lease, |guest, call| guest.metadata(call, &id.to_string()))?;
+            let ancestors =
+                layer.ancestors.iter().map(|id| layer_id(id)).collect::<Result<Vec<_>, Failure>>()?;
+            let record = self.store.record(id)?;
+            let size = record.as_ref().and_then(|record| record.size);
+            Ok(Metadata {
+                id: id.clone(),
+                ancestors,
+                size: size.map(|size| size.bytes),
+                entries: size.map(|size| size.entries),
+                mounts: self.count(id)?,
+                state: state(record.as_ref()),
+                content: self.store.content_path(id),
+                mount_point: self.store.mount_point(id),
+                work: self.store.work_path(id),
+            })
+        })
+    }
+
+    /// Unmounts all that belongs to the store, and answers how many mounts that were.
+    ///
+    /// # Errors
+    ///
+    /// [`Failure::Busy`] for what could not be unmounted.
+    pub fn cleanup(&self) -> Result<u32, Error> {
+        let cleanup = || -> Result<u32, Failure> {
+            require_root("unmounting")?;
+            let lease = self.lease(Access::Read).unions(self.all_unions(false));
+            let (count, _) = self.sandbox.run(lease, |guest, call| guest.cleanup(call))?;
+            self.store.empty_trash()?;
+            Ok(count)
+        };
+        cleanup().map_err(|failure| failure.during("cleanup", None))
+    }
+
+    fn count(&self, id: &LayerId) -> Result<u32, Failure> {
+        let count = self.references.count(id)?;
+        Ok(if count > 0 && !self.is_live(id)? { 0 } else { count })
+    }
+}
+
+fn state(record: Option<&Record>) -> &'static str {
+    if record.is_some() { "complete" } else { "incomplete" }
+}

@@ -1,0 +1,188 @@
+//! The driver: one method for each call of Docker's graph driver, and `check`.
+//!
+//! A method takes the locks, decides what the call is lent (`DESIGN`: the capability table), runs the component, and makes what came of it last. What the
+//! component says is never believed where the host knows better: which layers exist, and what their ancestors are, is the host's own record.
+
+mod archive;
+mod lifecycle;
+mod model;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use layerbox_privileged::id::LayerId;
+use layerbox_privileged::mount::{Choice, Layout, Unions};
+use layerbox_privileged::references::References;
+
+use crate::error::{Error, Failure};
+use crate::sandbox::inspect;
+pub use crate::sandbox::inspect::{Inspection, Interface};
+use crate::sandbox::{Access, Lease, Sandbox, StoreLease, UnionLease};
+pub use crate::sandbox::{Limits, Shipped};
+use crate::store::Store;
+pub use crate::store::check::Finding;
+use crate::store::lock::{Guard, Mode};
+use crate::store::record::Record;
+pub use archive::{ApplyOptions, DiffOutcome, Totals};
+pub use layerbox_privileged::mount::Choice as BackendChoice;
+pub use model::{Change, ChangeKind, LayerSummary, Metadata};
+
+/// How a store is opened.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// The directory of the store.
+    pub root: PathBuf,
+    /// The backend that a new store gets.
+    pub backend: Choice,
+    /// A component to run instead of the shipped one.
+    pub guest: Option<PathBuf>,
+    /// What a call may use.
+    pub limits: Limits,
+    /// Whether archives may hold device nodes.
+    pub devices: bool,
+    /// Whether what the component writes to its standard error is shown.
+    pub guest_log: bool,
+}
+
+/// A store that is open, with the component that works on it.
+#[derive(Debug)]
+pub struct Driver {
+    store: Arc<Store>,
+    sandbox: Sandbox,
+    unions: Arc<Unions>,
+    references: Arc<References>,
+    devices: bool,
+}
+
+impl Driver {
+    /// Opens the store at the root of `settings`. With `make`, a root that is missing or empty becomes a store.
+    ///
+    /// A root with the directories of Docker's aufs driver is adopted as an aufs store.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Store::open`] and of the sandbox; [`Failure::NotRoot`] for `make` without the rights to make layers.
+    pub fn open(settings: &Settings, shipped: Shipped, make: bool) -> Result<Driver, Error> {
+        let open = || -> Result<Driver, Failure> {
+            if make {
+                require_root("making layers")?;
+            }
+            let limits = settings.limits.clone();
+            let mut sandbox = match &settings.guest {
+                Some(file) => Sandbox::from_file(file, limits)?,
+                None => Sandbox::shipped(shipped, limits)?,
+            };
+            sandbox.show_log(settings.guest_log);
+            let store = Store::open(&settings.root, settings.backend, make)?;
+            let layout = Layout { root: store.root().to_owned(), runtime: store.runtime().to_owned() };
+            let unions = Unions::new(store.format().backend(), layout)?;
+            let references = References::new(store.runtime())?;
+            Ok(Driver {
+                store: Arc::new(store),
+                sandbox,
+                unions: Arc::new(unions),
+                references: Arc::new(references),
+                devices: settings.devices,
+            })
+        };
+        open().map_err(|failure| failure.during("open", None))
+    }
+
+    /// Looks through the whole store for what is wrong, and repairs it on request.
+    ///
+    /// # Errors
+    ///
+    /// Those of reading the store.
+    pub fn check(&self, repair: bool) -> Result<Vec<Finding>, Error> {
+        let check = || {
+            if repair {
+                require_root("repairing a store")?;
+            }
+            self.store.check(&self.unions, &self.references, repair)
+        };
+        check().map_err(|failure| failure.during("check", None))
+    }
+
+    fn lease(&self, layers: Access) -> Lease {
+        StoreLease { store: self.store.clone() }.lend(layers)
+    }
+
+    /// Mounts and counts of one layer and its possible branches, to be changed.
+    fn unions_of(&self, id: &LayerId, record: &Record) -> UnionLease {
+        UnionLease {
+            unions: self.unions.clone(),
+            references: self.references.clone(),
+            target: Some(id.clone()),
+            branches: record.ancestors.iter().cloned().collect(),
+            query_only: false,
+        }
+    }
+
+    /// Mounts and counts of the whole store.
+    fn all_unions(&self, query_only: bool) -> UnionLease {
+        UnionLease {
+            unions: self.unions.clone(),
+            references: self.references.clone(),
+            target: None,
+            branches: Default::default(),
+            query_only,
+        }
+    }
+
+    fn lock(&self, id: &LayerId, mode: Mode) -> Result<Guard, Failure> {
+        Guard::layer(self.store.runtime(), id, mode)
+    }
+
+    /// Whether a layer is mounted, and may change at any time.
+    fn is_live(&self, id: &LayerId) -> Result<bool, Failure> {
+        Ok(self.unions.mounted(id)?)
+    }
+
+    /// Those of the layers that are mounted.
+    fn live(&self, ids: &[LayerId]) -> Result<Vec<LayerId>, Failure> {
+        let mut live = Vec::new();
+        for id in ids {
+            if self.is_live(id)? {
+                live.push(id.clone());
+            }
+        }
+        Ok(live)
+    }
+}
+
+/// Reads a component, the shipped one or a file, and tells what it asks for, without running it.
+///
+/// # Errors
+///
+/// Those of reading; [`Failure::GuestRefused`] where it is no component.
+pub fn inspect(guest: Option<&std::path::Path>, shipped: Shipped) -> Result<Inspection, Error> {
+    let read = || match guest {
+        Some(file) => inspect::inspect(&inspect::read(file)?),
+        None => inspect::inspect(shipped.component),
+    };
+    read().map_err(|failure| failure.during("guest inspect", None))
+}
+
+/// Layers keep owners, device nodes and attributes that only root of a user namespace can write.
+fn require_root(what: &'static str) -> Result<(), Failure> {
+    if nix::unistd::geteuid().is_root() { Ok(()) } else { Err(Failure::NotRoot(what)) }
+}
+
+/// A layer id from outside.
+fn layer_id(text: &str) -> Result<LayerId, Failure> {
+    LayerId::new(text).map_err(|_| Failure::InvalidId(text.to_owned()))
+}
+
+/// Runs the body of a call, and says which call on which layer it was when it fails.
+fn call<T>(
+    operation: &'static str,
+    id: &str,
+    body: impl FnOnce(&LayerId) -> Result<T, Failure>,
+) -> Result<T, Error> {
+    let checked = layer_id(id);
+    checked.and_then(|id| body(&id)).map_err(|failure| Error {
+        operation,
+        layer: Some(id.to_owned()),
+        failure,
+    })
+}

@@ -1,0 +1,373 @@
+//! What can go wrong, as a caller of the driver sees it.
+//!
+//! One [`Error`] says which operation on which layer failed, and [`Failure`] says why: one case for each thing that a caller can act on. The
+//! component's own errors (`error` in `wit/types.wit`), those of the privileged part and those of the sandbox all end here.
+
+use std::fmt;
+
+use layerbox_privileged::id::LayerId;
+
+/// An operation that failed.
+#[derive(Debug, thiserror::Error)]
+pub struct Error {
+    /// The operation, by the name of its command: `apply-diff`.
+    pub operation: &'static str,
+    /// The layer it was about, as the caller named it; none for the store as a whole.
+    pub layer: Option<String>,
+    /// Why it failed.
+    #[source]
+    pub failure: Failure,
+}
+
+/// Why an operation failed.
+#[derive(Debug, thiserror::Error)]
+pub enum Failure {
+    /// There is no such layer.
+    #[error("no such layer: {}", Escaped(.0.as_bytes()))]
+    NotFound(String),
+    /// There is such a layer already.
+    #[error("the layer exists already")]
+    Exists,
+    /// The parent does not exist; nothing was made.
+    #[error("no such parent: {}", Escaped(.0.as_bytes()))]
+    NoSuchParent(String),
+    /// The text is no layer id.
+    #[error("invalid layer id: {}", shortened(.0))]
+    InvalidId(String),
+    /// The layer would have more ancestors than the store's backend can mount.
+    #[error("too deep: a layer can have at most {0} ancestors")]
+    TooDeep(u32),
+    /// The layer is not whole.
+    #[error("the layer is incomplete: {}", Escaped(.0.as_bytes()))]
+    Incomplete(String),
+    /// Somebody holds the layer.
+    #[error("busy: {0}")]
+    Busy(String),
+    /// Another layer lies on this one.
+    #[error("the layer has children, such as {}", Escaped(.0.as_bytes()))]
+    HasChildren(String),
+    /// The layer or the store is not in a state for this.
+    #[error("{0}")]
+    Conflict(String),
+    /// Another process owns the store.
+    #[error("the store is in use by {0}")]
+    StoreInUse(String),
+    /// There is no store at this root.
+    #[error("there is no store at {0}")]
+    NoStore(String),
+    /// What came in is malformed or hostile.
+    #[error("{rule}{}", entry_suffix(.entry))]
+    Refused {
+        /// The entry, as the archive names it; empty for the archive as a whole.
+        entry: Vec<u8>,
+        /// The rule that it breaks.
+        rule: String,
+    },
+    /// A limit was reached.
+    #[error("limit reached: {bound}{}", entry_suffix(.entry))]
+    Limit {
+        /// The entry at which it was reached; may be empty.
+        entry: Vec<u8>,
+        /// The bound and its value.
+        bound: String,
+    },
+    /// The component asked for what this call was not lent.
+    #[error("the component was denied: {0}")]
+    Denied(String),
+    /// The kernel did not mount the union.
+    #[error("mount failed{}: {detail}: {}", mount_suffix(.layer, .filesystem), os_text(*.code))]
+    MountFailed {
+        /// The layer that the kernel did not take, where known.
+        layer: Option<String>,
+        /// The file system it lies on, where known.
+        filesystem: Option<String>,
+        /// Which step failed.
+        detail: String,
+        /// The error number.
+        code: i32,
+    },
+    /// An operation of the kernel failed.
+    #[error("{operation}{}: {}", entry_suffix(.entry), os_text(*.code))]
+    Io {
+        /// The entry that was worked on; may be empty.
+        entry: Vec<u8>,
+        /// The operation.
+        operation: String,
+        /// The error number (errno(3)).
+        code: i32,
+    },
+    /// The store's records contradict each other.
+    #[error("the store is damaged: {0}")]
+    Corrupt(String),
+    /// An argument is out of its bounds.
+    #[error("{0}")]
+    InvalidArgument(String),
+    /// This cannot be expressed or done here.
+    #[error("not supported: {0}")]
+    Unsupported(String),
+    /// The component asks for more than its world allows, or is no component.
+    #[error("the component is refused: {0}")]
+    GuestRefused(String),
+    /// The component failed: it trapped, or broke the contract.
+    #[error("the component failed: {0}")]
+    GuestFailed(String),
+    /// Only root of a user namespace may do this.
+    #[error("{0} needs root, or a user namespace of one's own")]
+    NotRoot(&'static str),
+}
+
+/// Exit statuses of the command line (`layerbox(1)`); the classes that scripts tell apart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Class {
+    /// 1: input, output or the kernel.
+    Failed,
+    /// 2: wrong usage.
+    Usage,
+    /// 3: not found.
+    NotFound,
+    /// 4: exists, busy, has children, in use.
+    Conflict,
+    /// 5: hostile or malformed.
+    Refused,
+    /// 6: a limit.
+    Limit,
+}
+
+impl Class {
+    /// The exit status.
+    pub fn status(self) -> u8 {
+        match self {
+            Class::Failed => 1,
+            Class::Usage => 2,
+            Class::NotFound => 3,
+            Class::Conflict => 4,
+            Class::Refused => 5,
+            Class::Limit => 6,
+        }
+    }
+}
+
+impl Failure {
+    /// Which class of exit status this belongs to.
+    pub fn class(&self) -> Class {
+        match self {
+            Failure::NotFound(_) | Failure::NoSuchParent(_) | Failure::NoStore(_) => Class::NotFound,
+            Failure::Exists
+            | Failure::Busy(_)
+            | Failure::HasChildren(_)
+            | Failure::Conflict(_)
+            | Failure::Incomplete(_)
+            | Failure::StoreInUse(_) => Class::Conflict,
+            Failure::InvalidId(_) | Failure::Refused { .. } | Failure::GuestRefused(_) => Class::Refused,
+            Failure::Limit { .. } | Failure::TooDeep(_) => Class::Limit,
+            Failure::InvalidArgument(_) => Class::Usage,
+            Failure::Denied(_)
+            | Failure::MountFailed { .. }
+            | Failure::Io { .. }
+            | Failure::Corrupt(_)
+            | Failure::Unsupported(_)
+            | Failure::GuestFailed(_)
+            | Failure::NotRoot(_) => Class::Failed,
+        }
+    }
+
+    /// A stable name for programs: `no-such-parent`.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Failure::NotFound(_) => "not-found",
+            Failure::Exists => "exists",
+            Failure::NoSuchParent(_) => "no-such-parent",
+            Failure::InvalidId(_) => "invalid-id",
+            Failure::TooDeep(_) => "too-deep",
+            Failure::Incomplete(_) => "incomplete",
+            Failure::Busy(_) => "busy",
+            Failure::HasChildren(_) => "has-children",
+            Failure::Conflict(_) => "conflict",
+            Failure::StoreInUse(_) => "store-in-use",
+            Failure::NoStore(_) => "no-store",
+            Failure::Refused { .. } => "refused",
+            Failure::Limit { .. } => "limit",
+            Failure::Denied(_) => "denied",
+            Failure::MountFailed { .. } => "mount-failed",
+            Failure::Io { .. } => "io",
+            Failure::Corrupt(_) => "corrupt",
+            Failure::InvalidArgument(_) => "invalid-argument",
+            Failure::Unsupported(_) => "unsupported",
+            Failure::GuestRefused(_) => "guest-refused",
+            Failure::GuestFailed(_) => "guest-failed",
+            Failure::NotRoot(_) => "not-root",
+        }
+    }
+
+    /// The entry of the archive or layer that it is about; none where it is not about one.
+    pub fn entry(&self) -> Option<&[u8]> {
+        match self {
+            Failure::Refused { entry, .. } | Failure::Limit { entry, .. } | Failure::Io { entry, .. } => {
+                (!entry.is_empty()).then_some(entry.as_slice())
+            }
+            _ => None,
+        }
+    }
+
+    /// What the user can do about it, where there is something.
+    pub fn hint(&self) -> Option<&'static str> {
+        const UNPRIVILEGED: &str =
+            "run as root, or inside user and mount namespaces of your own: unshare --map-root-user --mount";
+        match self {
+            Failure::NotRoot(_) => Some(UNPRIVILEGED),
+            Failure::MountFailed { code, .. }
+                if *code == libc_codes::EPERM || *code == libc_codes::EACCES =>
+            {
+                Some(UNPRIVILEGED)
+            }
+            Failure::Io { code, .. } if *code == libc_codes::ENOSPC => {
+                Some("the file system is full, of bytes or of inodes: see df and df -i")
+            }
+            Failure::Io { code, .. } if *code == libc_codes::EDQUOT => {
+                Some("the disk quota is used up: see quota")
+            }
+            Failure::Exists => Some("remove it first, or choose another id"),
+            Failure::HasChildren(_) => Some("remove the children first: layerbox list --tree"),
+            Failure::Busy(_) => {
+                Some("end what uses the layer, or use remove --force, which unmounts it first")
+            }
+            Failure::NoStore(_) => {
+                Some("create makes one; or name another root with --root or LAYERBOX_ROOT")
+            }
+            Failure::InvalidId(_) => {
+                Some("an id is 1 to 128 of A-Z a-z 0-9 _ . - and begins with a letter or a digit")
+            }
+            Failure::Corrupt(_) => Some("layerbox check says more"),
+            _ => None,
+        }
+    }
+}
+
+/// The error numbers that have a hint, so that no other module needs them (errno(3), the same on every Linux architecture).
+mod libc_codes {
+    pub(super) const EPERM: i32 = 1;
+    pub(super) const EACCES: i32 = 13;
+    pub(super) const ENOSPC: i32 = 28;
+    pub(super) const EDQUOT: i32 = 122;
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.operation)?;
+        if let Some(layer) = &self.layer {
+            write!(f, " {}", shortened(layer))?;
+        }
+        write!(f, ": {}", self.failure)
+    }
+}
+
+impl Failure {
+    /// Says which operation on which layer this was the end of.
+    pub fn during(self, operation: &'static str, layer: Option<&LayerId>) -> Error {
+        Error { operation, layer: layer.map(|id| id.as_str().to_owned()), failure: self }
+    }
+}
+
+impl From<layerbox_privileged::error::Error> for Failure {
+    fn from(error: layerbox_privileged::error::Error) -> Failure {
+        use layerbox_privileged::error::Error as E;
+        let bytes = |entry: Option<layerbox_privileged::name::Name>| {
+            entry.map(|name| name.as_bytes().to_vec()).unwrap_or_default()
+        };
+        match error {
+            E::Io { entry, operation, errno } => {
+                Failure::Io { entry: bytes(entry), operation: operation.to_owned(), code: errno }
+            }
+            E::Refused { entry, rule } => Failure::Refused { entry, rule },
+            E::Limit { entry, bound } => Failure::Limit { entry: bytes(entry), bound },
+            E::Busy(who) => Failure::Busy(who),
+            E::Conflict(what) => Failure::Conflict(what),
+            E::Unsupported(what) => Failure::Unsupported(what),
+            E::InvalidArgument(what) => Failure::InvalidArgument(what),
+            E::MountFailed { layer, filesystem, operation, errno, detail } => Failure::MountFailed {
+                layer: layer.map(|id| id.as_str().to_owned()),
+                filesystem,
+                detail: if detail.is_empty() {
+                    operation.to_owned()
+                } else {
+                    format!("{operation} ({detail})")
+                },
+                code: errno,
+            },
+        }
+    }
+}
+
+impl Failure {
+    /// An operation of the standard library that failed.
+    pub fn io(operation: &str, error: &std::io::Error) -> Failure {
+        match error.raw_os_error() {
+            Some(code) => Failure::Io { entry: Vec::new(), operation: operation.to_owned(), code },
+            None => Failure::Corrupt(format!("{operation}: {error}")),
+        }
+    }
+}
+
+/// Bytes for a terminal or a log: printable UTF-8 as it is, every other byte and the backslash as `\xNN`, so that
+/// one rule reads it back.
+#[derive(Debug, Clone, Copy)]
+pub struct Escaped<'a>(pub &'a [u8]);
+
+impl fmt::Display for Escaped<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        use fmt::Write as _;
+        for chunk in self.0.utf8_chunks() {
+            for character in chunk.valid().chars() {
+                match character {
+                    '\\' => f.write_str("\\x5c")?,
+                    c if c.is_control() || is_deceptive(c) => {
+                        let mut buffer = [0; 4];
+                        for byte in c.encode_utf8(&mut buffer).bytes() {
+                            write!(f, "\\x{byte:02x}")?;
+                        }
+                    }
+                    c => f.write_char(c)?,
+                }
+            }
+            for byte in chunk.invalid() {
+                write!(f, "\\x{byte:02x}")?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Characters that print nothing and change how the rest of a line reads (Unicode TR 36: bidirectional controls, line separators).
+fn is_deceptive(c: char) -> bool {
+    matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{feff}')
+}
+
+/// Text from outside that should have been an id, for a message of one line.
+fn shortened(text: &str) -> String {
+    const SHOWN: usize = 140;
+    let mut characters = text.chars();
+    let shown: String = characters.by_ref().take(SHOWN).collect();
+    let rest = if characters.next().is_some() { "…" } else { "" };
+    format!("{}{rest}", Escaped(shown.as_bytes()))
+}
+
+fn entry_suffix(entry: &[u8]) -> String {
+    if entry.is_empty() { String::new() } else { format!(" ({})", Escaped(entry)) }
+}
+
+fn mount_suffix(layer: &Option<String>, filesystem: &Option<String>) -> String {
+    match (layer, filesystem) {
+        (Some(layer), Some(filesystem)) => format!(" at layer {layer} on {filesystem}"),
+        (Some(layer), None) => format!(" at layer {layer}"),
+        (None, Some(filesystem)) => format!(" on {filesystem}"),
+        (None, None) => String::new(),
+    }
+}
+
+fn os_text(code: i32) -> String {
+    let text = std::io::Error::from_raw_os_error(code).to_string();
+    match text.find(" (os error") {
+        Some(end) => text[..end].to_owned(),
+        None => text,
+    }
+}

@@ -1,0 +1,131 @@
+//! The imports of the component: for each interface of the contract one file that asks the lease, checks the arguments, and calls
+//! `layerbox_privileged`.
+//!
+//! Before each function here stands the question what the worst component could do with it. The answer is always the same: what the lease
+//! covers, to the layers that it names, and nothing for any other argument.
+
+mod store;
+mod streams;
+mod tree;
+mod writer;
+
+use layerbox_privileged::error::Error as Privileged;
+use wasmtime::component::{HasData, Linker, ResourceTableError};
+use wasmtime_wasi::WasiView;
+use wasmtime_wasi::cli::{WasiCli, WasiCliView};
+use wasmtime_wasi::clocks::{WasiClocks, WasiClocksView};
+use wasmtime_wasi::filesystem::{WasiFilesystem, WasiFilesystemView};
+use wasmtime_wasi::random::WasiRandom;
+
+use super::bindings::layerbox::driver;
+use super::{State, convert, types};
+use crate::error::Failure;
+pub use store::Branch;
+pub use streams::{SinkHandle, SourceHandle};
+pub use writer::WriterHandle;
+
+/// Why an import does not do what it was asked for: an answer that the component gets, or a fault that ends the call.
+#[derive(Debug)]
+pub(super) enum Refusal {
+    Answer(Box<types::Error>),
+    Fault(wasmtime::Error),
+}
+
+/// A breach of the contract by the component.
+#[derive(Debug)]
+pub(super) struct Fault(pub(super) String);
+
+impl std::fmt::Display for Fault {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Fault {}
+
+impl From<Failure> for Refusal {
+    fn from(failure: Failure) -> Refusal {
+        Refusal::Answer(Box::new(convert::error(failure)))
+    }
+}
+
+impl From<Privileged> for Refusal {
+    fn from(error: Privileged) -> Refusal {
+        Refusal::Answer(Box::new(convert::privileged(error)))
+    }
+}
+
+impl From<ResourceTableError> for Refusal {
+    fn from(error: ResourceTableError) -> Refusal {
+        match error {
+            ResourceTableError::Full => {
+                Failure::Limit { entry: Vec::new(), bound: "open handles".to_owned() }.into()
+            }
+            other => Refusal::Fault(wasmtime::Error::new(Fault(format!("a stale handle was used: {other}")))),
+        }
+    }
+}
+
+/// The answer of an import.
+pub(super) type Answer<T> = Result<T, Refusal>;
+
+impl driver::types::Host for State {
+    fn convert_error(&mut self, refusal: Refusal) -> wasmtime::Result<types::Error> {
+        match refusal {
+            Refusal::Answer(error) => Ok(*error),
+            Refusal::Fault(fault) => Err(fault),
+        }
+    }
+}
+
+/// How generated code gets at the state of a call.
+struct Ours;
+
+impl HasData for Ours {
+    type Data<'a> = &'a mut State;
+}
+
+struct Io;
+
+impl HasData for Io {
+    type Data<'a> = &'a mut wasmtime::component::ResourceTable;
+}
+
+/// Gives the linker every interface that a component may import, and no other.
+pub(super) fn link(linker: &mut Linker<State>) -> wasmtime::Result<()> {
+    fn ours(state: &mut State) -> &mut State {
+        state
+    }
+    driver::types::add_to_linker::<State, Ours>(linker, ours)?;
+    driver::streams::add_to_linker::<State, Ours>(linker, ours)?;
+    driver::tree::add_to_linker::<State, Ours>(linker, ours)?;
+    driver::writer::add_to_linker::<State, Ours>(linker, ours)?;
+    driver::directories::add_to_linker::<State, Ours>(linker, ours)?;
+    driver::mounts::add_to_linker::<State, Ours>(linker, ours)?;
+    driver::references::add_to_linker::<State, Ours>(linker, ours)?;
+    link_wasi(linker)
+}
+
+/// WASI 0.2 less the sockets, which are not there to be called.
+fn link_wasi(linker: &mut Linker<State>) -> wasmtime::Result<()> {
+    use wasmtime_wasi::p2::bindings::{cli, clocks, filesystem, random, sync};
+    sync::io::error::add_to_linker::<State, Io>(linker, |state| state.ctx().table)?;
+    sync::io::poll::add_to_linker::<State, Io>(linker, |state| state.ctx().table)?;
+    sync::io::streams::add_to_linker::<State, Io>(linker, |state| state.ctx().table)?;
+    sync::filesystem::types::add_to_linker::<State, WasiFilesystem>(linker, State::filesystem)?;
+    filesystem::preopens::add_to_linker::<State, WasiFilesystem>(linker, State::filesystem)?;
+    clocks::wall_clock::add_to_linker::<State, WasiClocks>(linker, State::clocks)?;
+    clocks::monotonic_clock::add_to_linker::<State, WasiClocks>(linker, State::clocks)?;
+    random::random::add_to_linker::<State, WasiRandom>(linker, |state| state.ctx().ctx.random())?;
+    random::insecure_seed::add_to_linker::<State, WasiRandom>(linker, |state| state.ctx().ctx.random())?;
+    cli::exit::add_to_linker::<State, WasiCli>(linker, State::cli)?;
+    cli::environment::add_to_linker::<State, WasiCli>(linker, State::cli)?;
+    cli::stdin::add_to_linker::<State, WasiCli>(linker, State::cli)?;
+    cli::stdout::add_to_linker::<State, WasiCli>(linker, State::cli)?;
+    cli::stderr::add_to_linker::<State, WasiCli>(linker, State::cli)?;
+    cli::terminal_input::add_to_linker::<State, WasiCli>(linker, State::cli)?;
+    cli::terminal_output::add_to_linker::<State, WasiCli>(linker, State::cli)?;
+    cli::terminal_stdin::add_to_linker::<State, WasiCli>(linker, State::cli)?;
+    cli::terminal_stdout::add_to_linker::<State, WasiCli>(linker, State::cli)?;
+    cli::terminal_stderr::add_to_linker::<State, WasiCli>(linker, State::cli)
+}

@@ -1,0 +1,133 @@
+//! `directories`, `mounts`, `references`: what a call may do to the layer that it was lent as a whole.
+//!
+//! The worst that a component can do: make, discard, mount or unmount the one layer that the call is about, and mount it over some of its own
+//! ancestors only, or in another order.
+
+use layerbox_privileged::id::LayerId;
+use wasmtime::component::Resource;
+
+use super::driver::{directories, mounts, references};
+use super::{Answer, Failure, State, convert};
+use crate::sandbox::lease::UnionLease;
+
+impl directories::Host for State {
+    fn make(&mut self, id: String) -> Answer<()> {
+        let id = convert::layer_id(&id)?;
+        if self.lease.making.as_ref() != Some(&id) {
+            return Err(Failure::Denied(format!("making layer {id}")).into());
+        }
+        Ok(self.lease.store.make_directories(&id)?)
+    }
+
+    fn discard(&mut self, id: String) -> Answer<()> {
+        let id = convert::layer_id(&id)?;
+        if self.lease.discarding.as_ref() != Some(&id) {
+            return Err(Failure::Denied(format!("discarding layer {id}")).into());
+        }
+        if let Some(child) = self.lease.store.child(&id)? {
+            return Err(Failure::HasChildren(child.to_string()).into());
+        }
+        let lease = self.lease.changing(&id)?;
+        if count(lease, &id)? > 0 {
+            return Err(Failure::Busy("the layer is mounted".to_owned()).into());
+        }
+        // Nobody counts on what a killed process may have left mounted.
+        lease.unions.unmount(&id, false)?;
+        Ok(self.lease.store.discard(&id)?)
+    }
+}
+
+/// A branch of a union: a layer that was lent for it.
+#[derive(Debug)]
+pub struct Branch(LayerId);
+
+impl mounts::Host for State {
+    fn mount(&mut self, id: String, branches: Vec<Resource<Branch>>, label: Option<String>) -> Answer<()> {
+        let id = convert::layer_id(&id)?;
+        let mut ids = Vec::with_capacity(branches.len());
+        for branch in &branches {
+            ids.push(self.table.get(branch)?.0.clone());
+        }
+        let lease = self.lease.changing(&id)?;
+        if lease.target.as_ref() != Some(&id) {
+            return Err(Failure::Denied(format!("mounting layer {id}")).into());
+        }
+        // With nobody counting on it, what is there was left by a killed process, perhaps with other branches.
+        if lease.unions.mounted(&id)? {
+            lease.unions.unmount(&id, false)?;
+        }
+        Ok(lease.unions.mount(&id, &ids, label.as_deref())?)
+    }
+
+    fn unmount(&mut self, id: String, force: bool) -> Answer<()> {
+        let id = convert::layer_id(&id)?;
+        self.lease.changing(&id)?.unions.unmount(&id, force)?;
+        Ok(())
+    }
+
+    fn mounted(&mut self, id: String) -> Answer<bool> {
+        let id = convert::layer_id(&id)?;
+        Ok(self.lease.querying()?.unions.mounted(&id)?)
+    }
+
+    fn all(&mut self) -> Answer<Vec<String>> {
+        let lease = self.lease.querying()?;
+        if lease.target.is_some() {
+            return Err(Failure::Denied("the mounts of the whole store".to_owned()).into());
+        }
+        Ok(lease.unions.all()?.iter().map(LayerId::to_string).collect())
+    }
+}
+
+impl mounts::HostBranch for State {
+    fn open(&mut self, id: String, access: mounts::Access) -> Answer<Resource<Branch>> {
+        let id = convert::layer_id(&id)?;
+        let covered = match access {
+            mounts::Access::ReadWrite => self.lease.changing(&id)?.target.as_ref() == Some(&id),
+            mounts::Access::ReadOnly => self.lease.querying()?.branches.contains(&id),
+        };
+        if !covered {
+            return Err(Failure::Denied(format!("layer {id} as a branch")).into());
+        }
+        Ok(self.table.push(Branch(id))?)
+    }
+
+    fn drop(&mut self, handle: Resource<Branch>) -> wasmtime::Result<()> {
+        self.table.delete(handle)?;
+        Ok(())
+    }
+}
+
+impl references::Host for State {
+    fn count(&mut self, id: String) -> Answer<u32> {
+        let id = convert::layer_id(&id)?;
+        count(self.lease.querying()?, &id)
+    }
+
+    fn acquire(&mut self, id: String) -> Answer<u32> {
+        let id = convert::layer_id(&id)?;
+        Ok(self.lease.changing(&id)?.references.acquire(&id)?)
+    }
+
+    fn release(&mut self, id: String) -> Answer<u32> {
+        let id = convert::layer_id(&id)?;
+        Ok(self.lease.changing(&id)?.references.release(&id)?)
+    }
+
+    fn clear(&mut self, id: String) -> Answer<()> {
+        let id = convert::layer_id(&id)?;
+        Ok(self.lease.changing(&id)?.references.clear(&id)?)
+    }
+}
+
+/// The count of a layer. A count without a mount belongs to a mount that somebody else took away, and counts nothing.
+fn count(lease: &UnionLease, id: &LayerId) -> Answer<u32> {
+    let count = lease.references.count(id)?;
+    if count > 0 && !lease.unions.mounted(id)? {
+        if !lease.query_only {
+            lease.references.clear(id)?;
+        }
+        return Ok(0);
+    }
+    Ok(count)
+}

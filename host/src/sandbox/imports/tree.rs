@@ -1,0 +1,81 @@
+//! `tree`: reading the layers that were lent. The worst that a component can do is to read them; whatever name it gives, the file operations
+//! below cannot leave the layer's directory.
+
+use layerbox_privileged::layer::{Tree, WalkOptions as Options, Walker};
+use wasmtime::component::Resource;
+
+use super::driver::tree::{Detail, Host, HostTree, HostWalker, Piece, WalkOptions};
+use super::{Answer, Failure, SinkHandle, State, convert, types};
+
+/// The most nodes in one answer.
+const MAX_NODES: u32 = 4096;
+
+impl Host for State {}
+
+impl HostTree for State {
+    fn open(&mut self, id: String) -> Answer<Resource<Tree>> {
+        let tree = self.lease.open_tree(&convert::layer_id(&id)?)?;
+        Ok(self.table.push(tree)?)
+    }
+
+    fn dialect(&mut self, handle: Resource<Tree>) -> wasmtime::Result<types::Dialect> {
+        self.table.get(&handle)?;
+        Ok(self.lease.dialect())
+    }
+
+    fn walk(&mut self, handle: Resource<Tree>, options: WalkOptions) -> Answer<Resource<Walker>> {
+        let options = Options {
+            start: convert::name(options.start)?,
+            recursive: options.recursive,
+            detail: convert::detail(options.detail),
+        };
+        let walker = self.table.get_mut(&handle)?.walk(options)?;
+        Ok(self.table.push(walker)?)
+    }
+
+    fn stat(
+        &mut self,
+        handle: Resource<Tree>,
+        names: Vec<Vec<u8>>,
+        detail: Detail,
+    ) -> Answer<Vec<Option<types::Node>>> {
+        if names.len() > MAX_NODES as usize {
+            return Err(Failure::InvalidArgument(format!("at most {MAX_NODES} names in a call")).into());
+        }
+        let names = convert::names(names)?;
+        let nodes = self.table.get_mut(&handle)?.stat(&names, convert::detail(detail))?;
+        Ok(nodes.into_iter().map(|node| node.map(convert::node)).collect())
+    }
+
+    fn send(&mut self, handle: Resource<Tree>, pieces: Vec<Piece>, to: Resource<SinkHandle>) -> Answer<()> {
+        self.table.get(&to)?;
+        let Some(sink) = &mut self.lease.sink else {
+            return Err(Failure::Denied("an archive to write".to_owned()).into());
+        };
+        let tree = self.table.get_mut(&handle)?;
+        for piece in pieces {
+            match piece {
+                Piece::Bytes(bytes) => sink.write(&bytes)?,
+                Piece::Content(content) => tree.send(&convert::name(content.name)?, content.length, sink)?,
+            }
+        }
+        Ok(())
+    }
+
+    fn drop(&mut self, handle: Resource<Tree>) -> wasmtime::Result<()> {
+        self.table.delete(handle)?;
+        Ok(())
+    }
+}
+
+impl HostWalker for State {
+    fn next(&mut self, handle: Resource<Walker>, max: u32) -> Answer<Vec<types::Node>> {
+        let nodes = self.table.get_mut(&handle)?.next(max.clamp(1, MAX_NODES))?;
+        Ok(nodes.into_iter().map(convert::node).collect())
+    }
+
+    fn drop(&mut self, handle: Resource<Walker>) -> wasmtime::Result<()> {
+        self.table.delete(handle)?;
+        Ok(())
+    }
+}

@@ -1,0 +1,178 @@
+//! What a call is lent: the capability table of the driver, as one value.
+//!
+//! A lease is made by the driver before the call and dies with it. Every import asks it first, and answers `denied` where it says no. It names layers
+//! by id; paths and descriptors stay in the host.
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use layerbox_privileged::id::LayerId;
+use layerbox_privileged::layer::{Filler, Tree};
+use layerbox_privileged::mount::{Backend, Unions};
+use layerbox_privileged::node::Totals;
+use layerbox_privileged::references::References;
+use layerbox_privileged::stream::{Sink, Source};
+
+use super::types;
+use crate::error::Failure;
+use crate::store::Store;
+
+/// How `/layers` is lent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Access {
+    /// To read.
+    Read,
+    /// To read and write: to the calls that make and remove layers.
+    Write,
+}
+
+/// What one call is lent.
+#[derive(Debug)]
+pub struct Lease {
+    pub(super) layers: Access,
+    pub(super) layers_path: PathBuf,
+    pub(super) backend: Backend,
+    pub(super) store: Arc<Store>,
+    pub(super) trees: BTreeSet<LayerId>,
+    pub(super) live: BTreeSet<LayerId>,
+    pub(super) filler: Option<(LayerId, Filler)>,
+    pub(super) filled: Option<Totals>,
+    pub(super) source: Option<Source>,
+    pub(super) sink: Option<Sink>,
+    pub(super) making: Option<LayerId>,
+    pub(super) discarding: Option<LayerId>,
+    pub(super) unions: Option<UnionLease>,
+}
+
+/// Mounts and reference counts that a call is lent.
+#[derive(Debug, Clone)]
+pub struct UnionLease {
+    /// The mounts of the store.
+    pub unions: Arc<Unions>,
+    /// The counts of the store.
+    pub references: Arc<References>,
+    /// The layer whose mount and count may be changed; none for a call over all of them.
+    pub target: Option<LayerId>,
+    /// The layers that may be branches below `target`.
+    pub branches: BTreeSet<LayerId>,
+    /// Whether mounts and counts may only be asked for.
+    pub query_only: bool,
+}
+
+/// What a lease is made from: the store that the call is about.
+#[derive(Debug, Clone)]
+pub struct StoreLease {
+    /// The store.
+    pub store: Arc<Store>,
+}
+
+impl StoreLease {
+    /// A lease of `/layers` and nothing else.
+    pub fn lend(&self, layers: Access) -> Lease {
+        Lease {
+            layers,
+            layers_path: self.store.layers_path(),
+            backend: self.store.format().backend(),
+            store: self.store.clone(),
+            trees: BTreeSet::new(),
+            live: BTreeSet::new(),
+            filler: None,
+            filled: None,
+            source: None,
+            sink: None,
+            making: None,
+            discarding: None,
+            unions: None,
+        }
+    }
+}
+
+impl Lease {
+    /// Also lends layers to read. Those in `live` are mounted and may change while they are read.
+    pub fn trees(
+        mut self,
+        ids: impl IntoIterator<Item = LayerId>,
+        live: impl IntoIterator<Item = LayerId>,
+    ) -> Lease {
+        self.trees.extend(ids);
+        self.live.extend(live);
+        self
+    }
+
+    /// Also lends a layer to fill, and the stream that it is filled from.
+    pub fn filling(mut self, id: LayerId, filler: Filler, source: Source) -> Lease {
+        self.filler = Some((id, filler));
+        self.source = Some(source);
+        self
+    }
+
+    /// Also lends the stream that goes out.
+    pub fn writing_to(mut self, sink: Sink) -> Lease {
+        self.sink = Some(sink);
+        self
+    }
+
+    /// Also lends the making of one layer's directories.
+    pub fn making(mut self, id: LayerId) -> Lease {
+        self.making = Some(id);
+        self
+    }
+
+    /// Also lends the discarding of one layer's directories.
+    pub fn discarding(mut self, id: LayerId) -> Lease {
+        self.discarding = Some(id);
+        self
+    }
+
+    /// Also lends mounts and counts.
+    pub fn unions(mut self, unions: UnionLease) -> Lease {
+        self.unions = Some(unions);
+        self
+    }
+
+    /// What the filled layer holds; none where it was not finished.
+    pub(super) fn filled(&self) -> Option<Totals> {
+        self.filled
+    }
+
+    /// Ends the call: work under way is waited for, what is buffered is written.
+    pub(super) fn close(&mut self) -> Result<(), Failure> {
+        self.filler = None;
+        match self.sink.take() {
+            Some(mut sink) => Ok(sink.flush()?),
+            None => Ok(()),
+        }
+    }
+
+    /// Opens a layer for reading.
+    pub(super) fn open_tree(&self, id: &LayerId) -> Result<Tree, Failure> {
+        if !self.trees.contains(id) {
+            return Err(Failure::Denied(format!("the tree of layer {id}")));
+        }
+        Ok(Tree::new(self.store.content(id)?, self.live.contains(id)))
+    }
+
+    pub(super) fn dialect(&self) -> types::Dialect {
+        match self.backend {
+            Backend::Aufs => types::Dialect::Aufs,
+            Backend::Overlay => types::Dialect::Overlay,
+            Backend::OverlayUser => types::Dialect::OverlayUser,
+        }
+    }
+
+    /// Mounts and counts, to be asked.
+    pub(super) fn querying(&self) -> Result<&UnionLease, Failure> {
+        self.unions.as_ref().ok_or_else(|| Failure::Denied("mounts and reference counts".to_owned()))
+    }
+
+    /// Mounts and counts of one layer, to be changed.
+    pub(super) fn changing(&self, id: &LayerId) -> Result<&UnionLease, Failure> {
+        let lease = self.querying()?;
+        let covered = lease.target.as_ref().is_none_or(|target| target == id);
+        if lease.query_only || !covered {
+            return Err(Failure::Denied(format!("the mount and the count of layer {id}")));
+        }
+        Ok(lease)
+    }
+}

@@ -1,0 +1,116 @@
+//! What a root is before it is opened: nothing yet, a store, or the store of Docker's aufs driver, which is taken over as it lies.
+
+use std::io;
+
+use cap_std::fs::{Dir, DirBuilder, DirBuilderExt};
+use layerbox_privileged::id::LayerId;
+use layerbox_privileged::mount::{Backend, Choice};
+
+use super::record::{Format, Record, read_small};
+use super::{DIRECTORIES, ids_in, mark_child};
+use crate::error::Failure;
+
+/// What a root is.
+pub(super) enum State {
+    /// It holds nothing.
+    Empty,
+    /// It is a store.
+    Store,
+    /// It is a store of Docker's aufs driver.
+    Docker,
+}
+
+/// Looks at a root.
+pub(super) fn survey(dir: &Dir) -> Result<State, Failure> {
+    let has = |name: &str| dir.symlink_metadata(name).is_ok();
+    if has("layerbox.json") {
+        return Ok(State::Store);
+    }
+    let mut others = Vec::new();
+    for entry in dir.entries().map_err(|e| Failure::io("getdents", &e))? {
+        let name = entry.map_err(|e| Failure::io("getdents", &e))?.file_name();
+        let name = name.to_string_lossy().into_owned();
+        // What the making of a store leaves when it is cut off counts as nothing, and so does what mkfs puts into a new file system.
+        if name != "lock" && name != ".layerbox.json.tmp" && name != "lost+found" {
+            others.push(name);
+        }
+    }
+    let known = |name: &String| DIRECTORIES.contains(&name.as_str());
+    let docker = ["layers", "diff", "mnt"].iter().all(|name| has(name));
+    if others.is_empty() || (others.iter().all(known) && unused(dir)?) {
+        Ok(State::Empty)
+    } else if docker {
+        Ok(State::Docker)
+    } else {
+        Err(Failure::Conflict("the root is not empty and is no store".to_owned()))
+    }
+}
+
+/// Whether no directory of the store holds anything.
+fn unused(dir: &Dir) -> Result<bool, Failure> {
+    for name in DIRECTORIES {
+        match dir.read_dir(name) {
+            Ok(mut entries) => {
+                if entries.next().is_some() {
+                    return Ok(false);
+                }
+            }
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+            Err(e) => return Err(Failure::io("open", &e)),
+        }
+    }
+    Ok(true)
+}
+
+/// Makes an empty store.
+pub(super) fn make(dir: &Dir, choice: Choice) -> Result<Format, Failure> {
+    let format = Format::new(Backend::detect(choice)?)?;
+    make_directories(dir)?;
+    format.write(dir)?;
+    Ok(format)
+}
+
+/// Takes over the store of Docker's aufs driver: writes the host's records beside Docker's, changes nothing of Docker's.
+///
+/// A layer whose list of ancestors cannot be read, or names a layer that is not there, is left out; `check` tells.
+pub(super) fn adopt(dir: &Dir) -> Result<Format, Failure> {
+    make_directories(dir)?;
+    let ids = ids_in(dir, "layers")?;
+    for id in &ids {
+        let Some(record) = docker_record(dir, id, &ids)? else { continue };
+        if let Some(parent) = record.ancestors.first() {
+            mark_child(dir, parent, id)?;
+        }
+        record.write(dir, id)?;
+    }
+    let format = Format::new(Backend::Aufs)?;
+    // Last: until it is there, adoption starts again.
+    format.write(dir)?;
+    Ok(format)
+}
+
+/// The record of a layer, from Docker's `layers/ID`: the ids of its ancestors, nearest first, one a line.
+fn docker_record(dir: &Dir, id: &LayerId, all: &[LayerId]) -> Result<Option<Record>, Failure> {
+    let Some(bytes) = read_small(dir, &format!("layers/{id}"))? else { return Ok(None) };
+    let Ok(text) = String::from_utf8(bytes) else { return Ok(None) };
+    let mut ancestors = Vec::new();
+    for line in text.lines().filter(|line| !line.is_empty()) {
+        match LayerId::new(line) {
+            Ok(ancestor) if all.binary_search(&ancestor).is_ok() && ancestor != *id => {
+                ancestors.push(ancestor)
+            }
+            _ => return Ok(None),
+        }
+    }
+    Ok(Some(Record { ancestors, size: None }))
+}
+
+fn make_directories(dir: &Dir) -> Result<(), Failure> {
+    for name in DIRECTORIES {
+        match dir.create_dir_with(name, DirBuilder::new().mode(0o700)) {
+            Err(e) if e.kind() != io::ErrorKind::AlreadyExists => return Err(Failure::io("mkdir", &e)),
+            _ => {}
+        }
+    }
+    Ok(())
+}

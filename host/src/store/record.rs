@@ -1,0 +1,154 @@
+//! The files that the host writes about a store and its layers: `layerbox.json` and `meta/ID`, both JSON.
+
+use std::io;
+
+use cap_std::fs::Dir;
+use layerbox_privileged::id::LayerId;
+use layerbox_privileged::mount::Backend;
+use serde::{Deserialize, Serialize};
+
+use super::write_atomically;
+use crate::error::Failure;
+
+/// The version of the store's form that this program reads and writes.
+const VERSION: u32 = 1;
+
+/// Records are small: 500 ancestors of 128 bytes are some 70 KB. Anything larger is damage, and is not read into memory.
+const MAX_RECORD: u64 = 1 << 20;
+
+/// `layerbox.json`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Format {
+    /// The version of the store's form.
+    version: u32,
+    /// What tells this store from every other: a UUID.
+    pub id: String,
+    /// How deletions are written down, and by what the layers are mounted.
+    backend: BackendName,
+}
+
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum BackendName {
+    Aufs,
+    Overlay,
+    OverlayUser,
+}
+
+impl Format {
+    /// A new store's.
+    pub(super) fn new(backend: Backend) -> Result<Format, Failure> {
+        let uuid =
+            std::fs::read_to_string("/proc/sys/kernel/random/uuid").map_err(|e| Failure::io("read", &e))?;
+        let backend = match backend {
+            Backend::Aufs => BackendName::Aufs,
+            Backend::Overlay => BackendName::Overlay,
+            Backend::OverlayUser => BackendName::OverlayUser,
+        };
+        Ok(Format { version: VERSION, id: uuid.trim().to_owned(), backend })
+    }
+
+    /// By what the layers are mounted; the dialect follows from it.
+    pub fn backend(&self) -> Backend {
+        match self.backend {
+            BackendName::Aufs => Backend::Aufs,
+            BackendName::Overlay => Backend::Overlay,
+            BackendName::OverlayUser => Backend::OverlayUser,
+        }
+    }
+
+    pub(super) fn read(dir: &Dir) -> Result<Format, Failure> {
+        let bytes = read_small(dir, "layerbox.json")?
+            .ok_or_else(|| Failure::Corrupt("layerbox.json is missing".to_owned()))?;
+        let format: Format =
+            serde_json::from_slice(&bytes).map_err(|e| Failure::Corrupt(format!("layerbox.json: {e}")))?;
+        let plain = |c: char| c.is_ascii_hexdigit() || c == '-';
+        if format.id.is_empty() || format.id.len() > 64 || !format.id.chars().all(plain) {
+            return Err(Failure::Corrupt("layerbox.json: the id is no UUID".to_owned()));
+        }
+        if format.version != VERSION {
+            return Err(Failure::Conflict(format!(
+                "the store is of format {}, and this program knows format {VERSION}",
+                format.version
+            )));
+        }
+        Ok(format)
+    }
+
+    pub(super) fn write(&self, dir: &Dir) -> Result<(), Failure> {
+        write_atomically(dir, ".", "layerbox.json", &to_json(self)?)
+    }
+}
+
+/// `meta/ID`: what the host knows of a layer.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Record {
+    /// The ancestors, nearest first.
+    pub ancestors: Vec<LayerId>,
+    /// What the layer holds, while nothing can have changed it.
+    pub size: Option<Size>,
+}
+
+/// What a layer holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Size {
+    /// Names, the root not counted.
+    pub entries: u64,
+    /// Apparent sizes of regular files in bytes, each file once.
+    pub bytes: u64,
+}
+
+/// The form of [`Record`] on disk, where ids are still text.
+#[derive(Serialize, Deserialize)]
+struct Written {
+    ancestors: Vec<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    size: Option<Size>,
+}
+
+impl Record {
+    pub(super) fn read(dir: &Dir, id: &LayerId) -> Result<Option<Record>, Failure> {
+        let path = format!("meta/{id}");
+        let Some(bytes) = read_small(dir, &path)? else { return Ok(None) };
+        let corrupt = |what: String| Failure::Corrupt(format!("{path}: {what}"));
+        let written: Written = serde_json::from_slice(&bytes).map_err(|e| corrupt(e.to_string()))?;
+        let mut ancestors = Vec::with_capacity(written.ancestors.len());
+        for ancestor in &written.ancestors {
+            ancestors.push(LayerId::new(ancestor).map_err(|e| corrupt(e.to_string()))?);
+        }
+        if ancestors.contains(id) {
+            return Err(corrupt("the layer is its own ancestor".to_owned()));
+        }
+        Ok(Some(Record { ancestors, size: written.size }))
+    }
+
+    pub(super) fn write(&self, dir: &Dir, id: &LayerId) -> Result<(), Failure> {
+        let written = Written {
+            ancestors: self.ancestors.iter().map(|id| id.as_str().to_owned()).collect(),
+            size: self.size,
+        };
+        write_atomically(dir, "meta", id.as_str(), &to_json(&written)?)
+    }
+}
+
+fn to_json(value: &impl Serialize) -> Result<Vec<u8>, Failure> {
+    let mut bytes = serde_json::to_vec(value).map_err(|e| Failure::Corrupt(e.to_string()))?;
+    bytes.push(b'\n');
+    Ok(bytes)
+}
+
+/// Reads a small regular file of the store; none where it is missing.
+pub(super) fn read_small(dir: &Dir, path: &str) -> Result<Option<Vec<u8>>, Failure> {
+    use io::Read;
+    let file = match dir.open(path) {
+        Ok(file) => file,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(e) => return Err(Failure::io("open", &e)),
+    };
+    let mut bytes = Vec::new();
+    file.take(MAX_RECORD + 1).read_to_end(&mut bytes).map_err(|e| Failure::io("read", &e))?;
+    if bytes.len() as u64 > MAX_RECORD {
+        return Err(Failure::Corrupt(format!("{path} is larger than {MAX_RECORD} bytes")));
+    }
+    Ok(Some(bytes))
+}
