@@ -1,0 +1,93 @@
+# layerbox. `make help` says what there is.
+
+TOOLCHAIN ?= auto
+SETUP     ?= yes
+PREFIX    ?= /usr/local
+DESTDIR   ?=
+CASES     ?=
+export TOOLCHAIN SETUP
+
+CARGO  ?= cargo
+# In CI the lock file is the truth; at a desk a change of a manifest updates it.
+LOCKED := $(if $(filter true,$(CI)),--locked)
+
+OUT       := target/component
+COMPONENT := $(OUT)/driver.wasm
+COMPILED  := $(OUT)/driver.cwasm
+SOCKETS   := $(OUT)/sockets.wasm
+# Where `.cargo/config.toml` has every cargo put the host's output, unless somebody says otherwise.
+BUILD     := $(or $(CARGO_TARGET_DIR),target)
+BINARY    := $(BUILD)/release/layerbox
+AOT       := $(BUILD)/release/layerbox-aot
+
+.PHONY: all help toolchain setup component guests test lint doc demo tcb reproducible install clean
+
+all: component ## the component, and the binary target/release/layerbox that embeds it (default)
+	$(CARGO) build $(LOCKED) --release -p layerbox
+
+help: ## this text
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@echo
+	@echo '  TOOLCHAIN=auto|rustup|debian   where the compiler for wasm32-wasip2 comes from (.ci/toolchain)'
+	@echo '  SETUP=no                       install nothing: no Debian packages, nothing into rustup'
+	@echo '  CASES=WORD                     make test: only the cases of the suite whose name holds WORD, and no unit tests'
+	@echo '  PREFIX=/usr/local DESTDIR=     make install'
+
+toolchain: ## finds the compiler for the component and says which
+	@.ci/toolchain
+
+setup: ## installs the Debian packages that the tests want (as root)
+	@.ci/setup
+
+# Cargo decides whether anything is to be done; its output is copied only when it changed, so the rest stays as it is.
+# The compiler of components is built with the features that the binary needs as well (both packages are named, one program is built): else the engine,
+# minutes of work, would be built for each.
+component: ## the component: target/component/driver.wasm, and compiled ahead of time driver.cwasm
+	@.ci/component layerbox-guest $(COMPONENT)
+	$(CARGO) build $(LOCKED) --release -p layerbox-aot -p layerbox --bin layerbox-aot
+	@if [ ! $(COMPILED) -nt $(COMPONENT) ] || [ ! $(COMPILED) -nt $(AOT) ]; then \
+		echo '$(AOT) $(COMPONENT) $(COMPILED)'; \
+		$(AOT) $(COMPONENT) $(COMPILED).new && mv $(COMPILED).new $(COMPILED); \
+	fi
+
+guests: ## components that only tests run
+	@.ci/component layerbox-guest-sockets $(SOCKETS)
+
+test: setup all guests ## the unit tests of all crates, then the suite on real mounts
+	@LAYERBOX_BIN="$${LAYERBOX_BIN:-$(BINARY)}" .ci/test $(CASES)
+
+lint: component ## formatting, clippy and rustdoc with warnings denied, and cargo-deny where it is installed
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy $(LOCKED) --workspace --all-targets -- -D warnings
+	@.ci/lint-component
+	RUSTDOCFLAGS='-D warnings' $(CARGO) doc $(LOCKED) --workspace --no-deps --document-private-items
+	@if command -v cargo-deny >/dev/null; then \
+		$(CARGO) deny check licenses bans sources; \
+	else \
+		echo 'lint: NOT CHECKED: licences, duplicates and sources of the dependencies (deny.toml); for that: cargo install cargo-deny' >&2; \
+	fi
+
+doc: component ## the documentation of the crates: target/doc/
+	$(CARGO) doc $(LOCKED) --workspace --no-deps
+
+demo: all ## layers, mounts, changes and archives of a real root file system, step by step
+	$(BINARY) demo
+
+tcb: ## how many lines hold authority
+	@.ci/tcb
+
+reproducible: ## builds the component in two other directories and compares the digests
+	@.ci/reproducible
+
+install: ## PREFIX/bin/layerbox, its manual page and the shells' completions
+	@test -x $(BINARY) || { echo 'install: run make first' >&2; exit 1; }
+	install -D -m 0755 $(BINARY) '$(DESTDIR)$(PREFIX)/bin/layerbox'
+	install -d '$(DESTDIR)$(PREFIX)/share/man/man1' '$(DESTDIR)$(PREFIX)/share/bash-completion/completions' \
+		'$(DESTDIR)$(PREFIX)/share/zsh/site-functions' '$(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d'
+	$(BINARY) man > '$(DESTDIR)$(PREFIX)/share/man/man1/layerbox.1'
+	$(BINARY) completions bash > '$(DESTDIR)$(PREFIX)/share/bash-completion/completions/layerbox'
+	$(BINARY) completions zsh > '$(DESTDIR)$(PREFIX)/share/zsh/site-functions/_layerbox'
+	$(BINARY) completions fish > '$(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/layerbox.fish'
+
+clean: ## removes target/, the toolchain and the fixtures in it included
+	rm -rf target
