@@ -1,5 +1,5 @@
-//! POSIX access control lists: from the text that archives hold (acl(5), and the fourth field that star and bsdtar add) to
-//! the value that the kernel keeps in `system.posix_acl_access` and `system.posix_acl_default`
+//! POSIX access control lists: between the text that archives hold (acl(5), and the fourth field that star and bsdtar add)
+//! and the value that the kernel keeps in `system.posix_acl_access` and `system.posix_acl_default`
 //! (`include/uapi/linux/posix_acl_xattr.h`).
 
 /// The version of the kernel's form.
@@ -68,6 +68,35 @@ pub(super) fn encode(text: &[u8]) -> Result<Vec<u8>, Error> {
         value.extend_from_slice(&id.to_le_bytes());
     }
     Ok(value)
+}
+
+/// Turns the kernel's form into text, users and groups by number; none where the value is not of that form.
+pub(super) fn decode(value: &[u8]) -> Option<Vec<u8>> {
+    let (version, entries) = value.split_first_chunk::<4>()?;
+    if u32::from_le_bytes(*version) != VERSION {
+        return None;
+    }
+    let (entries, []) = entries.as_chunks::<8>() else { return None };
+    let mut lines = Vec::with_capacity(entries.len());
+    for &[tag, tag_high, permissions, permissions_high, ref id @ ..] in entries {
+        let permissions = u16::from_le_bytes([permissions, permissions_high]);
+        if permissions > 7 {
+            return None;
+        }
+        let id = u32::from_le_bytes(*id);
+        let who = match u16::from_le_bytes([tag, tag_high]) {
+            0x01 => "user:".to_owned(),
+            0x02 => format!("user:{id}"),
+            0x04 => "group:".to_owned(),
+            0x08 => format!("group:{id}"),
+            0x10 => "mask:".to_owned(),
+            0x20 => "other:".to_owned(),
+            _ => return None,
+        };
+        let letter = |bit, letter| if permissions & bit != 0 { letter } else { '-' };
+        lines.push(format!("{who}:{}{}{}", letter(4, 'r'), letter(2, 'w'), letter(1, 'x')));
+    }
+    Some(lines.join(",").into_bytes())
 }
 
 /// Whether the sorted entries are what `posix_acl_valid` of the kernel takes.

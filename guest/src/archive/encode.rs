@@ -3,8 +3,8 @@
 use tar::{EntryType, Header, UstarHeader};
 
 use super::{
-    BLOCK, MAX_EXTENSION, MAX_XATTR_BYTES, MAX_XATTRS, Member, MemberKind, Timestamp, Xattr, header, name,
-    padding, records, xattr,
+    BLOCK, MAX_EXTENSION, MAX_XATTR_BYTES, MAX_XATTRS, Member, MemberKind, Timestamp, Xattr, acl, header,
+    name, padding, records, xattr,
 };
 
 /// Why a member cannot be written.
@@ -125,6 +125,13 @@ fn records(member: &Member, path: &[u8]) -> Vec<u8> {
     }
     if octal_time(member.mtime).is_none() {
         records::write(b"mtime", records::format_time(member.mtime).as_bytes(), &mut out);
+    }
+    // GNU tar and bsdtar take access control lists from these keys only, the engines from the attributes below.
+    for (key, name) in [(&b"SCHILY.acl.access"[..], acl::ACCESS), (b"SCHILY.acl.default", acl::DEFAULT)] {
+        let value = member.xattrs.iter().find(|(attribute, _)| attribute == name);
+        if let Some(text) = value.and_then(|(_, value)| acl::decode(value)) {
+            records::write(key, &text, &mut out);
+        }
     }
     for (name, value) in &member.xattrs {
         let key = [&b"SCHILY.xattr."[..], &xattr::escape(name)].concat();
