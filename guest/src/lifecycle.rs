@@ -119,7 +119,12 @@ impl<H: Mounts + References + Trees> Lifecycle<'_, H> {
             // Nobody was told of it: the call that mounted it was cut off before it counted.
             self.host.unmount(id, false)?;
         }
-        self.mount(id, &stack, label)?;
+        let visible = &stack[..self.visible(&stack)?];
+        if visible.len() == 1 {
+            // Its root is opaque: nothing of its ancestors shows, as if it had none.
+            return Ok(Place::Content);
+        }
+        self.mount(id, visible, label)?;
         self.host.acquire(id).inspect_err(|_| {
             // The error to tell is the first one; a mount that stays behind is found by the next get.
             let _ = self.host.unmount(id, false);
@@ -145,8 +150,7 @@ impl<H: Mounts + References + Trees> Lifecycle<'_, H> {
         Ok(())
     }
 
-    fn mount(&self, id: &LayerId, stack: &[LayerId], label: Option<&str>) -> Result<()> {
-        let visible = &stack[..self.visible(stack)?];
+    fn mount(&self, id: &LayerId, visible: &[LayerId], label: Option<&str>) -> Result<()> {
         let mut branches = Vec::with_capacity(visible.len());
         for layer in visible {
             let access = if layer == id { Access::ReadWrite } else { Access::ReadOnly };
