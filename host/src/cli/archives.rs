@@ -5,9 +5,11 @@ use std::io::{self, IsTerminal as _, Read, Seek as _};
 use std::os::fd::AsFd as _;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::{ProgressBar, ProgressState, ProgressStyle};
 use serde::Serialize;
 
 use super::arguments::{ApplyDiff, Diff};
@@ -15,7 +17,7 @@ use super::context::Context;
 use super::destination::Destination;
 use super::output::{ByteName, Paint, count, human_size};
 use super::{Outcome, Stop, Usage};
-use crate::driver::{ApplyOptions, ChangeKind, Driver, Totals};
+use crate::driver::{ApplyOptions, ChangeKind, Driver, Progress, Totals};
 use crate::error::{Error, Escaped, Failure};
 
 /// What `apply-diff` and `diff-size` print as JSON.
@@ -35,12 +37,12 @@ pub(super) fn apply_diff(context: &Context, arguments: ApplyDiff) -> Outcome {
     let id = arguments.id.as_str();
     let input = open_input(id, arguments.file.as_deref())?;
     let driver = Driver::open(&settings(context, &arguments)?, context.shipped, false)?;
-    let bar = context.log.shows_progress().then(|| progress_bar(&input));
+    let options = ApplyOptions { sync: !arguments.no_sync, ..ApplyOptions::default() };
+    let bar = context.log.shows_progress().then(|| progress_bar(&input, &options.progress));
     let archive: Box<dyn Read + Send> = match &bar {
         Some(bar) => Box::new(bar.wrap_read(input)),
         None => Box::new(input),
     };
-    let options = ApplyOptions { sync: !arguments.no_sync };
     let started = Instant::now();
     let result = driver.apply_diff(id, arguments.parent.as_deref(), archive, &options);
     if let Some(bar) = bar {
@@ -100,12 +102,13 @@ fn open_input(id: &str, file: Option<&Path>) -> Result<File, Stop> {
 }
 
 /// The bar for an archive whose length is known.
-const BAR: &str = "{bar:30} {binary_bytes}/{binary_total_bytes}  {binary_bytes_per_sec}  {eta} left";
+const BAR: &str =
+    "{bar:30} {binary_bytes}/{binary_total_bytes}  {entries}  {binary_bytes_per_sec}  {eta} left";
 /// The line for one that comes through a pipe.
-const SPINNER: &str = "{spinner} {binary_bytes}  {binary_bytes_per_sec}  {elapsed}";
+const SPINNER: &str = "{spinner} {binary_bytes}  {entries}  {binary_bytes_per_sec}  {elapsed}";
 
-/// A bar on stderr: how much of the archive was read (of how much, for a regular file), and the rate.
-fn progress_bar(input: &File) -> ProgressBar {
+/// A bar on stderr: how much of the archive was read (of how much, for a regular file), the entries made, and the rate.
+fn progress_bar(input: &File, progress: &Arc<Progress>) -> ProgressBar {
     let metadata = input.metadata().ok().filter(|metadata| metadata.is_file());
     let length = metadata.map(|metadata| {
         // A shell may have read a part of it already.
@@ -117,7 +120,12 @@ fn progress_bar(input: &File) -> ProgressBar {
         None => (ProgressBar::no_length(), SPINNER),
     };
     // Both templates are right, as a test shows; and a bar of the usual kind would do, too.
-    bar.set_style(ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar()));
+    let style = ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
+    let progress = Arc::clone(progress);
+    bar.set_style(style.with_key("entries", move |_: &ProgressState, out: &mut dyn std::fmt::Write| {
+        // A line that cannot be drawn is drawn the next time.
+        let _ = out.write_str(&count(progress.entries.load(Ordering::Relaxed), "entry", "entries"));
+    }));
     bar.enable_steady_tick(Duration::from_millis(100));
     bar
 }

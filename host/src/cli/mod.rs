@@ -92,8 +92,39 @@ pub fn main(shipped: Shipped) -> ExitCode {
         Err(error) => return ExitCode::from(report::parse_error(&error, early.json)),
     };
     let reporter = report::Reporter::new(&cli.global);
+    let (operation, layer) = subject(&cli.command);
     let outcome = Context::new(cli.global, shipped, umask).and_then(|context| run(&context, cli.command));
-    ExitCode::from(reporter.end(outcome))
+    ExitCode::from(reporter.end(outcome.map_err(|stop| match stop {
+        // Whoever asked for a command wants to hear of that, not of the opening that comes before it.
+        Stop::Failed(error) if error.operation == "open" => Stop::Failed(Error { operation, layer, ..error }),
+        other => other,
+    })))
+}
+
+/// What a command is called in errors, and the layer that it is about.
+fn subject(command: &Command) -> (&'static str, Option<String>) {
+    let about = |operation, id: &String| (operation, Some(id.clone()));
+    match command {
+        Command::Create { id, .. } => about("create", id),
+        Command::ApplyDiff(arguments) => about("apply-diff", &arguments.id),
+        Command::Diff(arguments) => about("diff", &arguments.id),
+        Command::Changes { id, .. } => about("changes", id),
+        Command::DiffSize { id, .. } => about("diff-size", id),
+        Command::Get { id, .. } => about("get", id),
+        Command::Put { id } => about("put", id),
+        Command::Remove { ids, .. } if ids.len() == 1 => about("remove", &ids[0]),
+        Command::Remove { .. } => ("remove", None),
+        Command::Exists { id } => about("exists", id),
+        Command::Metadata { id } => about("metadata", id),
+        Command::List { .. } => ("list", None),
+        Command::Status => ("status", None),
+        Command::Cleanup => ("cleanup", None),
+        Command::Check { .. } => ("check", None),
+        Command::Guest { .. } => ("guest inspect", None),
+        Command::Demo { .. } => ("demo", None),
+        Command::Completions { .. } => ("completions", None),
+        Command::Man => ("man", None),
+    }
 }
 
 /// Calls the command's function.

@@ -2,7 +2,9 @@
 
 use std::io::Read;
 use std::os::fd::OwnedFd;
+use std::sync::Arc;
 
+pub use crate::sandbox::Progress;
 use layerbox_privileged::id::LayerId;
 use layerbox_privileged::layer::{Filler, Policy};
 pub use layerbox_privileged::node::Totals;
@@ -26,10 +28,12 @@ pub struct DiffOutcome {
 }
 
 /// How an archive is applied.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Default)]
 pub struct ApplyOptions {
     /// Whether the layer must survive a power cut once the call has succeeded.
     pub sync: bool,
+    /// Where it is told how far it is.
+    pub progress: Arc<Progress>,
 }
 
 impl Driver {
@@ -130,7 +134,7 @@ impl Driver {
             if !self.store.is_empty(id)? {
                 return Err(Failure::Conflict("the layer has content already".to_owned()));
             }
-            let filled = self.fill(id, parent, archive, options.sync);
+            let filled = self.fill(id, parent, archive, options);
             match filled {
                 Ok(totals) => {
                     let size = Some(Size { entries: totals.entries, bytes: totals.bytes });
@@ -150,12 +154,16 @@ impl Driver {
         id: &LayerId,
         parent: Option<&str>,
         archive: Box<dyn Read + Send>,
-        sync: bool,
+        options: &ApplyOptions,
     ) -> Result<Totals, Failure> {
+        let ApplyOptions { sync, progress } = options;
         let limits = self.sandbox.limits();
         let policy = Policy { devices: self.devices, max_entries: limits.entries, max_bytes: limits.bytes };
         let filler = Filler::new(self.store.stage(id)?, policy)?;
-        let lease = self.lease(Access::Read).filling(id.clone(), filler, Source::new(archive));
+        let lease = self
+            .lease(Access::Read)
+            .filling(id.clone(), filler, Source::new(archive))
+            .telling(progress.clone());
         let parent = parent.map(str::to_owned);
         let options = differ::ApplyOptions {
             devices: self.devices,
@@ -169,7 +177,7 @@ impl Driver {
         // The host's own count: the component may say what it wants.
         let totals =
             leftovers.filled.ok_or_else(|| Failure::GuestFailed("it did not finish the layer".to_owned()))?;
-        self.store.publish(id, sync)?;
+        self.store.publish(id, *sync)?;
         Ok(totals)
     }
 

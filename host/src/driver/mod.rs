@@ -23,7 +23,7 @@ use crate::store::Store;
 pub use crate::store::check::Finding;
 use crate::store::lock::{Guard, Mode};
 use crate::store::record::Record;
-pub use archive::{ApplyOptions, DiffOutcome, Totals};
+pub use archive::{ApplyOptions, DiffOutcome, Progress, Totals};
 pub use layerbox_privileged::mount::Choice as BackendChoice;
 pub use model::{Change, ChangeKind, LayerSummary, Metadata};
 

@@ -121,10 +121,14 @@ pub struct Inspection {
 /// Those of reading; [`Failure::GuestRefused`] for a file that is too large to be a component.
 pub fn read(path: &Path) -> Result<Vec<u8>, Failure> {
     use std::io::Read;
-    let file = std::fs::File::open(path).map_err(|e| match e.kind() {
-        std::io::ErrorKind::NotFound => Failure::NotFound(path.display().to_string()),
-        _ => Failure::io("open", &e),
-    })?;
+    let failed = |e: std::io::Error| match e.raw_os_error() {
+        Some(code) => {
+            let entry = std::os::unix::ffi::OsStrExt::as_bytes(path.as_os_str()).to_vec();
+            Failure::Io { entry, operation: "open".to_owned(), code }
+        }
+        None => Failure::io("open", &e),
+    };
+    let file = std::fs::File::open(path).map_err(failed)?;
     let mut bytes = Vec::new();
     file.take(MAX_COMPONENT + 1).read_to_end(&mut bytes).map_err(|e| Failure::io("read", &e))?;
     if bytes.len() as u64 > MAX_COMPONENT {

@@ -6,6 +6,7 @@
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 
 use layerbox_privileged::id::LayerId;
 use layerbox_privileged::layer::{Filler, Tree};
@@ -27,6 +28,13 @@ pub enum Access {
     Write,
 }
 
+/// How far the filling of a layer is, to be read from another thread.
+#[derive(Debug, Default)]
+pub struct Progress {
+    /// Entries that were put.
+    pub entries: AtomicU64,
+}
+
 /// What one call is lent.
 #[derive(Debug)]
 pub struct Lease {
@@ -38,6 +46,7 @@ pub struct Lease {
     pub(super) live: BTreeSet<LayerId>,
     pub(super) filler: Option<(LayerId, Filler)>,
     pub(super) filled: Option<Totals>,
+    pub(super) progress: Arc<Progress>,
     pub(super) source: Option<Source>,
     pub(super) sink: Option<Sink>,
     pub(super) making: Option<LayerId>,
@@ -79,6 +88,7 @@ impl StoreLease {
             live: BTreeSet::new(),
             filler: None,
             filled: None,
+            progress: Arc::default(),
             source: None,
             sink: None,
             making: None,
@@ -104,6 +114,12 @@ impl Lease {
     pub fn filling(mut self, id: LayerId, filler: Filler, source: Source) -> Lease {
         self.filler = Some((id, filler));
         self.source = Some(source);
+        self
+    }
+
+    /// Tells how far the filling is.
+    pub fn telling(mut self, progress: Arc<Progress>) -> Lease {
+        self.progress = progress;
         self
     }
 

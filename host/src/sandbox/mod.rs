@@ -23,7 +23,7 @@ use wasmtime_wasi::{FsPerms, WasiCtx, WasiCtxView, WasiView};
 use crate::error::Failure;
 pub use bindings::exports::layerbox::driver::{differ, lifecycle};
 pub use bindings::layerbox::driver::types;
-pub use lease::{Access, Lease, StoreLease, UnionLease};
+pub use lease::{Access, Lease, Progress, StoreLease, UnionLease};
 
 /// What `wasmtime` generates from the contract.
 #[allow(missing_docs, missing_debug_implementations, clippy::all)]

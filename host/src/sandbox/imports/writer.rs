@@ -1,6 +1,8 @@
 //! `writer`: filling the layer that was lent. The worst that a component can do is to fill it wrongly: whatever it puts, with whatever owner, mode or
 //! attributes, lies in a directory that becomes this one layer.
 
+use std::sync::atomic::Ordering;
+
 use layerbox_privileged::layer::Filler;
 use wasmtime::component::Resource;
 
@@ -54,6 +56,7 @@ impl HostWriter for State {
         for entry in entries {
             let source = if bodies.is_some() { lease.source.as_mut() } else { None };
             filler.put(convert::entry(entry)?, source)?;
+            lease.progress.entries.fetch_add(1, Ordering::Relaxed);
         }
         Ok(())
     }
