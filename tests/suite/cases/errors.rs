@@ -1,0 +1,242 @@
+//! What goes wrong has its exit status, says what and where, and leaves nothing behind.
+
+use std::fs;
+use std::os::unix::fs::{PermissionsExt as _, chown};
+use std::path::Path;
+use std::process::Command;
+
+use anyhow::{Result, ensure};
+use layerbox_tests::archive::{dir, file, tar};
+use layerbox_tests::tree::names;
+
+use crate::command::{run, shell, tool};
+use crate::harness::{Case, Need, case};
+use crate::plant::noise;
+use crate::scratch::{Place, image};
+use crate::store::{Dialect, Store, bare};
+
+pub(super) fn cases() -> Vec<Case> {
+    let mut cases = vec![
+        case("errors: an unknown parent: 3, and nothing was made", |place| {
+            let store = Store::new(place.join("s"), Dialect::Overlay);
+            store.create("base", None)?;
+            store.run(["create", "child", "--parent", "nobody"])?.expect(3)?.says("nobody")?;
+            store.knows_nothing_of("child")?;
+            store.knows_nothing_of("nobody")
+        }),
+        case("errors: an id that exists: 4, and it stays as it is", |place| {
+            let store = Store::new(place.join("s"), Dialect::Overlay);
+            store.layer("base", None, &[file("a", "a")])?;
+            store.run(["create", "base"])?.expect(4)?.says("base")?;
+            ensure!(fs::read(store.content("base").join("a"))? == b"a", "the layer has changed");
+            Ok(())
+        }),
+        case("errors: commands on a layer that does not exist: 3", |place| {
+            let store = Store::new(place.join("s"), Dialect::Overlay);
+            store.create("base", None)?;
+            for command in ["diff", "changes", "diff-size", "get", "remove", "exists", "metadata"] {
+                store.run([command, "nobody"])?.expect(3)?;
+            }
+            store.apply("nobody", &tar(&[file("a", "a")]))?.expect(3)?;
+            Ok(())
+        }),
+        case("errors: usage: 2", |place| {
+            let store = Store::new(place.join("s"), Dialect::Overlay);
+            for arguments in [
+                &[][..],
+                &["frobnicate"],
+                &["create"],
+                &["create", "a", "b"],
+                &["--nonsense", "list"],
+                &["list", "--backend", "zfs"],
+            ] {
+                run(bare().args(arguments), b"")?.expect(2)?;
+            }
+            store.run(["apply-diff"])?.expect(2)?;
+            Ok(())
+        }),
+        case("errors: an archive that is cut off: 5, and the layer is empty and reusable", truncated),
+        case("errors: an archive with content left over after its end is read to the end", |place| {
+            let store = Store::new(place.join("s"), Dialect::Overlay);
+            store.create("base", None)?;
+            let mut archive = tar(&[file("a", "a")]);
+            archive.extend_from_slice(&[0xAA; 1 << 20]);
+            // A writer whose pipe is closed early would die of it; the reader has to take all.
+            let output = store.apply_with("base", |mut stdin| {
+                let written = std::io::Write::write_all(&mut stdin, &archive);
+                assert!(written.is_ok(), "the pipe was closed before the end");
+            });
+            output?.expect(0).map(drop)
+        }),
+        case("errors: a full disk: 1, named, and the layer is empty and reusable", full_disk),
+        case("errors: a layer that has content or is mounted is not filled: 4", |place| {
+            let store = Store::new(place.join("s"), Dialect::Overlay);
+            store.layer("base", None, &[file("a", "a")])?;
+            store.apply("base", &tar(&[file("b", "b")]))?.expect(4)?;
+            ensure!(names(&store.content("base"))? == ["a"], "the layer has changed");
+            store.create("child", Some("base"))?;
+            store.get("child")?;
+            store.apply("child", &tar(&[file("b", "b")]))?.expect(4)?;
+            store.put("child")?;
+            store.apply("child", &tar(&[file("b", "b")]))?.expect(0).map(drop)
+        })
+        .needs(Need::Filesystem("overlay")),
+        case("errors: not root and no user namespace: 1, with a hint", not_root).needs(Need::Tool("chroot")),
+        case("errors: --json gives an object with error, code, layer and entry", json),
+        case("errors: text is one line, with the names of entries escaped", |place| {
+            let store = Store::new(place.join("s"), Dialect::Overlay);
+            store.create("base", None)?;
+            let output = store.apply("base", &tar(&[file(&b"d\x1b[31m\n\xff/../x"[..], "x")]))?.expect(5)?;
+            let lines: Vec<&str> = output.stderr.lines().filter(|line| !line.starts_with("hint: ")).collect();
+            ensure!(lines.len() == 1 && lines[0].starts_with("layerbox: apply-diff base: "), "{output}");
+            ensure!(
+                !output.stderr.contains('\u{1b}') && output.stderr.contains("\\x1b"),
+                "the name is not escaped: {output}"
+            );
+            Ok(())
+        }),
+        case("errors: stdout closed early by its reader is no failure of diff's store", |place| {
+            let store = Store::new(place.join("s"), Dialect::Overlay);
+            store.create("base", None)?;
+            noise(&store.content("base").join("n"), 8 << 20)?;
+            let script = "\"$1\" --root \"$2\" diff base | head -c 1000 >/dev/null";
+            shell(script, [crate::command::binary().as_path(), store.root()])?;
+            ensure!(store.diff("base")?.len() > 8 << 20, "the store does not answer any more");
+            Ok(())
+        }),
+    ];
+    let long = "x".repeat(129);
+    let huge = "y".repeat(4096);
+    for (title, id) in [
+        ("../x", "../x"),
+        ("empty", ""),
+        ("a/b", "a/b"),
+        ("a:b=rw", "a:b=rw"),
+        ("a,upperdir=/", "a,upperdir=/"),
+        ("with a newline", "a\nb"),
+        ("x-removing", "x-removing"),
+        ("of 129 bytes", &long),
+        ("of 4 kB", &huge),
+        (".hidden", ".hidden"),
+        ("..", ".."),
+        ("not ASCII", "caf\u{e9}"),
+        ("with a space", "a b"),
+        ("with a backslash", "a\\b"),
+    ] {
+        let id = id.to_owned();
+        cases.push(case(format!("errors: the id {title}: 5, and nothing was made"), move |place| {
+            bad_id(place, &id)
+        }));
+    }
+    cases
+}
+
+fn bad_id(place: &Place, id: &str) -> Result<()> {
+    let store = Store::new(place.join("s"), Dialect::Overlay);
+    store.create("base", None)?;
+    let before = shell("find \"$1\" | sort", [place.path()])?;
+    store.run(["create", id])?.expect(5)?;
+    store.run(["create", "child", "--parent", id])?.expect(5)?;
+    for command in ["diff", "changes", "get", "put", "remove", "metadata"] {
+        store.run([command, id])?.expect(5)?;
+    }
+    store.apply(id, &tar(&[file("a", "a")]))?.expect(5)?;
+    ensure!(shell("find \"$1\" | sort", [place.path()])? == before, "something was made");
+    Ok(())
+}
+
+fn truncated(place: &Place) -> Result<()> {
+    let store = Store::new(place.join("s"), Dialect::Overlay);
+    let archive = tar(&[dir("d/"), file("d/a", vec![1; 3000]), file("d/b", "b").xattr("user.x", "y")]);
+    // In the first header, in a body, in its padding, at the start of an extended header and in it, in the last header.
+    for (number, length) in [
+        100,
+        512 + 512 + 1000,
+        512 + 512 + 3001,
+        512 + 512 + 3072 + 511,
+        512 + 512 + 3072 + 520,
+        512 + 512 + 3072 + 1024 + 300,
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let id = format!("l{number}");
+        store.create(&id, None)?;
+        store.apply(&id, &archive[..length])?.expect(5)?;
+        store.is_empty_and_reusable(&id)?;
+    }
+    Ok(())
+}
+
+fn full_disk(place: &Place) -> Result<()> {
+    let on = place.join("small");
+    image(&place.join("image"), 24 << 20, &on)?;
+    let store = Store::new(on.join("s"), Dialect::Overlay);
+    store.create("base", None)?;
+    let mut body = vec![0; 40 << 20];
+    crate::plant::Noise::new(1).fill(&mut body);
+    store
+        .apply("base", &tar(&[file("fits", "x"), file("large", body)]))?
+        .expect(1)?
+        .says("No space left on device")?
+        .says("large")?;
+    store.is_empty_and_reusable("base")?;
+    // Many small files run out of inodes before they run out of blocks.
+    store.create("inodes", None)?;
+    let many: Vec<_> = (0..30_000).map(|number| file(format!("f{number}"), "")).collect();
+    store.apply("inodes", &tar(&many))?.expect(1)?.says("No space left on device")?;
+    store.is_empty_and_reusable("inodes")
+}
+
+/// A process whose root is not its namespace's may not make a user namespace (user_namespaces(7), EPERM), so chroot takes them away without a setting of the
+/// whole machine.
+fn not_root(place: &Place) -> Result<()> {
+    let root = place.make("root")?;
+    tool("mount", ["--rbind", "/", path(&root)?].map(AsRef::as_ref))?;
+    let own = place.make("own")?;
+    chown(&own, Some(65534), Some(65534))?;
+    fs::set_permissions(place.path(), fs::Permissions::from_mode(0o755))?;
+    // The binary may lie where this user cannot go.
+    let binary = place.join("layerbox");
+    fs::copy(crate::command::binary(), &binary)?;
+    fs::set_permissions(&binary, fs::Permissions::from_mode(0o755))?;
+    let layerbox = |arguments: &[&str]| {
+        let mut command = Command::new("chroot");
+        command
+            .arg("--userspec=65534:65534")
+            .arg(&root)
+            .arg(&binary)
+            .arg("--root")
+            .arg(own.join("s"))
+            .args(arguments);
+        run(&mut command, b"")
+    };
+    let mut last = layerbox(&["create", "base"])?;
+    if last.code == 0 {
+        layerbox(&["create", "child", "--parent", "base"])?.expect(0)?;
+        last = layerbox(&["get", "child"])?;
+    }
+    last.expect(1)?.says("hint: ").map(drop)
+}
+
+fn json(place: &Place) -> Result<()> {
+    let store = Store::new(place.join("s"), Dialect::Overlay);
+    store.create("base", None)?;
+    let object = |output: crate::command::Output| -> Result<serde_json::Value> {
+        Ok(serde_json::from_str(output.stderr.trim())?)
+    };
+    let refused = object(
+        run(&mut store.command(["--json", "apply-diff", "base"]), &tar(&[file("../up", "x")]))?.expect(5)?,
+    )?;
+    ensure!(refused["layer"] == "base" && refused["entry"] == "../up", "{refused}");
+    let missing = object(store.run(["--json", "get", "nobody"])?.expect(3)?)?;
+    ensure!(missing["layer"] == "nobody" && missing["entry"].is_null(), "{missing}");
+    for value in [refused, missing] {
+        ensure!(value["error"].is_string() && value["code"].is_string(), "{value}");
+    }
+    Ok(())
+}
+
+fn path(path: &Path) -> Result<&str> {
+    path.to_str().ok_or_else(|| anyhow::anyhow!("{} is not UTF-8", path.display()))
+}

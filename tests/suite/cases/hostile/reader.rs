@@ -1,0 +1,141 @@
+//! Archives that two readers would read differently, or that are no archives.
+
+use layerbox_tests::archive::{BLOCK, Tar, dir, file, member, pax_records};
+
+use super::{Row, exact, refused, tar};
+
+pub(super) fn rows() -> Vec<Row> {
+    let inner = tar(&[file("../victim/x", "hidden")]);
+    let good = tar(&[file("a", "x")]);
+    let records = |pairs: &[(&str, &str)]| {
+        let pairs: Vec<_> =
+            pairs.iter().map(|(key, value)| (key.as_bytes().to_vec(), value.as_bytes().to_vec())).collect();
+        pax_records(&pairs)
+    };
+    let with_extension =
+        |kind: u8, body: &[u8]| Tar::new().extended(kind, body).add(&file("a", "x")).finish();
+    let mut rows = vec![
+        refused(
+            "a PAX size larger than the ustar size, with an archive in the body",
+            tar(&[file("a", inner.clone()).size(0).pax("size", inner.len().to_string())]),
+        ),
+        refused("a ustar size larger than the PAX size", tar(&[file("a", inner.clone()).pax("size", "0")])),
+        refused(
+            "an extended header at the end of the archive",
+            Tar::new().add(&file("a", "x")).extended(b'x', &records(&[("path", "b")])).finish(),
+        ),
+        refused("a PAX record without its newline", with_extension(b'x', b"10 path=b")),
+        refused("a PAX record whose length is too large", with_extension(b'x', b"99 path=bb\n")),
+        refused("a PAX record whose length is 0", with_extension(b'x', b"0 path=bb\n")),
+        refused(
+            "a PAX record whose length does not fit any number",
+            with_extension(b'x', b"99999999999999999999999 path=b\n"),
+        ),
+        refused("a PAX record without an equals sign", with_extension(b'x', b"8 pathb\n")),
+        refused("a PAX record with an empty key", with_extension(b'x', b"5 =b\n")),
+        refused("a PAX size that is no number", tar(&[file("a", "x").pax("size", "1x")])),
+        refused("a PAX size below zero", tar(&[file("a", "x").pax("size", "-1")])),
+        refused("a PAX time that is no number", tar(&[file("a", "x").pax("mtime", "soon")])),
+        refused("a PAX owner that is no number", tar(&[file("a", "x").pax("uid", "+0")])),
+        refused("two extended headers before one entry, of which one wins", {
+            Tar::new()
+                .extended(b'x', &records(&[("path", "b")]))
+                .extended(b'x', &records(&[("path", "c")]))
+                .add(&file("a", "x"))
+                .finish()
+        }),
+        exact(
+            "a PAX global header says nothing about attributes",
+            with_extension(b'g', &records(&[("uid", "77"), ("mtime", "1"), ("comment", "c")])),
+            &["a file of 1"],
+        ),
+        refused("a PAX global header with a name", with_extension(b'g', &records(&[("path", "z")]))),
+        refused("a checksum that is off by one", tar(&[file("a", "x").checksum_error(1)])),
+        refused("a checksum that is no number", {
+            let mut bytes = good.clone();
+            bytes[148..156].copy_from_slice(b"zzzzzz\0 ");
+            bytes
+        }),
+        refused("an unknown type flag", tar(&[member("a", b'?')])),
+        refused("a type flag of a vendor", tar(&[member("a", b'V')])),
+        refused("a directory with a body", tar(&[file("d/", "hidden").patch(156, b"5")])),
+        refused("a symlink with a body", tar(&[file("l", "hidden").patch(156, b"2").patch(157, b"x")])),
+        exact(
+            "garbage after the end",
+            {
+                let mut bytes = good.clone();
+                bytes.extend_from_slice(&[0xA5; 3 * BLOCK + 7]);
+                bytes
+            },
+            &["a file of 1"],
+        ),
+        exact(
+            "a second archive after the end",
+            {
+                let mut bytes = good.clone();
+                bytes.extend_from_slice(&inner);
+                bytes
+            },
+            &["a file of 1"],
+        ),
+        exact("no end marker", Tar::new().add(&file("a", "x")).bytes(), &["a file of 1"]),
+        exact(
+            "one block of zeros as the end",
+            {
+                let mut bytes = Tar::new().add(&file("a", "x")).bytes();
+                bytes.extend_from_slice(&[0; BLOCK]);
+                bytes
+            },
+            &["a file of 1"],
+        ),
+        exact("an archive of nothing but its end", tar(&[]), &[]),
+        refused("nothing at all", Vec::new()),
+        refused("text", b"this is not an archive, and it is longer than one block. ".repeat(20)),
+        refused("a block of zeros, then an entry without a second block", {
+            let mut bytes = vec![0; BLOCK];
+            bytes.extend_from_slice(&file("a", "x").header()[..100]);
+            bytes
+        }),
+        refused("the magic of a gzip stream that is none", b"\x1f\x8b\x08\0garbage".to_vec()),
+        refused("the magic of a zstd stream that is none", b"\x28\xb5\x2f\xfdgarbage".to_vec()),
+        exact(
+            "a later file replaces an earlier one",
+            tar(&[file("a", "first"), file("a", "2nd")]),
+            &["a file of 3"],
+        ),
+        exact(
+            "a file replaces a directory with all in it",
+            tar(&[dir("d/"), file("d/x", "x"), file("d", "f")]),
+            &["d file of 1"],
+        ),
+        exact(
+            "a directory over a directory keeps what is in it",
+            tar(&[dir("d/"), file("d/x", "x"), dir("d/").mode(0o700)]),
+            &["d directory", "d/x file of 1"],
+        ),
+    ];
+    // Offset and width of the numbers of a header: POSIX pax, "ustar Header Block".
+    for (title, offset, text) in [
+        ("+12 as a size", 124, &b"+12\0"[..]),
+        ("-1 as a size", 124, b"-1\0"),
+        ("junk as a size", 124, b"12x4\0"),
+        ("8 and 9 in an octal size", 124, b"0000000089\0"),
+        ("a number after the end of a size", 124, b"1\x0077777777\0"),
+        ("+1 as an owner", 108, b"+1\0"),
+        ("-1 as an owner", 108, b"-000001\0"),
+        ("-1 as a mode", 100, b"-000001\0"),
+        ("junk as a time", 136, b"now\0"),
+        ("a size of base 256 that is negative", 124, b"\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff"),
+        ("a size of base 256 that is beyond 64 bits", 124, b"\x80\x01\0\0\0\0\0\0\0\0\0\0"),
+    ] {
+        rows.push(refused(title, tar(&[file("a", "x").patch(offset, text)])));
+    }
+    for (title, length) in [
+        ("cut off in the header", 300),
+        ("cut off in the body", BLOCK + 700),
+        ("cut off in the padding", BLOCK + 1001),
+    ] {
+        rows.push(refused(title, tar(&[file("a", vec![1; 1000])])[..length].to_vec()));
+    }
+    rows
+}

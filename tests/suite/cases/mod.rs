@@ -1,0 +1,35 @@
+//! The cases, a module for each promise.
+
+mod depth;
+mod dialects;
+mod errors;
+mod faults;
+mod formats;
+mod hostile;
+mod mounts;
+mod roundtrip;
+mod sandbox;
+mod speed;
+mod streams;
+
+use crate::harness::Case;
+
+/// All of them, in the order in which they are run.
+pub fn all() -> Vec<Case> {
+    [
+        streams::cases(),
+        roundtrip::cases(),
+        formats::cases(),
+        dialects::cases(),
+        depth::cases(),
+        sandbox::cases(),
+        errors::cases(),
+        faults::cases(),
+        mounts::cases(),
+        hostile::cases(),
+        speed::cases(),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
+}

@@ -1,0 +1,227 @@
+//! Mounts and the counts of who holds them.
+
+use std::fs;
+use std::process::{Command, Stdio};
+
+use anyhow::{Context as _, Result, ensure};
+use layerbox_tests::archive::{file, whiteout};
+use layerbox_tests::tree::{Except, names, picture, same};
+
+use crate::command::{binary, code, run, shell};
+use crate::harness::{Case, Need, case};
+use crate::plant::{Features, plant};
+use crate::scratch::{Place, mounts_below};
+use crate::store::{Dialect, Store};
+
+type Body = fn(&Place) -> Result<()>;
+
+pub(super) fn cases() -> Vec<Case> {
+    let mounted: [(&str, Body); 8] = [
+        ("two gets want two puts; one too many changes nothing", |place| {
+            let store = stack(place)?;
+            let path = store.get("child")?;
+            ensure!(store.get("child")? == path, "the second get gives another path");
+            ensure!(
+                mounts_below(store.root()).len() == 1,
+                "two gets mounted {:?}",
+                mounts_below(store.root())
+            );
+            for (left, mounts) in [(1, 1), (0, 0), (0, 0)] {
+                store.put("child")?;
+                ensure!(
+                    store.references("child")? == left,
+                    "the count is {} and not {left}",
+                    store.references("child")?
+                );
+                ensure!(
+                    mounts_below(store.root()).len() == mounts,
+                    "mounted: {:?}",
+                    mounts_below(store.root())
+                );
+            }
+            ensure!(store.get("child")? == path && path.join("from-base").exists(), "it cannot be got again");
+            store.put("child")
+        }),
+        ("remove while mounted: 4; with --force it goes", |place| {
+            let store = stack(place)?;
+            let path = store.get("child")?;
+            store.run(["remove", "child"])?.expect(4)?;
+            ensure!(path.join("from-base").exists(), "the mount is gone");
+            store.ok(["remove", "child", "--force"])?;
+            ensure!(mounts_below(store.root()).is_empty(), "still mounted: {:?}", mounts_below(store.root()));
+            store.knows_nothing_of("child")
+        }),
+        ("the counts and mounts are as they were when a process was killed", |place| {
+            let store = stack(place)?;
+            store.get("child")?;
+            // Each command is a process of its own; this one dies while it holds the store.
+            let mut child =
+                store.command(["diff", "base"]).stdin(Stdio::null()).stdout(Stdio::piped()).spawn()?;
+            child.kill()?;
+            child.wait()?;
+            ensure!(store.references("child")? == 1, "the count is {}", store.references("child")?);
+            store.get("child")?;
+            store.put("child")?;
+            ensure!(mounts_below(store.root()).len() == 1, "the mount of the first get is gone");
+            store.put("child")?;
+            ensure!(mounts_below(store.root()).is_empty(), "still mounted: {:?}", mounts_below(store.root()));
+            Ok(())
+        }),
+        ("what is written through the mount stays in the layer, and not in its parent", |place| {
+            let store = stack(place)?;
+            let before = picture(&store.content("base"))?;
+            let path = store.get("child")?;
+            fs::write(path.join("new"), "n")?;
+            fs::remove_file(path.join("from-base"))?;
+            store.put("child")?;
+            same(&before, &picture(&store.content("base"))?, Except::default())?;
+            ensure!(
+                store.changes("child")? == ["D /from-base", "A /new"],
+                "changes: {:?}",
+                store.changes("child")?
+            );
+            let again = store.get("child")?;
+            ensure!(names(&again)? == ["kept", "new"], "mounted again it holds {:?}", names(&again)?);
+            store.put("child")
+        }),
+        ("a directory deleted and made anew through the mount hides what lay below it", |place| {
+            let store = Store::new(place.join("s"), Dialect::Overlay);
+            store.layer("base", None, &[file("d/a", "a"), file("d/b", "b")])?;
+            store.create("child", Some("base"))?;
+            let path = store.get("child")?;
+            fs::remove_dir_all(path.join("d"))?;
+            fs::create_dir(path.join("d"))?;
+            fs::write(path.join("d/c"), "c")?;
+            let seen = picture(&path)?;
+            store.put("child")?;
+            ensure!(
+                store.changes("child")? == ["C /d", "D /d/a", "D /d/b", "A /d/c"],
+                "changes: {:?}",
+                store.changes("child")?
+            );
+            store.create("copy", Some("base"))?;
+            store.apply("copy", &store.diff("child")?)?.expect(0)?;
+            same(&seen, &store.merged("copy")?, Except { root: true, ..Except::default() })
+        }),
+        ("cleanup unmounts all of the root and nothing else", |place| {
+            let (store, other) = (stack(place)?, Store::new(place.join("other"), Dialect::Overlay));
+            other.layer("base", None, &[file("a", "a")])?;
+            other.create("child", Some("base"))?;
+            other.get("child")?;
+            store.create("second", Some("base"))?;
+            for id in ["child", "child", "second"] {
+                store.get(id)?;
+            }
+            store.ok(["cleanup"])?;
+            ensure!(mounts_below(store.root()).is_empty(), "still mounted: {:?}", mounts_below(store.root()));
+            ensure!(store.references("child")? == 0, "the count is {}", store.references("child")?);
+            ensure!(mounts_below(other.root()).len() == 1, "the other store's mount is gone");
+            other.put("child")
+        }),
+        ("a mount that somebody else took away is noticed", |place| {
+            let store = stack(place)?;
+            let path = store.get("child")?;
+            shell("umount \"$1\"", [path.as_path()])?;
+            let again = store.get("child")?;
+            ensure!(again.join("from-base").exists(), "get gave a path with nothing mounted on it");
+            store.ok(["cleanup"]).map(drop)
+        }),
+        ("the read-only layers below a mount can be read and archived meanwhile", |place| {
+            let store = stack(place)?;
+            store.get("child")?;
+            ensure!(
+                store.diff("base")?.len() > 1024 && store.diff("child")? == [0; 1024],
+                "an archive is not as expected"
+            );
+            store.put("child")
+        }),
+    ];
+    let mut cases: Vec<Case> = mounted
+        .into_iter()
+        .map(|(title, body)| case(format!("mounts: {title}"), body).needs(Need::Filesystem("overlay")))
+        .collect();
+    cases.extend([
+        case("references: a layer with children is not removed: 4", |place| {
+            let store = stack(place)?;
+            store.run(["remove", "base"])?.expect(4)?;
+            store.run(["remove", "base", "--force"])?.expect(4)?;
+            ensure!(store.content("base").join("from-base").exists(), "its content is gone");
+            store.ok(["remove", "child", "base"])?;
+            store.knows_nothing_of("base")
+        }),
+        case("references: two processes at once: diff into apply-diff, on one store", |place| {
+            let store = Store::new(place.join("s"), Dialect::Overlay);
+            store.create("base", None)?;
+            plant(&store.content("base"), Features::ALL)?;
+            store.create("copy", None)?;
+            let mut diff =
+                store.command(["diff", "base"]).stdin(Stdio::null()).stdout(Stdio::piped()).spawn()?;
+            let archive = diff.stdout.take().context("no pipe")?;
+            let mut apply = store.command(["apply-diff", "copy"]);
+            let status = apply.stdin(archive).stdout(Stdio::null()).status()?;
+            ensure!(code(diff.wait()?) == 0 && code(status) == 0, "one of the two failed");
+            same(&picture(&store.content("base"))?, &picture(&store.content("copy"))?, Except::default())
+        }),
+        case("references: many processes at once make, fill and remove layers", crowd),
+    ]);
+    cases
+}
+
+/// `base` with two files, and `child` over it.
+fn stack(place: &Place) -> Result<Store> {
+    let store = Store::new(place.join("s"), Dialect::Overlay);
+    store.layer("base", None, &[file("from-base", "b"), file("kept", "k")])?;
+    store.create("child", Some("base"))?;
+    Ok(store)
+}
+
+fn crowd(place: &Place) -> Result<()> {
+    let store = Store::new(place.join("s"), Dialect::Overlay);
+    store.layer("base", None, &[file("a", "a")])?;
+    let archive = layerbox_tests::archive::tar(&[file("b", "b"), whiteout("a")]);
+    std::thread::scope(|scope| {
+        let workers: Vec<_> = (0..6)
+            .map(|worker| {
+                let (store, archive) = (&store, &archive);
+                scope.spawn(move || -> Result<()> {
+                    for round in 0..5 {
+                        let id = format!("w{worker}-{round}");
+                        store.create(&id, Some("base"))?;
+                        store.apply(&id, archive)?.expect(0)?;
+                        ensure!(
+                            store.changes(&id)? == ["D /a", "A /b"],
+                            "changes of {id}: {:?}",
+                            store.changes(&id)?
+                        );
+                        if round % 2 == 0 {
+                            store.ok(["remove", &id])?;
+                        }
+                    }
+                    Ok(())
+                })
+            })
+            .collect();
+        // One that shall not be made twice: exactly one of two succeeds.
+        for _ in 0..5 {
+            let codes: Vec<i32> = std::thread::scope(|scope| {
+                let both: Vec<_> = (0..2)
+                    .map(|_| {
+                        scope.spawn(|| store.run(["create", "contested"]).map_or(-1, |output| output.code))
+                    })
+                    .collect();
+                both.into_iter().map(|one| one.join().unwrap_or(-1)).collect()
+            });
+            ensure!(codes.contains(&0) && codes.contains(&4), "two creates of one id end with {codes:?}");
+            store.ok(["remove", "contested"])?;
+        }
+        for worker in workers {
+            worker.join().map_err(|_| anyhow::anyhow!("a worker panicked"))??;
+        }
+        Ok(())
+    })?;
+    let mut list = Command::new(binary());
+    list.arg("--root").arg(store.root()).args(["--json", "list"]);
+    let layers: serde_json::Value = serde_json::from_slice(&run(&mut list, b"")?.expect(0)?.stdout)?;
+    ensure!(layers.as_array().map(Vec::len) == Some(1 + 6 * 2), "{layers}");
+    Ok(())
+}

@@ -1,0 +1,182 @@
+//! Cases, and how they are run: those that may, side by side; those that measure, alone. A case passes, fails with a reason, or is skipped with a reason, which
+//! is said loudly: in continuous integration what is missing on the machine is a failure.
+
+use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::process::Command;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Instant;
+
+use anyhow::{Error, Result};
+
+use crate::scratch::Place;
+
+/// What a case cannot do without.
+#[derive(Debug, Clone, Copy)]
+pub enum Need {
+    /// To be root: owners, devices, mounts.
+    Root,
+    /// A program on the path.
+    Tool(&'static str),
+    /// A file system of the kernel. One that the kernel has not is never a failure.
+    Filesystem(&'static str),
+}
+
+type Body = Box<dyn Fn(&Place) -> Result<()> + Send + Sync>;
+
+/// One behaviour.
+pub struct Case {
+    /// The behaviour, in words; the group comes first: `errors: …`.
+    pub name: String,
+    needs: Vec<Need>,
+    alone: bool,
+    body: Body,
+}
+
+impl fmt::Debug for Case {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Case").field("name", &self.name).field("needs", &self.needs).finish_non_exhaustive()
+    }
+}
+
+/// A case that needs root, as most do: what a layer holds (owners, devices, `trusted.*`) only root can make.
+pub fn case(name: impl Into<String>, body: impl Fn(&Place) -> Result<()> + Send + Sync + 'static) -> Case {
+    Case { name: name.into(), needs: vec![Need::Root], alone: false, body: Box::new(body) }
+}
+
+impl Case {
+    /// With one more need.
+    #[must_use]
+    pub fn needs(mut self, need: Need) -> Case {
+        self.needs.push(need);
+        self
+    }
+
+    /// To be run by itself: it measures, or fills memory or disk.
+    #[must_use]
+    pub fn alone(mut self) -> Case {
+        self.alone = true;
+        self
+    }
+}
+
+/// What came of the cases.
+#[derive(Debug, Default, Clone, Copy)]
+pub struct Totals {
+    /// How many did what they should.
+    pub passed: usize,
+    /// How many did not.
+    pub failed: usize,
+    /// How many could not be tried.
+    pub skipped: usize,
+}
+
+/// A reason for a case to end as skipped, found only while it runs.
+#[derive(Debug)]
+pub struct Skip(pub String);
+
+impl fmt::Display for Skip {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Skip {}
+
+/// Whether what is missing on the machine makes a case fail.
+pub fn strict() -> bool {
+    std::env::var("CI").is_ok_and(|value| value == "true")
+        && std::env::var("SETUP").map_or(true, |value| value != "no")
+}
+
+/// Whether the kernel has a file system.
+pub fn has_filesystem(name: &str) -> bool {
+    std::fs::read_to_string("/proc/filesystems")
+        .is_ok_and(|text| text.lines().any(|line| line.split_whitespace().last() == Some(name)))
+}
+
+/// Whether a program can be found.
+pub fn has_tool(name: &str) -> bool {
+    Command::new("sh")
+        .args(["-c", "command -v \"$0\" >/dev/null", name])
+        .status()
+        .is_ok_and(|status| status.success())
+}
+
+/// Runs the cases, prints a line for each, and counts.
+pub fn run(cases: &[Case], place: &Place) -> Totals {
+    let totals = Mutex::new(Totals::default());
+    let failures = Mutex::new(Vec::new());
+    let one = |case: &Case| {
+        let started = Instant::now();
+        let result = attempt(case, place);
+        let time = started.elapsed().as_secs_f64();
+        let mut totals = lock(&totals);
+        match result {
+            Ok(()) => {
+                totals.passed += 1;
+                println!("ok       {} ({time:.1} s)", case.name);
+            }
+            Err(error) if error.is::<Skip>() => {
+                totals.skipped += 1;
+                println!("SKIPPED  {}: {error}", case.name);
+            }
+            Err(error) => {
+                totals.failed += 1;
+                println!("FAILED   {} ({time:.1} s)\n{}", case.name, indent(&format!("{error:#}")));
+                lock(&failures).push(case.name.clone());
+            }
+        }
+    };
+    let (alone, together): (Vec<&Case>, Vec<&Case>) = cases.iter().partition(|case| case.alone);
+    let next = AtomicUsize::new(0);
+    let workers = std::thread::available_parallelism().map_or(1, |count| count.get().min(4));
+    std::thread::scope(|scope| {
+        for _ in 0..workers {
+            scope.spawn(|| {
+                while let Some(case) = together.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    one(case);
+                }
+            });
+        }
+    });
+    for case in alone {
+        one(case);
+    }
+    for name in lock(&failures).iter() {
+        println!("failed: {name}");
+    }
+    *lock(&totals)
+}
+
+/// A poisoned lock only means that another case panicked, which is counted as its failure.
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+}
+
+fn attempt(case: &Case, place: &Place) -> Result<()> {
+    for need in &case.needs {
+        let (met, what, kernel) = match *need {
+            Need::Root => (nix::unistd::geteuid().is_root(), "it needs root".to_owned(), false),
+            Need::Tool(name) => (has_tool(name), format!("it needs the program {name}"), false),
+            Need::Filesystem(name) => (has_filesystem(name), format!("this kernel has no {name}"), true),
+        };
+        if !met {
+            return Err(if strict() && !kernel { Error::msg(what) } else { Skip(what).into() });
+        }
+    }
+    let inner = place.directory_for(&case.name)?;
+    catch_unwind(AssertUnwindSafe(|| (case.body)(&inner))).unwrap_or_else(|panic| {
+        let text = panic
+            .downcast_ref::<String>()
+            .map(String::as_str)
+            .or_else(|| panic.downcast_ref::<&str>().copied())
+            .unwrap_or("a panic");
+        Err(Error::msg(format!("panic: {text}")))
+    })
+}
+
+fn indent(text: &str) -> String {
+    text.lines().map(|line| format!("         {line}\n")).collect::<String>().trim_end().to_owned()
+}

@@ -1,0 +1,52 @@
+//! The suite: what layerbox does, seen from outside, on real file systems and mounts.
+//!
+//! `cargo test -p layerbox-tests --test suite -- [--list] [WORD…]` runs the cases whose names hold one of the words, or all of them. The binary is that of
+//! `LAYERBOX_BIN`, else `target/release/layerbox`. Its last line is `suite: N passed, N failed, N skipped`.
+
+mod cases;
+mod command;
+mod harness;
+mod measure;
+mod plant;
+mod scratch;
+mod store;
+
+use std::process::ExitCode;
+
+use anyhow::{Result, ensure};
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    // The suite starts itself to measure a program: see the module.
+    if let [flag, report, program @ ..] = &arguments[..]
+        && flag == measure::FLAG
+    {
+        return measure::run_and_report(report, program);
+    }
+    match suite(&arguments) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("suite: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn suite(arguments: &[String]) -> Result<ExitCode> {
+    let words: Vec<&String> = arguments.iter().filter(|argument| !argument.starts_with("--")).collect();
+    let mut cases = cases::all();
+    cases.retain(|case| words.is_empty() || words.iter().any(|word| case.name.contains(word.as_str())));
+    if arguments.iter().any(|argument| argument == "--list") {
+        for case in &cases {
+            println!("{}", case.name);
+        }
+        return Ok(ExitCode::SUCCESS);
+    }
+    let binary = command::binary();
+    ensure!(binary.exists(), "{} is not there: run make, or set LAYERBOX_BIN", binary.display());
+    let ground = scratch::Ground::new()?;
+    let totals = harness::run(&cases, ground.place());
+    drop(ground);
+    println!("suite: {} passed, {} failed, {} skipped", totals.passed, totals.failed, totals.skipped);
+    Ok(if totals.failed == 0 && totals.passed > 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
