@@ -116,7 +116,10 @@ impl Ground {
             fs::create_dir_all("/run/layerbox")?;
             mount(Some("tmpfs"), "/run/layerbox", Some("tmpfs"), MsFlags::empty(), Some("mode=0700"))
                 .context("a tmpfs on /run/layerbox")?;
-            image(&directory.path().join("image"), IMAGE_SIZE, &path)?;
+            let file = directory.path().join("image");
+            image(&file, IMAGE_SIZE, &path)?;
+            // The loop device holds it; by name it would outlive a run that is killed.
+            fs::remove_file(&file)?;
         }
         Ok(Ground { place: Place { path, owner: false }, mounted: root, _directory: directory })
     }

@@ -240,6 +240,19 @@ fn an_opaque_root_cuts_off_what_lies_below() {
 }
 
 #[test]
+fn a_layer_that_hides_all_below_it_is_not_mounted() {
+    for dialect in DIALECTS {
+        let store = Store::new(dialect);
+        store.layer("base", &[]);
+        store.layer("top", &["base"]).opaque("");
+        let host = Recorder::new(&store, "");
+        assert_eq!(host.calls().get("top", None), Ok(Place::Content), "{dialect:?}");
+        assert_eq!(host.calls().put("top"), Ok(()), "{dialect:?}");
+        assert_eq!(host.steps(), [""; 0], "{dialect:?}");
+    }
+}
+
+#[test]
 fn remove() {
     let store = three_layers();
     let host = Recorder::new(&store, "");
