@@ -20,6 +20,8 @@ BUILD     := $(or $(CARGO_TARGET_DIR),target)
 BINARY    := $(BUILD)/release/layerbox
 AOT       := $(BUILD)/release/layerbox-aot
 
+# Each step needs the one before it, and cargo keeps the processors busy by itself.
+.NOTPARALLEL:
 .PHONY: all help toolchain setup component guests test lint doc demo tcb reproducible install clean
 
 all: component ## the component, and the binary target/release/layerbox that embeds it (default)
@@ -70,7 +72,7 @@ lint: component ## formatting, clippy and rustdoc with warnings denied, and carg
 doc: component ## the documentation of the crates: target/doc/
 	$(CARGO) doc $(LOCKED) --workspace --no-deps
 
-demo: all ## layers, mounts, changes and archives of a real root file system, step by step
+demo: setup all ## layers, mounts, changes and archives of a real root file system, step by step
 	$(BINARY) demo
 
 tcb: ## how many lines hold authority
