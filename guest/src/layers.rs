@@ -134,7 +134,8 @@ impl Records {
     }
 
     /// Writes a record: first under another name, then, once its bytes are on the disk, under its own. Whoever looks sees
-    /// all of it or nothing, whenever the power goes.
+    /// all of it or nothing, whenever the power goes. The new name itself is brought to the disk by the host: not every WASI can
+    /// sync a directory.
     ///
     /// # Errors
     /// Those of the file system; nothing is left behind then.
@@ -150,7 +151,7 @@ impl Records {
             let _ = fs::remove_file(&temporary);
             return Err(failure);
         }
-        self.sync()
+        Ok(())
     }
 
     /// Removes a record.
@@ -158,19 +159,11 @@ impl Records {
     /// # Errors
     /// Those of the file system.
     pub fn remove(&self, id: &LayerId) -> Result<()> {
-        fs::remove_file(self.path(id)).map_err(|failure| error::io(None, "unlink", &failure))?;
-        self.sync()
+        fs::remove_file(self.path(id)).map_err(|failure| error::io(None, "unlink", &failure))
     }
 
     fn path(&self, id: &LayerId) -> PathBuf {
         self.directory.join(&id.0)
-    }
-
-    /// Makes the names in the directory last.
-    fn sync(&self) -> Result<()> {
-        File::open(&self.directory)
-            .and_then(|directory| directory.sync_all())
-            .map_err(|failure| error::io(None, "fsync", &failure))
     }
 
     /// Where the record of a layer is, if there is one.

@@ -68,6 +68,7 @@ impl Driver {
         if self.store.ancestors_on_disk(id)? != record.ancestors {
             return Err(Failure::GuestFailed("it wrote other ancestors than the layer has".to_owned()));
         }
+        self.store.sync_layers()?;
         self.store.commit(id, record)?;
         self.store.conclude(id)
     }
@@ -87,7 +88,7 @@ impl Driver {
             let removed = self.sandbox.run(lease, |guest, call| guest.remove(call, &id.to_string(), force));
             let ended = match self.store.record(id)? {
                 Some(_) => self.store.conclude(id),
-                None => self.store.undo_make(id),
+                None => self.store.sync_layers().and_then(|()| self.store.undo_make(id)),
             };
             removed?;
             ended?;

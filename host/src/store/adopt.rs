@@ -6,8 +6,9 @@ use cap_std::fs::{Dir, DirBuilder, DirBuilderExt};
 use layerbox_privileged::id::LayerId;
 use layerbox_privileged::mount::{Backend, Choice};
 
+use super::DIRECTORIES;
+use super::files::{ids_in, mark_child};
 use super::record::{Format, Record, read_small};
-use super::{DIRECTORIES, ids_in, mark_child};
 use crate::error::Failure;
 
 /// What a root is.

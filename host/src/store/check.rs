@@ -10,8 +10,9 @@ use layerbox_privileged::id::LayerId;
 use layerbox_privileged::mount::Unions;
 use layerbox_privileged::references::References;
 
+use super::Store;
+use super::files::{self, ids_in, write_atomically};
 use super::record::{Record, read_small};
-use super::{Store, ids_in, write_atomically};
 use crate::error::{Escaped, Failure};
 
 /// Something that is wrong.
@@ -129,12 +130,12 @@ impl Store {
             Repair::WriteRecord(id, record) => record.write(&self.dir, id)?,
             Repair::MakeDirectory => {
                 self.dir.create_dir(place).map_err(|e| Failure::io("mkdir", &e))?;
-                let mode = cap_std::fs::Permissions::from_std(super::unix_mode(0o755));
+                let mode = cap_std::fs::Permissions::from_std(files::unix_mode(0o755));
                 self.dir.set_permissions(place, mode).map_err(|e| Failure::io("chmod", &e))?;
             }
-            Repair::MarkChild(parent, child) => super::mark_child(&self.dir, parent, child)?,
+            Repair::MarkChild(parent, child) => files::mark_child(&self.dir, parent, child)?,
             Repair::RemoveMark(parent, child) => {
-                super::ignore_missing(self.dir.remove_file(format!("children/{parent}/{child}")), "unlink")?;
+                files::ignore_missing(self.dir.remove_file(format!("children/{parent}/{child}")), "unlink")?;
                 drop(self.dir.remove_dir(format!("children/{parent}")));
             }
             Repair::Unmount(id) => {

@@ -19,21 +19,25 @@
 
 mod adopt;
 pub mod check;
+mod files;
 pub mod lock;
 pub mod record;
 mod recover;
+mod runtime;
 
-use std::io::{self, Write};
+use std::io;
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
-use cap_std::fs::{Dir, DirBuilderExt as _, OpenOptions, OpenOptionsExt as _};
+use cap_std::fs::{Dir, OpenOptions, OpenOptionsExt as _};
 use layerbox_privileged::id::LayerId;
 use layerbox_privileged::mount::{Backend, Choice};
 
 use crate::error::Failure;
+use files::{ids_in, ignore_missing, mark_child, sync_directory, touch, unix_mode};
 use record::{Format, Record};
+use runtime::runtime_directory;
 
 /// The directories of a store, all of them made when the store is.
 const DIRECTORIES: [&str; 9] =
@@ -219,6 +223,15 @@ impl Store {
     /// Those of removing a file.
     pub fn conclude(&self, id: &LayerId) -> Result<(), Failure> {
         ignore_missing(self.dir.remove_file(format!("pending/{id}")), "unlink")
+    }
+
+    /// Brings the names in `layers/` to the disk; the component brings the bytes there itself.
+    ///
+    /// # Errors
+    ///
+    /// Those of syncing.
+    pub fn sync_layers(&self) -> Result<(), Failure> {
+        self.sync_directory("layers")
     }
 
     /// Makes the layer exist: from here on it is whole, and survives a crash.
@@ -410,112 +423,5 @@ impl Store {
     /// Those of reading a directory.
     pub fn ids(&self) -> Result<Vec<LayerId>, Failure> {
         ids_in(&self.dir, "meta")
-    }
-}
-
-/// The names in a directory of the store that are layer ids, sorted.
-fn ids_in(dir: &Dir, name: &str) -> Result<Vec<LayerId>, Failure> {
-    let entries = match dir.read_dir(name) {
-        Ok(entries) => entries,
-        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(e) => return Err(Failure::io("open", &e)),
-    };
-    let mut ids = Vec::new();
-    for entry in entries {
-        let name = entry.map_err(|e| Failure::io("getdents", &e))?.file_name();
-        if let Some(id) = name.to_str().and_then(|name| LayerId::new(name).ok()) {
-            ids.push(id);
-        }
-    }
-    ids.sort();
-    Ok(ids)
-}
-
-/// Writes a file so that after a crash it has its old content or its new one: temporary name, sync, rename, sync of the directory.
-fn write_atomically(dir: &Dir, directory: &str, name: &str, bytes: &[u8]) -> Result<(), Failure> {
-    let temporary = format!("{directory}/.{name}.tmp");
-    let options = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).clone();
-    let mut file = dir.open_with(&temporary, &options).map_err(|e| Failure::io("open", &e))?;
-    file.write_all(bytes).map_err(|e| Failure::io("write", &e))?;
-    file.sync_all().map_err(|e| Failure::io("fsync", &e))?;
-    dir.rename(&temporary, dir, format!("{directory}/{name}")).map_err(|e| Failure::io("rename", &e))?;
-    sync_directory(dir, directory)
-}
-
-/// Brings the names in a directory to the disk. Opened as a file, because a `Dir` is a descriptor that cannot be synced.
-fn sync_directory(dir: &Dir, name: &str) -> Result<(), Failure> {
-    let directory = dir.open(name).map_err(|e| Failure::io("open", &e))?;
-    directory.sync_all().map_err(|e| Failure::io("fsync", &e))
-}
-
-/// Makes an empty file; one that is there already is fine.
-fn touch(dir: &Dir, path: &str) -> Result<(), Failure> {
-    let options = OpenOptions::new().write(true).create(true).mode(0o600).clone();
-    dir.open_with(path, &options).map_err(|e| Failure::io("open", &e))?;
-    Ok(())
-}
-
-/// Marks a layer as the child of another.
-fn mark_child(dir: &Dir, parent: &LayerId, child: &LayerId) -> Result<(), Failure> {
-    let directory = format!("children/{parent}");
-    match dir.create_dir_with(&directory, cap_std::fs::DirBuilder::new().mode(0o700)) {
-        Err(e) if e.kind() != io::ErrorKind::AlreadyExists => return Err(Failure::io("mkdir", &e)),
-        _ => {}
-    }
-    touch(dir, &format!("{directory}/{child}"))
-}
-
-fn ignore_missing(result: io::Result<()>, operation: &str) -> Result<(), Failure> {
-    match result {
-        Err(e) if e.kind() != io::ErrorKind::NotFound => Err(Failure::io(operation, &e)),
-        _ => Ok(()),
-    }
-}
-
-fn unix_mode(mode: u32) -> std::fs::Permissions {
-    use std::os::unix::fs::PermissionsExt;
-    std::fs::Permissions::from_mode(mode)
-}
-
-/// The directory for what a reboot must clear: below `/run/layerbox` for root, below `$XDG_RUNTIME_DIR` where that cannot be written.
-///
-/// It is named after the store's identity, not its path, so that a store that is reached by two paths has one.
-fn runtime_directory(identity: &str) -> Result<PathBuf, Failure> {
-    let mut candidates = vec![PathBuf::from("/run")];
-    candidates.extend(std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from));
-    candidates.push(PathBuf::from("/dev/shm"));
-    let mut last = io::Error::from(io::ErrorKind::NotFound);
-    for base in candidates {
-        let uid = nix::unistd::geteuid();
-        let ours = base.join(if base == Path::new("/dev/shm") {
-            format!("layerbox-{uid}")
-        } else {
-            "layerbox".to_owned()
-        });
-        let directory = ours.join(identity);
-        let made = make_private(&ours)
-            .and_then(|()| make_private(&directory))
-            .and_then(|()| make_private(&directory.join("locks")));
-        match made {
-            Ok(()) => return Ok(directory),
-            Err(e) => last = e,
-        }
-    }
-    Err(Failure::io("mkdir", &last))
-}
-
-/// Makes a directory that only its owner can enter; one that is there already must be the caller's own.
-fn make_private(path: &Path) -> io::Result<()> {
-    use std::os::unix::fs::DirBuilderExt;
-    match std::fs::DirBuilder::new().mode(0o700).create(path) {
-        Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {
-            let found = std::fs::symlink_metadata(path)?;
-            if found.is_dir() && found.uid() == nix::unistd::geteuid().as_raw() && found.mode() & 0o022 == 0 {
-                Ok(())
-            } else {
-                Err(io::Error::from(io::ErrorKind::PermissionDenied))
-            }
-        }
-        other => other,
     }
 }

@@ -7,7 +7,7 @@ use layerbox_privileged::id::LayerId;
 use layerbox_privileged::mount::Backend;
 use serde::{Deserialize, Serialize};
 
-use super::write_atomically;
+use super::files::write_atomically;
 use crate::error::Failure;
 
 /// The version of the store's form that this program reads and writes.

@@ -5,8 +5,9 @@
 
 use layerbox_privileged::id::LayerId;
 
+use super::Store;
+use super::files::ids_in;
 use super::lock::{Guard, Mode};
-use super::{Store, ids_in};
 use crate::error::Failure;
 
 impl Store {

@@ -1,0 +1,72 @@
+//! The small files and directories that the store's records are made of, and how they are written so that a crash leaves the old or the new.
+
+use std::io::{self, Write};
+
+use cap_std::fs::{Dir, DirBuilder, DirBuilderExt, OpenOptions, OpenOptionsExt};
+use layerbox_privileged::id::LayerId;
+
+use crate::error::Failure;
+
+/// The names in a directory of the store that are layer ids, sorted.
+pub(super) fn ids_in(dir: &Dir, name: &str) -> Result<Vec<LayerId>, Failure> {
+    let entries = match dir.read_dir(name) {
+        Ok(entries) => entries,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(e) => return Err(Failure::io("open", &e)),
+    };
+    let mut ids = Vec::new();
+    for entry in entries {
+        let name = entry.map_err(|e| Failure::io("getdents", &e))?.file_name();
+        if let Some(id) = name.to_str().and_then(|name| LayerId::new(name).ok()) {
+            ids.push(id);
+        }
+    }
+    ids.sort();
+    Ok(ids)
+}
+
+/// Writes a file so that after a crash it has its old content or its new one: temporary name, sync, rename, sync of the directory.
+pub(super) fn write_atomically(dir: &Dir, directory: &str, name: &str, bytes: &[u8]) -> Result<(), Failure> {
+    let temporary = format!("{directory}/.{name}.tmp");
+    let options = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).clone();
+    let mut file = dir.open_with(&temporary, &options).map_err(|e| Failure::io("open", &e))?;
+    file.write_all(bytes).map_err(|e| Failure::io("write", &e))?;
+    file.sync_all().map_err(|e| Failure::io("fsync", &e))?;
+    dir.rename(&temporary, dir, format!("{directory}/{name}")).map_err(|e| Failure::io("rename", &e))?;
+    sync_directory(dir, directory)
+}
+
+/// Brings the names in a directory to the disk. Opened as a file, because a `Dir` is a descriptor that cannot be synced.
+pub(super) fn sync_directory(dir: &Dir, name: &str) -> Result<(), Failure> {
+    let directory = dir.open(name).map_err(|e| Failure::io("open", &e))?;
+    directory.sync_all().map_err(|e| Failure::io("fsync", &e))
+}
+
+/// Makes an empty file; one that is there already is fine.
+pub(super) fn touch(dir: &Dir, path: &str) -> Result<(), Failure> {
+    let options = OpenOptions::new().write(true).create(true).mode(0o600).clone();
+    dir.open_with(path, &options).map_err(|e| Failure::io("open", &e))?;
+    Ok(())
+}
+
+/// Marks a layer as the child of another.
+pub(super) fn mark_child(dir: &Dir, parent: &LayerId, child: &LayerId) -> Result<(), Failure> {
+    let directory = format!("children/{parent}");
+    match dir.create_dir_with(&directory, DirBuilder::new().mode(0o700)) {
+        Err(e) if e.kind() != io::ErrorKind::AlreadyExists => return Err(Failure::io("mkdir", &e)),
+        _ => {}
+    }
+    touch(dir, &format!("{directory}/{child}"))
+}
+
+pub(super) fn ignore_missing(result: io::Result<()>, operation: &str) -> Result<(), Failure> {
+    match result {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => Err(Failure::io(operation, &e)),
+        _ => Ok(()),
+    }
+}
+
+pub(super) fn unix_mode(mode: u32) -> std::fs::Permissions {
+    use std::os::unix::fs::PermissionsExt;
+    std::fs::Permissions::from_mode(mode)
+}
