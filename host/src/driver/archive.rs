@@ -171,12 +171,13 @@ impl Driver {
             max_entries: limits.entries,
             max_bytes: limits.bytes,
         };
-        let (_, leftovers) = self
+        let (told, leftovers) = self
             .sandbox
             .run(lease, |guest, call| guest.apply_diff(call, &id.to_string(), parent.as_ref(), &options))?;
-        // The host's own count: the component may say what it wants.
-        let totals =
+        let counted =
             leftovers.filled.ok_or_else(|| Failure::GuestFailed("it did not finish the layer".to_owned()))?;
+        // The host's own count, but for the marks of deletions, which it cannot tell from entries and the component can.
+        let totals = Totals { entries: told.entries.min(counted.entries), bytes: counted.bytes };
         self.store.publish(id, *sync)?;
         Ok(totals)
     }
