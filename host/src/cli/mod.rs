@@ -10,12 +10,14 @@ mod context;
 mod demo;
 mod destination;
 mod guest;
+mod interrupt;
 mod layers;
 mod output;
 mod reference;
 mod report;
 mod store;
 mod table;
+mod verify;
 
 use std::ffi::OsString;
 use std::io;
@@ -120,7 +122,8 @@ fn subject(command: &Command) -> (&'static str, Option<String>) {
         Command::Status => ("status", None),
         Command::Cleanup => ("cleanup", None),
         Command::Check { .. } => ("check", None),
-        Command::Guest { .. } => ("guest inspect", None),
+        Command::Guest { command: GuestCommand::Inspect { .. } } => ("guest inspect", None),
+        Command::Guest { command: GuestCommand::Verify(_) } => ("guest verify", None),
         Command::Demo { .. } => ("demo", None),
         Command::Completions { .. } => ("completions", None),
         Command::Man => ("man", None),
@@ -145,6 +148,7 @@ fn run(context: &Context, command: Command) -> Outcome {
         Command::Cleanup => store::cleanup(context),
         Command::Check { repair } => store::check(context, repair),
         Command::Guest { command: GuestCommand::Inspect { file } } => guest::inspect(context, file),
+        Command::Guest { command: GuestCommand::Verify(arguments) } => verify::verify(context, arguments),
         Command::Demo { archive } => demo::demo(context, archive),
         Command::Completions { shell } => reference::completions(shell),
         Command::Man => reference::man(),

@@ -48,7 +48,7 @@ pub struct Settings {
 #[derive(Debug)]
 pub struct Driver {
     store: Arc<Store>,
-    sandbox: Sandbox,
+    sandbox: Arc<Sandbox>,
     unions: Arc<Unions>,
     references: Arc<References>,
     devices: bool,
@@ -67,25 +67,44 @@ impl Driver {
             if make {
                 require_root("making layers")?;
             }
-            let limits = settings.limits.clone();
-            let mut sandbox = match &settings.guest {
-                Some(file) => Sandbox::from_file(file, limits)?,
-                None => Sandbox::shipped(shipped, limits)?,
-            };
-            sandbox.show_log(settings.guest_log);
-            let store = Store::open(&settings.root, settings.backend, make)?;
-            let layout = Layout { root: store.root().to_owned(), runtime: store.runtime().to_owned() };
-            let unions = Unions::new(store.format().backend(), layout)?;
-            let references = References::new(store.runtime())?;
-            Ok(Driver {
-                store: Arc::new(store),
-                sandbox,
-                unions: Arc::new(unions),
-                references: Arc::new(references),
-                devices: settings.devices,
-            })
+            let sandbox = Driver::sandbox(settings, shipped)?;
+            Driver::assemble(settings, Arc::new(sandbox), make)
         };
         open().map_err(|failure| failure.during("open", None))
+    }
+
+    /// As [`Driver::open`], with a component that is ready already: many stores can share it.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Driver::open`], but for the sandbox's.
+    pub fn with_sandbox(settings: &Settings, sandbox: Arc<Sandbox>, make: bool) -> Result<Driver, Error> {
+        Driver::assemble(settings, sandbox, make).map_err(|failure| failure.during("open", None))
+    }
+
+    /// Makes the component of `settings` ready.
+    pub(crate) fn sandbox(settings: &Settings, shipped: Shipped) -> Result<Sandbox, Failure> {
+        let limits = settings.limits.clone();
+        let mut sandbox = match &settings.guest {
+            Some(file) => Sandbox::from_file(file, limits)?,
+            None => Sandbox::shipped(shipped, limits)?,
+        };
+        sandbox.show_log(settings.guest_log);
+        Ok(sandbox)
+    }
+
+    fn assemble(settings: &Settings, sandbox: Arc<Sandbox>, make: bool) -> Result<Driver, Failure> {
+        let store = Store::open(&settings.root, settings.backend, make)?;
+        let layout = Layout { root: store.root().to_owned(), runtime: store.runtime().to_owned() };
+        let unions = Unions::new(store.format().backend(), layout)?;
+        let references = References::new(store.runtime())?;
+        Ok(Driver {
+            store: Arc::new(store),
+            sandbox,
+            unions: Arc::new(unions),
+            references: Arc::new(references),
+            devices: settings.devices,
+        })
     }
 
     /// Looks through the whole store for what is wrong, and repairs it on request.

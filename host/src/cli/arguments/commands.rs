@@ -211,6 +211,43 @@ pub(in crate::cli) enum GuestCommand {
         /// The component; without it that of --guest, or the one that is built in
         file: Option<PathBuf>,
     },
+
+    /// Hold a component against the contract: a line a case
+    ///
+    /// Runs the conformance suite in stores of its own, in TMPDIR and in memory: real directories and real mounts, where
+    /// the kernel has the file system. Prints ok, FAILED or skipped for each case, and a summary. Exit status 1 when a
+    /// case failed.
+    #[command(
+        after_long_help = "Examples:\n  layerbox guest verify my-driver.wasm\n  layerbox guest verify --only changes/ --only @aufs\n  layerbox guest verify --only model/ --sequences 10000 --seed 1"
+    )]
+    Verify(Verify),
+}
+
+/// The arguments of `guest verify`.
+#[derive(Debug, Args)]
+pub(in crate::cli) struct Verify {
+    /// The component; without it that of --guest, or the one that is built in
+    pub(in crate::cli) file: Option<PathBuf>,
+
+    /// Only cases whose name holds WORD; may be given several times
+    #[arg(long, value_name = "WORD")]
+    pub(in crate::cli) only: Vec<String>,
+
+    /// No cases whose name holds WORD; may be given several times
+    #[arg(long, value_name = "WORD")]
+    pub(in crate::cli) except: Vec<String>,
+
+    /// How many random sequences the model/ cases try; a tenth of them mounted
+    #[arg(long, value_name = "N", default_value_t = 200)]
+    pub(in crate::cli) sequences: u64,
+
+    /// The seed of the first sequence
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub(in crate::cli) seed: u64,
+
+    /// Print the names of the cases, and run none
+    #[arg(long)]
+    pub(in crate::cli) list: bool,
 }
 
 /// The arguments of `apply-diff`.

@@ -14,10 +14,11 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
 use indicatif::{ProgressBar, ProgressStyle};
-use nix::sys::signal::{SigSet, Signal, killpg};
+use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 
 use super::super::context::Context;
+use super::super::interrupt;
 use super::place::{self, Place};
 use crate::driver::BackendChoice;
 use crate::store::Store;
@@ -70,7 +71,7 @@ impl Stage {
     /// Finds a place and makes the directory. From now on SIGINT, SIGTERM and SIGHUP do not end the process; they end what runs, and then
     /// there is clearing to be done.
     pub(super) fn new(context: &Context) -> Result<Stage> {
-        let interrupted = catch_signals()?;
+        let interrupted = interrupt::catch()?;
         let place = place::find()?;
         let program = std::env::current_exe().context("finding this program")?;
         let mut words = vec![program.into_os_string()];
@@ -241,20 +242,6 @@ impl Drop for Stage {
             let _ = self.clear();
         }
     }
-}
-
-/// Blocks the signals that ask a process to end, before any other thread is there, and has one thread wait for them.
-fn catch_signals() -> Result<Arc<AtomicBool>> {
-    let signals = SigSet::from_iter([Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP]);
-    signals.thread_block().context("blocking signals")?;
-    let interrupted = Arc::new(AtomicBool::new(false));
-    let flag = Arc::clone(&interrupted);
-    thread::spawn(move || {
-        while signals.wait().is_ok() {
-            flag.store(true, Ordering::Relaxed);
-        }
-    });
-    Ok(interrupted)
 }
 
 /// A word as a shell reads it back: in single quotes, unless it is made of characters that need none.
