@@ -30,6 +30,7 @@ struct VerifyObject<'a> {
 struct CaseObject {
     name: String,
     about: &'static str,
+    broad: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     result: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -42,12 +43,12 @@ struct CaseObject {
 
 pub(super) fn verify(context: &Context, arguments: Verify) -> Outcome {
     let Verify { file, only, except, sequences, seed, list } = arguments;
-    let options = Options { only, except, sequences, seed };
+    let mut options = Options { only, except, sequences, seed, ..Options::default() };
     if list {
         return print_names(context, &options);
     }
     // Before there is any other thread.
-    let interrupted = interrupt::catch().map_err(Stop::Other)?;
+    options.stop = interrupt::catch().map_err(Stop::Other)?;
     let verification = Verification::open(&settings(context, file), context.shipped)?;
     let mut cases = Vec::new();
     let mut printed: io::Result<()> = Ok(());
@@ -57,7 +58,7 @@ pub(super) fn verify(context: &Context, arguments: Verify) -> Outcome {
         } else {
             printed = print_case(context, report);
         }
-        printed.is_ok() && !interrupted.load(Ordering::Relaxed)
+        printed.is_ok()
     });
     printed?;
     let Summary { passed, failed, skipped } = summary;
@@ -70,7 +71,7 @@ pub(super) fn verify(context: &Context, arguments: Verify) -> Outcome {
             .log
             .warn(format!("{skipped} cases were SKIPPED on this machine: of those nothing is known"), None);
     }
-    if interrupted.load(Ordering::Relaxed) {
+    if options.stop.load(Ordering::Relaxed) {
         return Err(Stop::Other(anyhow::anyhow!("guest verify: interrupted")));
     }
     if passed + failed + skipped == 0 {
@@ -89,16 +90,19 @@ fn print_names(context: &Context, options: &Options) -> Outcome {
     let names = names(options);
     let objects: Vec<CaseObject> = names
         .iter()
-        .map(|(name, about)| CaseObject {
+        .map(|(name, case)| CaseObject {
             name: name.clone(),
-            about,
+            about: case.about,
+            broad: case.broad,
             result: None,
             why: None,
             notes: Vec::new(),
             milliseconds: None,
         })
         .collect();
-    context.print(&objects, |out| names.iter().try_for_each(|(name, about)| writeln!(out, "{name}: {about}")))
+    context.print(&objects, |out| {
+        names.iter().try_for_each(|(name, case)| writeln!(out, "{name}: {}", case.about))
+    })
 }
 
 fn object(report: &Report) -> CaseObject {
@@ -110,6 +114,7 @@ fn object(report: &Report) -> CaseObject {
     CaseObject {
         name: report.name.clone(),
         about: report.about,
+        broad: report.broad,
         result: Some(result),
         why,
         notes: report.notes.clone(),

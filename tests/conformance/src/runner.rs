@@ -1,6 +1,8 @@
 //! Goes through the cases, and tells of each.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::cases::{self, Case, Context, Scope, Stop};
@@ -17,11 +19,13 @@ pub struct Options {
     pub sequences: u64,
     /// The seed of the first; those after it count up.
     pub seed: u64,
+    /// Set by somebody else: no further case is begun, and long ones end.
+    pub stop: Arc<AtomicBool>,
 }
 
 impl Default for Options {
     fn default() -> Options {
-        Options { only: Vec::new(), except: Vec::new(), sequences: 200, seed: 1 }
+        Options { only: Vec::new(), except: Vec::new(), sequences: 200, seed: 1, stop: Arc::default() }
     }
 }
 
@@ -50,6 +54,8 @@ pub struct Report {
     pub name: String,
     /// What it is about.
     pub about: &'static str,
+    /// Whether it looks at many rules at once ([`Case::broad`]).
+    pub broad: bool,
     /// How it ended.
     pub verdict: Verdict,
     /// What else there is to say, such as the seeds.
@@ -91,15 +97,18 @@ fn runs(options: &Options) -> Vec<(String, Case, Option<Dialect>)> {
     runs
 }
 
-/// The names of the cases that [`run`] would run, and what they are about.
-pub fn names(options: &Options) -> Vec<(String, &'static str)> {
-    runs(options).into_iter().map(|(name, case, _)| (name, case.about)).collect()
+/// The cases that [`run`] would run, by the names that it would report.
+pub fn names(options: &Options) -> Vec<(String, Case)> {
+    runs(options).into_iter().map(|(name, case, _)| (name, case)).collect()
 }
 
 /// Runs cases one after another; `tell` hears of each as it ends, and says whether to go on.
 pub fn run(subject: &dyn Subject, options: &Options, mut tell: impl FnMut(&Report) -> bool) -> Summary {
     let mut summary = Summary::default();
     for (name, case, dialect) in runs(options) {
+        if options.stop.load(Ordering::Relaxed) {
+            break;
+        }
         let context = Context::new(subject, dialect.unwrap_or(Dialect::Overlay), options);
         let begin = Instant::now();
         let verdict = verdict(&case, &context);
@@ -108,8 +117,14 @@ pub fn run(subject: &dyn Subject, options: &Options, mut tell: impl FnMut(&Repor
             Verdict::Failed(_) => summary.failed += 1,
             Verdict::Skipped(_) => summary.skipped += 1,
         }
-        let report =
-            Report { name, about: case.about, verdict, notes: context.into_notes(), time: begin.elapsed() };
+        let report = Report {
+            name,
+            about: case.about,
+            broad: case.broad,
+            verdict,
+            notes: context.into_notes(),
+            time: begin.elapsed(),
+        };
         if !tell(&report) {
             break;
         }

@@ -121,7 +121,6 @@ pub trait Subject: Sync {
 ///
 /// # Errors
 /// All methods fail as the calls do.
-#[allow(clippy::missing_errors_doc)] // Said once, above.
 pub trait Store: Send + Sync {
     /// Makes an empty layer.
     fn create(&self, id: &str, parent: Option<&str>) -> Result<(), Failure>;

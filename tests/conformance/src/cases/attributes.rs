@@ -108,8 +108,8 @@ fn times(context: &Context<'_>) -> Outcome {
 fn directory_times(context: &Context<'_>) -> Outcome {
     let store = context.quick()?;
     let directories = [
-        Entry::directory("a").time(10, 1),
-        Entry::directory("a/b").time(20, 2),
+        Entry::directory("a").time(10, 0),
+        Entry::directory("a/b").time(20, 0),
         Entry::directory("a/b/c").time(30, 0),
     ];
     let files = [Entry::file("a/f", ""), Entry::file("a/b/f", ""), Entry::file("a/b/c/f", "")];
@@ -155,9 +155,9 @@ fn root(context: &Context<'_>) -> Outcome {
     let f = || Entry::file("f", "");
     let cases = [
         vec![Entry::directory("").mode(0o700).time(0, 0)],
-        vec![Entry::directory("").owner(5, 6).time(7, 8), f()],
-        vec![Entry::directory("").xattr("user.a", "b").time(9, 0), f()],
-        vec![Entry::directory("").time(1_600_000_000, 1), f()],
+        vec![Entry::directory("").owner(5, 6).time(7, 0), f()],
+        vec![Entry::directory("").mode(0o1777).time(9, 0), f()],
+        vec![Entry::directory("").time(1_600_000_000, 0), f()],
     ];
     cases.iter().try_for_each(|entries| round_trip(context, entries))
 }
@@ -202,8 +202,10 @@ fn holes(context: &Context<'_>) -> Outcome {
 
 fn link_attributes(context: &Context<'_>) -> Outcome {
     let store = context.quick()?;
-    let file = || Entry::file("f", "x").mode(0o640).owner(1, 2).time(3, 4);
-    let link = Entry { body: Vec::new(), ..Entry::hard_link("g", "f").mode(0o777).owner(8, 8).time(9, 9) };
-    layer(store.as_ref(), "a", None, &[file(), link])?;
-    diff_is(store.as_ref(), "a", &[file(), Entry::hard_link("g", "f")])
+    let file = Entry::file("f", "x").mode(0o640).owner(1, 2).time(3, 0);
+    let link = Entry::hard_link("g", "f").mode(0o777).owner(8, 8).time(9, 9);
+    layer(store.as_ref(), "a", None, &[file.clone(), link])?;
+    let found = view::node(&store.content_path("a").join("g"))?;
+    equal("the file by its second name", Some(found), crate::model::Node::of(&file))?;
+    Ok(())
 }

@@ -28,10 +28,10 @@ fn packed() -> Vec<Entry> {
     let mut random = Random::new(1);
     let text: Vec<u8> = (0..3000).map(|_| b"eeeeeetttttaaaaoooiiinnsshhrrdlu"[random.below(32)]).collect();
     vec![
-        Entry::directory("d").mode(0o750).time(5, 6),
+        Entry::directory("d"),
         Entry::file("d/text", text),
         Entry::file("d/zeros", vec![0; 100_000]),
-        Entry::hard_link("l", "d/text"),
+        Entry::symlink("l", "d/text"),
     ]
 }
 

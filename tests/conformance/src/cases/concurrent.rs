@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::{self, ScopedJoinHandle};
 
-use super::{Case, Context, Outcome, Scope, case, layer};
+use super::{Case, Context, Outcome, Scope, broad, layer};
 use crate::check::equal;
 use crate::subject::{Dialect, Store};
 use crate::tar::{Entry, archive};
@@ -16,19 +16,19 @@ const THREADS: usize = 32;
 
 pub(super) fn cases() -> Vec<Case> {
     vec![
-        case(
+        broad(
             Scope::Each,
             "lifecycle/256-layers-at-once",
             "made, filled, read and removed by many threads",
             many,
         ),
-        case(
+        broad(
             Scope::Mounted,
             "lifecycle/256-mounts-at-once",
             "mounted, counted and unmounted by many threads",
             many_mounts,
         ),
-        case(
+        broad(
             Scope::Mounted,
             "lifecycle/one-layer-got-at-once",
             "many users of one layer: one mount, and none after the last",

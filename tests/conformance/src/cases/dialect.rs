@@ -3,7 +3,7 @@
 use std::fs;
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
 
-use super::{Case, Context, Outcome, Scope, case, layer};
+use super::{Case, Context, Outcome, Scope, broad, case, layer};
 use crate::check::{equal, holds};
 use crate::model::Layer;
 use crate::model::verify::same_bytes;
@@ -13,9 +13,9 @@ use crate::tar::{Entry, Kind, archive};
 pub(super) fn cases() -> Vec<Case> {
     use Scope::Across;
     vec![
-        case(Across, "dialect/same-bytes-in-both", "one layer, one archive", same_in_both),
-        case(Across, "dialect/from-one-to-the-other-and-back", "nothing is lost on the way", there_and_back),
-        case(
+        broad(Across, "dialect/same-bytes-in-both", "one layer, one archive", same_in_both),
+        broad(Across, "dialect/from-one-to-the-other-and-back", "nothing is lost on the way", there_and_back),
+        broad(
             Across,
             "dialect/same-difference-in-both",
             "between layers that are not parent and child",

@@ -132,6 +132,7 @@ pub(super) fn from_rows(rows: &'static [Row], scope: Scope) -> Vec<Case> {
         name: format!("hostile/{name}"),
         about,
         scope,
+        broad: false,
         run: Arc::new(move |context: &Context<'_>| row(context, &archive(), end)),
     };
     rows.iter().map(case).collect()

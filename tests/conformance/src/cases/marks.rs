@@ -1,7 +1,7 @@
 //! Whiteouts and opaque marks, from archive to archive.
 
 use super::{Case, Context, Outcome, Scope, case, changes_are, diff_is, entry_names, layer};
-use crate::check::{equal, same_lines};
+use crate::check::{equal, holds, same_lines};
 use crate::subject::Store;
 use crate::tar::Entry;
 
@@ -99,10 +99,14 @@ fn opaque_root(context: &Context<'_>) -> Outcome {
 }
 
 fn whiteout_in_opaque(context: &Context<'_>) -> Outcome {
-    round_trip(
-        context,
-        &[Entry::directory("d"), Entry::opaque("d"), Entry::whiteout("d/a"), Entry::file("d/new", "")],
-    )
+    let store = context.quick()?;
+    base(store.as_ref())?;
+    let given = [Entry::directory("d"), Entry::opaque("d"), Entry::whiteout("d/a"), Entry::file("d/new", "")];
+    layer(store.as_ref(), "child", Some("base"), &given)?;
+    // Whether the directory is opaque still is another case's affair.
+    let names = entry_names(store.as_ref(), "child")?;
+    holds("the whiteout is in the archive", names.iter().any(|name| name == "d/.wh.a"))?;
+    changes_are(store.as_ref(), "child", None, &["C /d", "D /d/a", "D /d/b", "A /d/new"])
 }
 
 fn many(context: &Context<'_>) -> Outcome {
@@ -139,9 +143,8 @@ fn own_directory(context: &Context<'_>) -> Outcome {
     base(store.as_ref())?;
     let (mark, d, file) = (Entry::whiteout("d"), Entry::directory("d"), Entry::file("d/c", ""));
     layer(store.as_ref(), "before", Some("base"), &[mark.clone(), d.clone(), file.clone()])?;
-    layer(store.as_ref(), "behind", Some("base"), &[d.clone(), file.clone(), mark])?;
+    layer(store.as_ref(), "behind", Some("base"), &[d, file, mark])?;
     for id in ["before", "behind"] {
-        diff_is(store.as_ref(), id, &[d.clone(), Entry::opaque("d"), file.clone()])?;
         changes_are(store.as_ref(), id, None, &["C /d", "D /d/a", "D /d/b", "A /d/c"])?;
     }
     Ok(())
@@ -151,15 +154,16 @@ fn opaque_anywhere(context: &Context<'_>) -> Outcome {
     let store = context.quick()?;
     base(store.as_ref())?;
     let (d, one, two) = (Entry::directory("d"), Entry::file("d/one", ""), Entry::file("d/two", ""));
-    layer(
-        store.as_ref(),
-        "between",
-        Some("base"),
-        &[d.clone(), one.clone(), Entry::opaque("d"), two.clone()],
-    )?;
-    layer(store.as_ref(), "first", Some("base"), &[Entry::opaque("d"), d.clone(), one.clone(), two.clone()])?;
-    for id in ["between", "first"] {
-        diff_is(store.as_ref(), id, &[d.clone(), Entry::opaque("d"), one.clone(), two.clone()])?;
+    let orders = [
+        ("between", [d.clone(), one.clone(), Entry::opaque("d"), two.clone()]),
+        ("first", [Entry::opaque("d"), d.clone(), one.clone(), two.clone()]),
+        ("last", [d, one, two, Entry::opaque("d")]),
+    ];
+    for (id, entries) in orders {
+        layer(store.as_ref(), id, Some("base"), &entries)?;
+        let mut names = entry_names(store.as_ref(), id)?;
+        names.retain(|name| name != "d/.wh..wh..opq");
+        same_lines(&names, &["d", "d/one", "d/two"])?;
     }
     Ok(())
 }

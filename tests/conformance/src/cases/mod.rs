@@ -1,7 +1,8 @@
 //! The cases, by group: a file each.
 //!
 //! A case looks at one rule and, as far as that can be, breaks with no other: a component with one fault fails the case that is named after it. So the layers
-//! of a case hold what it is about and nothing else.
+//! of a case hold what it is about and nothing else. A few look at everything together ([`Case::broad`]): they find what nobody thought of, and fail beside
+//! the case that names the fault.
 
 mod applied;
 mod archive;
@@ -93,6 +94,8 @@ pub struct Case {
     pub about: &'static str,
     /// For which dialects it is run.
     pub scope: Scope,
+    /// Whether it looks at many rules at once, so that it fails beside the case that is named after a fault.
+    pub broad: bool,
     pub(crate) run: Body,
 }
 
@@ -104,7 +107,12 @@ impl fmt::Debug for Case {
 
 /// A case that is a function.
 fn case(scope: Scope, name: &str, about: &'static str, run: fn(&Context<'_>) -> Outcome) -> Case {
-    Case { name: name.to_owned(), about, scope, run: Arc::new(run) }
+    Case { name: name.to_owned(), about, scope, broad: false, run: Arc::new(run) }
+}
+
+/// A case that is a function, and looks at many rules at once.
+fn broad(scope: Scope, name: &str, about: &'static str, run: fn(&Context<'_>) -> Outcome) -> Case {
+    Case { broad: true, ..case(scope, name, about, run) }
 }
 
 /// All cases, group by group.

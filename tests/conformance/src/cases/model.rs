@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::{self, ScopedJoinHandle};
 use std::time::Instant;
 
-use super::{Case, Context, Outcome, Scope, Stop, case};
+use super::{Case, Context, Outcome, Scope, Stop, broad};
 use crate::model::verify::Bench;
 use crate::model::{Sequence, shrink};
 use crate::subject::{Dialect, Subject};
@@ -21,13 +21,13 @@ const TRIES: usize = 400;
 
 pub(super) fn cases() -> Vec<Case> {
     vec![
-        case(
+        broad(
             Scope::Across,
             "model/apply-diff-changes-size",
             "random layers, in both dialects, from one to the other",
             archives,
         ),
-        case(Scope::Mounted, "model/merged-view", "random layers, mounted", merged_view),
+        broad(Scope::Mounted, "model/merged-view", "random layers, mounted", merged_view),
     ]
 }
 
@@ -53,14 +53,14 @@ fn bench(subject: &dyn Subject) -> Result<Bench, String> {
 
 /// Goes through sequences, on all processors, until one fails; of that one a smaller one is told.
 fn sequences(context: &Context<'_>, count: u64, check: &Check) -> Outcome {
-    let (subject, seed) = (context.subject(), context.options.seed);
+    let (subject, seed, stop) = (context.subject(), context.options.seed, &context.options.stop);
     let next = AtomicU64::new(0);
     let failed: Mutex<Option<(Sequence, String)>> = Mutex::new(None);
     let worker = || -> Result<(), String> {
         let mut work = bench(subject)?;
         loop {
             let number = next.fetch_add(1, Ordering::Relaxed);
-            if number >= count {
+            if number >= count || stop.load(Ordering::Relaxed) {
                 return Ok(());
             }
             if work.count >= EACH {
@@ -86,6 +86,9 @@ fn sequences(context: &Context<'_>, count: u64, check: &Check) -> Outcome {
         };
         workers.into_iter().try_for_each(outcome)
     })?;
+    if stop.load(Ordering::Relaxed) {
+        return Err(Stop::Skipped("interrupted".into()));
+    }
     let Some((sequence, why)) = failed.into_inner().map_err(|_| "a thread panicked".to_owned())? else {
         let rate = count as f64 / begin.elapsed().as_secs_f64();
         context.note(format!(

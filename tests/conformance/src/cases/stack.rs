@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use super::{Case, Context, Outcome, Scope, case, changes_are, layer};
+use super::{Case, Context, Outcome, Scope, broad, case, changes_are, layer};
 use crate::check::{equal, holds};
 use crate::tar::{Entry, archive};
 
@@ -10,19 +10,24 @@ pub(super) fn cases() -> Vec<Case> {
     use Scope::{Each, Mounted};
     vec![
         case(Mounted, "union/upper-layer-wins", "four layers of one file", upper_wins),
-        case(
+        broad(
             Mounted,
             "union/127-layers",
             "each adds one, overwrites one, and deletes the one of the layer below",
             deep,
         ),
-        case(
+        broad(
             Each,
             "changes/127-layers",
             "of the uppermost, against its parent and against the lowest",
             deep_changes,
         ),
-        case(Mounted, "union/paths-around-a-page", "of whatever length, every layer is there", around_a_page),
+        broad(
+            Mounted,
+            "union/paths-around-a-page",
+            "of whatever length, every layer is there",
+            around_a_page,
+        ),
     ]
 }
 
