@@ -28,11 +28,6 @@ impl GuestLog {
         crate::error::Escaped(line.chars().take(200).collect::<String>().as_bytes()).to_string()
     }
 
-    /// Whether the component complained that it got no more memory, as Rust's standard library words it.
-    pub(super) fn tells_of_memory(&self) -> bool {
-        self.text().contains("memory allocation of")
-    }
-
     /// Hands what was kept to the host's log.
     pub(super) fn write_out(&self) {
         for line in self.text().lines() {

@@ -10,6 +10,7 @@ mod imports;
 pub mod inspect;
 mod lease;
 mod log;
+mod memory;
 
 use std::path::Path;
 use std::time::Duration;
@@ -17,7 +18,7 @@ use std::time::Duration;
 use layerbox_privileged::node::Totals;
 use sha2::{Digest, Sha256};
 use wasmtime::component::{Component, Linker, ResourceTable};
-use wasmtime::{CallHook, Engine, Store, StoreLimits, StoreLimitsBuilder, UpdateDeadline};
+use wasmtime::{CallHook, Engine, Store, UpdateDeadline};
 use wasmtime_wasi::{FsPerms, WasiCtx, WasiCtxView, WasiView};
 
 use crate::error::Failure;
@@ -105,7 +106,7 @@ pub(in crate::sandbox) struct State {
     pub(in crate::sandbox) lease: Lease,
     pub(in crate::sandbox) table: ResourceTable,
     wasi: WasiCtx,
-    limits: StoreLimits,
+    limits: memory::Bounds,
     clock: clock::GuestClock,
     log: log::GuestLog,
 }
@@ -222,14 +223,7 @@ impl Sandbox {
             .map_err(|e| Failure::GuestFailed(format!("layers/ cannot be lent: {e:#}")))?;
         let mut table = ResourceTable::new();
         table.set_max_capacity(self.limits.handles);
-        let limits = StoreLimitsBuilder::new()
-            .memory_size(self.limits.memory)
-            .memories(4)
-            .tables(16)
-            .table_elements(100_000)
-            .instances(32)
-            .trap_on_grow_failure(false)
-            .build();
+        let limits = memory::Bounds::new(self.limits.memory);
         let clock = clock::GuestClock::new(self.limits.guest_time);
         let state = State { lease, table, wasi: wasi.build(), limits, clock, log };
         let mut store = Store::new(&self.engine, state);
@@ -262,10 +256,8 @@ impl Sandbox {
         if let Some(imports::Fault(failure)) = trap.downcast_ref() {
             return Failure::GuestFailed(failure.clone());
         }
-        // Rust's allocator aborts where memory cannot grow; the limiter is who knows that it was asked for more than it gives.
-        if let Some(wasmtime::Trap::UnreachableCodeReached) = trap.downcast_ref()
-            && state.log.tells_of_memory()
-        {
+        // A component that gets no more memory ends in some trap of its own; the bounds know that it was asked for.
+        if state.limits.were_reached() {
             return Failure::Limit {
                 entry: Vec::new(),
                 bound: format!("memory ({} bytes)", self.limits.memory),
