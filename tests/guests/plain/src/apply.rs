@@ -1,0 +1,219 @@
+//! From an archive to a layer: one entry a call. Marks of deletion are put last, when all that they must not hide is there.
+
+use std::collections::BTreeSet;
+
+use crate::bindings::exports::layerbox::driver::differ::ApplyOptions;
+use crate::bindings::layerbox::driver::streams::Source;
+use crate::bindings::layerbox::driver::types::{Attributes, Dialect, Kind, Totals, Xattr};
+use crate::bindings::layerbox::driver::writer::{Body, Entry, Writer};
+use crate::encode::nothing;
+use crate::error::{Result, limit, refused};
+use crate::input::Input;
+use crate::member::{Archive, Member};
+use crate::names::{self, AUFS, OPAQUE, Place};
+use crate::owners;
+use crate::view::{WHITEOUT, opaque_attribute};
+
+/// How large a body of a compressed archive is handed over at once.
+const PIECE: u64 = 256 * 1024;
+
+/// How many names one mark of aufs gets; file systems end at 65,000.
+const NAMES: usize = 60_000;
+
+/// Fills a layer from the archive of this call.
+pub(crate) fn apply(id: &str, options: &ApplyOptions) -> Result<Totals> {
+    let mut layer =
+        Filling { writer: Writer::open(id)?, options, hidden: BTreeSet::new(), opaque: BTreeSet::new() };
+    let mut archive = Archive::open()?;
+    layer.begin()?;
+    let (mut entries, mut bytes) = (0u64, 0u64);
+    while let Some(member) = archive.next()? {
+        entries += 1;
+        if entries > options.max_entries {
+            return Err(limit(&member.raw, "entries", options.max_entries));
+        }
+        if let (Kind::File(size), Place::Entry(_)) = (&member.kind, &member.place) {
+            bytes = bytes.saturating_add(*size);
+            if bytes > options.max_bytes {
+                return Err(limit(&member.raw, "bytes", options.max_bytes));
+            }
+        }
+        layer.member(member, &mut archive)?;
+    }
+    let marks = layer.marks()?;
+    let totals = layer.writer.finish()?;
+    // The host counts names; that some of them are marks only this side knows.
+    Ok(Totals { entries: totals.entries.saturating_sub(marks), bytes: totals.bytes })
+}
+
+/// A layer on the way.
+struct Filling<'a> {
+    writer: Writer,
+    options: &'a ApplyOptions,
+    /// The names that the archive deletes.
+    hidden: BTreeSet<Vec<u8>>,
+    /// The directories that it makes opaque.
+    opaque: BTreeSet<Vec<u8>>,
+}
+
+impl Filling<'_> {
+    /// Where owners are mapped, the directories that no entry describes must belong to the mapped root, and the host makes them the real one's.
+    fn begin(&self) -> Result<()> {
+        if self.maps() {
+            self.put(Vec::new(), Kind::Directory, self.usual()?, Body::None, None)
+        } else {
+            Ok(())
+        }
+    }
+
+    fn maps(&self) -> bool {
+        !self.options.maps.uids.is_empty() || !self.options.maps.gids.is_empty()
+    }
+
+    /// The attributes of a directory that no entry describes.
+    fn usual(&self) -> Result<Attributes> {
+        self.mapped(b"", Attributes { mode: 0o755, ..nothing() })
+    }
+
+    fn mapped(&self, entry: &[u8], attributes: Attributes) -> Result<Attributes> {
+        let unmapped = |id: u32| refused(entry, format!("no range covers the owner {id}"));
+        let uid = owners::outside(&self.options.maps.uids, attributes.uid).map_err(unmapped)?;
+        let gid = owners::outside(&self.options.maps.gids, attributes.gid).map_err(unmapped)?;
+        Ok(Attributes { uid, gid, ..attributes })
+    }
+
+    /// Takes one member of the archive.
+    fn member(&mut self, member: Member, archive: &mut Archive) -> Result<()> {
+        let refuse = |rule: &str| Err(refused(&member.raw, rule));
+        let name = match member.place {
+            Place::Bookkeeping => return Ok(()),
+            Place::Whiteout(_) | Place::Opaque(_) if !matches!(member.kind, Kind::File(_)) => {
+                return refuse("a mark of deletion that is no regular file");
+            }
+            Place::Whiteout(name) => {
+                self.hidden.insert(name);
+                return Ok(());
+            }
+            Place::Opaque(directory) => {
+                self.opaque.insert(directory);
+                return Ok(());
+            }
+            Place::Entry(name) => name,
+        };
+        if name.is_empty() && member.kind != Kind::Directory {
+            return refuse("the root is a directory");
+        }
+        let kind = match member.kind {
+            Kind::HardLink(target) => match names::place(&target) {
+                Ok(Place::Entry(target)) if !target.is_empty() && target != name => Kind::HardLink(target),
+                _ => return refuse("a hard link to what is no entry"),
+            },
+            Kind::Symlink(target) if target.is_empty() || target.len() > 4095 || target.contains(&0) => {
+                return refuse("a symbolic link whose target is no path");
+            }
+            kind if kind == WHITEOUT => {
+                return refuse("the device 0:0, which deletes in layers of overlayfs");
+            }
+            Kind::CharacterDevice(_) | Kind::BlockDevice(_) if !self.options.devices => {
+                return refuse("a device");
+            }
+            kind => kind,
+        };
+        let attributes = self.mapped(&member.raw, member.attributes)?;
+        self.parents(&name)?;
+        match &mut archive.input {
+            _ if archive.left == 0 => self.put(name, kind, attributes, Body::None, None),
+            Input::Plain(stream) if member.parts.is_none() => {
+                self.put(name, kind, attributes, Body::Stream(stream.position()), Some(&stream.source))?;
+                stream.passed(archive.left);
+                archive.left = 0;
+                Ok(())
+            }
+            _ => {
+                self.put(name, kind, attributes, Body::Later, None)?;
+                for (mut offset, length) in member.parts.unwrap_or(vec![(0, archive.left)]) {
+                    let end = offset + length;
+                    while offset < end {
+                        let bytes = archive.body(PIECE.min(end - offset))?;
+                        self.writer.fill(offset, &bytes)?;
+                        offset += bytes.len() as u64;
+                    }
+                }
+                Ok(())
+            }
+        }
+    }
+
+    fn put(
+        &self,
+        name: Vec<u8>,
+        kind: Kind,
+        attributes: Attributes,
+        body: Body,
+        source: Option<&Source>,
+    ) -> Result<()> {
+        self.writer.put(&[Entry { name, kind, attributes, body }], source)
+    }
+
+    /// Makes the directories above a name that are missing, where the host would make them another's.
+    fn parents(&self, name: &[u8]) -> Result<()> {
+        let directory = names::split(name).0;
+        if !self.maps() || directory.is_empty() || self.there(directory)?.is_some() {
+            return Ok(());
+        }
+        self.parents(directory)?;
+        self.put(directory.to_vec(), Kind::Directory, self.usual()?, Body::None, None)
+    }
+
+    fn there(&self, name: &[u8]) -> Result<Option<Kind>> {
+        let found = self.writer.stat(&[name.to_vec()])?;
+        Ok(found.into_iter().flatten().next().map(|node| node.kind))
+    }
+
+    /// Puts the marks. A mark never hides what its own layer holds: of a directory it hides what lies below, of anything else nothing is left to hide.
+    /// Answers how many names that took.
+    fn marks(&mut self) -> Result<u64> {
+        let dialect = self.writer.dialect();
+        let attribute = opaque_attribute(dialect);
+        let mut marks = Vec::new();
+        for name in std::mem::take(&mut self.hidden) {
+            let there = self.there(&name)?;
+            if there == Some(Kind::Directory) {
+                self.opaque.insert(name);
+            } else if there.is_none() {
+                marks.push(if dialect == Dialect::Aufs { names::whiteout(&name) } else { name });
+            }
+        }
+        match attribute {
+            Some(attribute) => {
+                let opaque = Xattr { name: attribute.to_vec(), value: b"y".to_vec() };
+                for directory in &self.opaque {
+                    self.parents(&names::join(directory, OPAQUE))?;
+                    self.writer.mark(std::slice::from_ref(directory), &opaque)?;
+                }
+            }
+            None => marks.extend(self.opaque.iter().map(|directory| names::join(directory, OPAQUE))),
+        }
+        let mut made = 0;
+        if dialect == Dialect::Aufs && !marks.is_empty() {
+            marks.insert(0, AUFS.to_vec());
+        }
+        for (index, name) in marks.into_iter().enumerate() {
+            self.parents(&name)?;
+            // Two names of the archive may lead to one place, by way of a link.
+            if self.there(&name)?.is_some() {
+                continue;
+            }
+            let kind = match dialect {
+                Dialect::Overlay | Dialect::OverlayUser => WHITEOUT,
+                Dialect::Aufs if index == 0 || index > NAMES => Kind::File(0),
+                Dialect::Aufs => Kind::HardLink(AUFS.to_vec()),
+            };
+            let mode = if kind == WHITEOUT { 0 } else { 0o444 };
+            let attributes = self.mapped(&name, Attributes { mode, ..nothing() })?;
+            self.put(name, kind, attributes, Body::None, None)?;
+            made += 1;
+        }
+        Ok(made)
+    }
+}
