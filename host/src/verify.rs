@@ -67,7 +67,7 @@ impl Verification {
     }
 
     /// The digest of the component.
-    pub fn digest(&self) -> &str {
+    pub fn digest(&self) -> String {
         self.sandbox.digest()
     }
 

@@ -17,8 +17,8 @@ use crate::verify::Verification;
 
 /// The JSON of `guest verify`.
 #[derive(Debug, Serialize)]
-struct VerifyObject<'a> {
-    digest: &'a str,
+struct VerifyObject {
+    digest: String,
     passed: usize,
     failed: usize,
     skipped: usize,

@@ -134,18 +134,15 @@ impl Driver {
             if !self.store.is_empty(id)? {
                 return Err(Failure::Conflict("the layer has content already".to_owned()));
             }
-            let filled = self.fill(id, parent, archive, options);
-            match filled {
-                Ok(totals) => {
-                    let size = Some(Size { entries: totals.entries, bytes: totals.bytes });
-                    self.store.update(id, &Record { size, ..record })?;
-                    Ok(totals)
-                }
-                Err(failure) => {
-                    self.store.unstage(id)?;
-                    Err(failure)
-                }
-            }
+            self.store.forget_size(id, &record)?;
+            let totals = self.fill(id, parent, archive, options).inspect_err(|_| {
+                // The error to tell is the first one. What cannot be taken away now is when the store is next opened.
+                drop(self.store.unstage(id));
+            })?;
+            let size = Some(Size { entries: totals.entries, bytes: totals.bytes });
+            // The layer is whole and in its place. A disk too full to keep its size makes the next question for that slower, not this call a failed one.
+            drop(self.store.update(id, &Record { size, ..record }));
+            Ok(totals)
         })
     }
 

@@ -86,13 +86,15 @@ impl Driver {
             self.store.announce(id)?;
             let lease = self.lease(Access::Write).discarding(id.clone()).unions(self.unions_of(id, &record));
             let removed = self.sandbox.run(lease, |guest, call| guest.remove(call, &id.to_string(), force));
-            let ended = match self.store.record(id)? {
-                Some(_) => self.store.conclude(id),
-                None => self.store.sync_layers().and_then(|()| self.store.undo_make(id)),
+            let is_left = self.store.record(id)?.is_some();
+            let ended = if is_left {
+                self.store.conclude(id)
+            } else {
+                self.store.sync_layers().and_then(|()| self.store.undo_make(id))
             };
             removed?;
             ended?;
-            if self.store.record(id)?.is_some() {
+            if is_left {
                 return Err(Failure::GuestFailed("it did not remove the layer".to_owned()));
             }
             drop(guard);
@@ -110,10 +112,8 @@ impl Driver {
             require_root("mounting")?;
             let _guard = self.lock(id, Mode::Exclusive)?;
             let record = self.store.existing(id)?;
-            // From now on the layer can change, and what was known of its size is not known any more.
-            if record.size.is_some() {
-                self.store.update(id, &Record { size: None, ..record.clone() })?;
-            }
+            // From now on the layer can change.
+            self.store.forget_size(id, &record)?;
             let mut stack = vec![id.clone()];
             stack.extend(record.ancestors.iter().cloned());
             let lease = self.lease(Access::Read).trees(stack, []).unions(self.unions_of(id, &record));
@@ -203,7 +203,7 @@ impl Driver {
             rows.extend(theirs.into_iter().filter(|(key, _)| key != "Dirs" && key != "Mounted"));
             rows.push(("Layers".to_owned(), self.store.ids()?.len().to_string()));
             rows.push(("Mounts".to_owned(), self.unions.all()?.len().to_string()));
-            rows.push(("Guest Digest".to_owned(), self.sandbox.digest().to_owned()));
+            rows.push(("Guest Digest".to_owned(), self.sandbox.digest()));
             let limits = self.sandbox.limits();
             rows.push(("Depth Limit".to_owned(), format!("{} ancestors", self.unions.depth_limit())));
             rows.push(("Memory Limit".to_owned(), format!("{} bytes a call", limits.memory)));
@@ -266,8 +266,7 @@ impl Driver {
     }
 
     fn count(&self, id: &LayerId) -> Result<u32, Failure> {
-        let count = self.references.count(id)?;
-        Ok(if count > 0 && !self.is_live(id)? { 0 } else { count })
+        self.all_unions(true).count(id)
     }
 }
 

@@ -17,7 +17,7 @@ use layerbox_privileged::references::References;
 use crate::error::{Error, Failure};
 use crate::sandbox::inspect;
 pub use crate::sandbox::inspect::{Inspection, Interface};
-use crate::sandbox::{Access, Lease, Sandbox, StoreLease, UnionLease};
+use crate::sandbox::{Access, Lease, Sandbox, UnionLease};
 pub use crate::sandbox::{Limits, Shipped};
 use crate::store::Store;
 pub use crate::store::check::Finding;
@@ -123,7 +123,7 @@ impl Driver {
     }
 
     fn lease(&self, layers: Access) -> Lease {
-        StoreLease { store: self.store.clone() }.lend(layers)
+        Lease::new(self.store.clone(), layers)
     }
 
     /// Mounts and counts of one layer and its possible branches, to be changed.

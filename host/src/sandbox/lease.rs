@@ -4,7 +4,6 @@
 //! by id; paths and descriptors stay in the host.
 
 use std::collections::BTreeSet;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
@@ -35,12 +34,29 @@ pub struct Progress {
     pub entries: AtomicU64,
 }
 
+impl UnionLease {
+    /// The count of a layer. A count without a mount belongs to a mount that somebody else took away: it counts nothing, and is cleared where
+    /// counts may be changed.
+    ///
+    /// # Errors
+    ///
+    /// Those of reading the count and of asking for the mount.
+    pub fn count(&self, id: &LayerId) -> Result<u32, Failure> {
+        let count = self.references.count(id)?;
+        if count > 0 && !self.unions.mounted(id)? {
+            if !self.query_only {
+                self.references.clear(id)?;
+            }
+            return Ok(0);
+        }
+        Ok(count)
+    }
+}
+
 /// What one call is lent.
 #[derive(Debug)]
 pub struct Lease {
     pub(super) layers: Access,
-    pub(super) layers_path: PathBuf,
-    pub(super) backend: Backend,
     pub(super) store: Arc<Store>,
     pub(super) trees: BTreeSet<LayerId>,
     pub(super) live: BTreeSet<LayerId>,
@@ -69,21 +85,12 @@ pub struct UnionLease {
     pub query_only: bool,
 }
 
-/// What a lease is made from: the store that the call is about.
-#[derive(Debug, Clone)]
-pub struct StoreLease {
-    /// The store.
-    pub store: Arc<Store>,
-}
-
-impl StoreLease {
+impl Lease {
     /// A lease of `/layers` and nothing else.
-    pub fn lend(&self, layers: Access) -> Lease {
+    pub fn new(store: Arc<Store>, layers: Access) -> Lease {
         Lease {
             layers,
-            layers_path: self.store.layers_path(),
-            backend: self.store.format().backend(),
-            store: self.store.clone(),
+            store,
             trees: BTreeSet::new(),
             live: BTreeSet::new(),
             filler: None,
@@ -96,9 +103,7 @@ impl StoreLease {
             unions: None,
         }
     }
-}
 
-impl Lease {
     /// Also lends layers to read. Those in `live` are mounted and may change while they are read.
     pub fn trees(
         mut self,
@@ -170,7 +175,7 @@ impl Lease {
     }
 
     pub(super) fn dialect(&self) -> types::Dialect {
-        match self.backend {
+        match self.store.format().backend() {
             Backend::Aufs => types::Dialect::Aufs,
             Backend::Overlay => types::Dialect::Overlay,
             Backend::OverlayUser => types::Dialect::OverlayUser,

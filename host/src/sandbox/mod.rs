@@ -12,6 +12,7 @@ mod lease;
 mod log;
 mod memory;
 
+use std::borrow::Cow;
 use std::path::Path;
 use std::time::Duration;
 
@@ -24,7 +25,7 @@ use wasmtime_wasi::{FsPerms, WasiCtx, WasiCtxView, WasiView};
 use crate::error::Failure;
 pub use bindings::exports::layerbox::driver::{differ, lifecycle};
 pub use bindings::layerbox::driver::types;
-pub use lease::{Access, Lease, Progress, StoreLease, UnionLease};
+pub use lease::{Access, Lease, Progress, UnionLease};
 
 /// What `wasmtime` generates from the contract.
 #[allow(missing_docs, missing_debug_implementations, clippy::all)]
@@ -86,7 +87,7 @@ pub struct Shipped {
 pub struct Sandbox {
     engine: Engine,
     ready: bindings::DriverPre<State>,
-    digest: String,
+    component: Cow<'static, [u8]>,
     limits: Limits,
     show_log: bool,
     ticker: clock::Ticker,
@@ -95,7 +96,7 @@ pub struct Sandbox {
 impl std::fmt::Debug for Sandbox {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Sandbox")
-            .field("digest", &self.digest)
+            .field("digest", &self.digest())
             .field("limits", &self.limits)
             .finish_non_exhaustive()
     }
@@ -134,7 +135,7 @@ impl Sandbox {
         let engine = engine()?;
         let component = layerbox_aot::load(&engine, shipped.compiled)
             .map_err(|e| Failure::GuestRefused(format!("the embedded component does not load: {e:#}")))?;
-        Sandbox::new(engine, &component, shipped.component, limits)
+        Sandbox::new(engine, &component, Cow::Borrowed(shipped.component), limits)
     }
 
     /// A component from a file, compiled now.
@@ -146,10 +147,15 @@ impl Sandbox {
         let bytes = inspect::read(path)?;
         let engine = engine()?;
         let component = inspect::parse(&engine, &bytes)?;
-        Sandbox::new(engine, &component, &bytes, limits)
+        Sandbox::new(engine, &component, Cow::Owned(bytes), limits)
     }
 
-    fn new(engine: Engine, component: &Component, bytes: &[u8], limits: Limits) -> Result<Sandbox, Failure> {
+    fn new(
+        engine: Engine,
+        component: &Component,
+        bytes: Cow<'static, [u8]>,
+        limits: Limits,
+    ) -> Result<Sandbox, Failure> {
         inspect::allow(&engine, component)?;
         let mut linker = Linker::new(&engine);
         imports::link(&mut linker).map_err(|e| Failure::GuestRefused(format!("{e:#}")))?;
@@ -158,12 +164,14 @@ impl Sandbox {
             .and_then(bindings::DriverPre::new)
             .map_err(|e| Failure::GuestRefused(format!("{e:#}")))?;
         let ticker = clock::Ticker::new(engine.clone()).map_err(|e| Failure::io("clone", &e))?;
-        Ok(Sandbox { engine, ready, digest: digest(bytes), limits, show_log: false, ticker })
+        Ok(Sandbox { engine, ready, component: bytes, limits, show_log: false, ticker })
     }
 
     /// The SHA-256 digest of the component, as `sha256:` and hexadecimal digits.
-    pub fn digest(&self) -> &str {
-        &self.digest
+    ///
+    /// Counted when it is asked for: no call needs it, and it takes longer than all else at the start of a command.
+    pub fn digest(&self) -> String {
+        digest(&self.component)
     }
 
     /// The limits that every call has.
@@ -219,7 +227,7 @@ impl Sandbox {
             Access::Read => FsPerms::ReadOnly,
             Access::Write => FsPerms::ReadWrite,
         };
-        wasi.preopened_dir(&lease.layers_path, "/layers", permissions)
+        wasi.preopened_dir(lease.store.layers_path(), "/layers", permissions)
             .map_err(|e| Failure::GuestFailed(format!("layers/ cannot be lent: {e:#}")))?;
         let mut table = ResourceTable::new();
         table.set_max_capacity(self.limits.handles);

@@ -255,6 +255,18 @@ impl Store {
         record.write(&self.dir, id)
     }
 
+    /// Forgets what was known of a layer's size, before the layer can change.
+    ///
+    /// # Errors
+    ///
+    /// Those of writing a file.
+    pub fn forget_size(&self, id: &LayerId, record: &Record) -> Result<(), Failure> {
+        if record.size.is_none() {
+            return Ok(());
+        }
+        self.update(id, &Record { size: None, ..record.clone() })
+    }
+
     /// A layer that has `id` as its parent, where there is one.
     ///
     /// # Errors

@@ -1,7 +1,7 @@
 //! What an interrupted process left behind is taken away when a store is opened.
 //!
-//! Only the traces themselves are looked at (`pending/`, `stage/`, `trash/`), never all layers, so that opening a store does not take
-//! longer when it has more of them. [`super::check`] looks at everything.
+//! Only the traces themselves are looked at (`pending/`, `stage/`), never all layers, so that opening a store does not take longer when it has more of
+//! them. What lies in `trash/` is out of sight already and goes with the next removal. [`super::check`] looks at everything.
 
 use layerbox_privileged::id::LayerId;
 

@@ -8,7 +8,6 @@ use wasmtime::component::Resource;
 
 use super::driver::{directories, mounts, references};
 use super::{Answer, Failure, State, convert};
-use crate::sandbox::lease::UnionLease;
 
 impl directories::Host for State {
     fn make(&mut self, id: String) -> Answer<()> {
@@ -28,7 +27,7 @@ impl directories::Host for State {
             return Err(Failure::HasChildren(child.to_string()).into());
         }
         let lease = self.lease.changing(&id)?;
-        if count(lease, &id)? > 0 {
+        if lease.count(&id)? > 0 {
             return Err(Failure::Busy("the layer is mounted".to_owned()).into());
         }
         // Nobody counts on what a killed process may have left mounted.
@@ -101,7 +100,7 @@ impl mounts::HostBranch for State {
 impl references::Host for State {
     fn count(&mut self, id: String) -> Answer<u32> {
         let id = convert::layer_id(&id)?;
-        count(self.lease.querying()?, &id)
+        Ok(self.lease.querying()?.count(&id)?)
     }
 
     fn acquire(&mut self, id: String) -> Answer<u32> {
@@ -118,16 +117,4 @@ impl references::Host for State {
         let id = convert::layer_id(&id)?;
         Ok(self.lease.changing(&id)?.references.clear(&id)?)
     }
-}
-
-/// The count of a layer. A count without a mount belongs to a mount that somebody else took away, and counts nothing.
-fn count(lease: &UnionLease, id: &LayerId) -> Answer<u32> {
-    let count = lease.references.count(id)?;
-    if count > 0 && !lease.unions.mounted(id)? {
-        if !lease.query_only {
-            lease.references.clear(id)?;
-        }
-        return Ok(0);
-    }
-    Ok(count)
 }
