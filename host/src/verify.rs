@@ -144,7 +144,7 @@ struct Place {
 
 impl Place {
     fn make(settings: &Settings) -> Result<Place, Failure> {
-        let store = Store::open(&settings.root, settings.backend, true)?;
+        let store = Store::open(&settings.root, settings.opening(true))?;
         let backend = store.format().backend();
         let place = Place { root: store.root().to_owned(), runtime: store.runtime().to_owned(), backend };
         if backend == Backend::OverlayUser {

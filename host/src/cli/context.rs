@@ -11,7 +11,7 @@ use super::arguments::{Backend, Devices, Global};
 use super::output::Paint;
 use super::report::{Log, Reporter};
 use super::{Outcome, Stop, Usage};
-use crate::driver::{BackendChoice, Driver, Limits, Settings, Shipped};
+use crate::driver::{BackendChoice, Driver, Limits, Owner, Settings, Shipped};
 use crate::error::Error;
 
 /// Where root keeps the store.
@@ -55,6 +55,8 @@ impl Context {
                 Backend::Aufs => BackendChoice::Aufs,
                 Backend::Overlay => BackendChoice::Overlay,
             },
+            owner: Owner::CommandLine,
+            maps: None,
             guest: global.guest,
             limits: Limits::default(),
             devices,

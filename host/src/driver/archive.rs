@@ -10,10 +10,10 @@ use layerbox_privileged::layer::{Filler, Policy};
 pub use layerbox_privileged::node::Totals;
 use layerbox_privileged::stream::{Sink, Source};
 
-use super::{Change, ChangeKind, Driver, call, layer_id, require_root};
+use super::{Change, ChangeKind, Driver, IdRange, call, layer_id, require_root};
 use crate::error::{Error, Failure};
 use crate::sandbox::differ;
-use crate::sandbox::types::{self, IdMaps};
+use crate::sandbox::types;
 use crate::sandbox::{Access, Lease};
 use crate::store::lock::{Guard, Mode};
 use crate::store::record::{Record, Size};
@@ -50,9 +50,9 @@ impl Driver {
             let (lease, _guards) = self.reading(id, &comparison, !own)?;
             let lease = lease.writing_to(Sink::from_fd(out));
             let other = comparison.other.as_ref().map(LayerId::to_string);
-            let (outcome, _) = self
-                .sandbox
-                .run(lease, |guest, call| guest.diff(call, &id.to_string(), other.as_ref(), &no_maps()))?;
+            let (outcome, _) = self.sandbox.run(lease, |guest, call| {
+                guest.diff(call, &id.to_string(), other.as_ref(), &self.owners())
+            })?;
             let totals = Totals { entries: outcome.totals.entries, bytes: outcome.totals.bytes };
             Ok(DiffOutcome { totals, skipped: outcome.skipped })
         })
@@ -155,7 +155,9 @@ impl Driver {
     ) -> Result<Totals, Failure> {
         let ApplyOptions { sync, progress } = options;
         let limits = self.sandbox.limits();
-        let policy = Policy { devices: self.devices, max_entries: limits.entries, max_bytes: limits.bytes };
+        let root = self.store.format().maps().root()?;
+        let policy =
+            Policy { root, devices: self.devices, max_entries: limits.entries, max_bytes: limits.bytes };
         let filler = Filler::new(self.store.stage(id)?, policy)?;
         let lease = self
             .lease(Access::Read)
@@ -164,7 +166,7 @@ impl Driver {
         let parent = parent.map(str::to_owned);
         let options = differ::ApplyOptions {
             devices: self.devices,
-            maps: no_maps(),
+            maps: self.owners(),
             max_entries: limits.entries,
             max_bytes: limits.bytes,
         };
@@ -177,6 +179,20 @@ impl Driver {
         let totals = Totals { entries: told.entries.min(counted.entries), bytes: counted.bytes };
         self.store.publish(id, *sync)?;
         Ok(totals)
+    }
+
+    /// The store's id maps, for the component.
+    fn owners(&self) -> types::IdMaps {
+        let ranges = |ranges: &[IdRange]| {
+            let one = |range: &IdRange| types::IdRange {
+                inside: range.inside,
+                outside: range.outside,
+                length: range.length,
+            };
+            ranges.iter().map(one).collect()
+        };
+        let maps = self.store.format().maps();
+        types::IdMaps { uids: ranges(&maps.uids), gids: ranges(&maps.gids) }
     }
 
     /// Which layers a comparison is about.
@@ -223,8 +239,4 @@ impl Comparison {
     fn is_own(&self) -> bool {
         self.other.is_none() || self.other.as_ref() == self.record.ancestors.first()
     }
-}
-
-fn no_maps() -> IdMaps {
-    IdMaps { uids: Vec::new(), gids: Vec::new() }
 }

@@ -22,7 +22,9 @@ pub use crate::sandbox::{Limits, Shipped};
 use crate::store::Store;
 pub use crate::store::check::Finding;
 use crate::store::lock::{Guard, Mode};
+pub use crate::store::maps::{IdMaps, IdRange};
 use crate::store::record::Record;
+pub use crate::store::{Opening, Owner};
 pub use archive::{ApplyOptions, DiffOutcome, Progress, Totals};
 pub use layerbox_privileged::mount::Choice as BackendChoice;
 pub use model::{Change, ChangeKind, LayerSummary, Metadata};
@@ -34,6 +36,10 @@ pub struct Settings {
     pub root: PathBuf,
     /// The backend that a new store gets.
     pub backend: Choice,
+    /// Who opens it.
+    pub owner: Owner,
+    /// The id maps that the store must have, or gets when it is made; none: those that it has.
+    pub maps: Option<IdMaps>,
     /// A component to run instead of the shipped one.
     pub guest: Option<PathBuf>,
     /// What a call may use.
@@ -42,6 +48,13 @@ pub struct Settings {
     pub devices: bool,
     /// Whether what the component writes to its standard error is shown.
     pub guest_log: bool,
+}
+
+impl Settings {
+    /// Those of them that are the store's.
+    pub(crate) fn opening(&self, make: bool) -> Opening {
+        Opening { owner: self.owner, backend: self.backend, maps: self.maps.clone(), make }
+    }
 }
 
 /// A store that is open, with the component that works on it.
@@ -94,7 +107,7 @@ impl Driver {
     }
 
     fn assemble(settings: &Settings, sandbox: Arc<Sandbox>, make: bool) -> Result<Driver, Failure> {
-        let store = Store::open(&settings.root, settings.backend, make)?;
+        let store = Store::open(&settings.root, settings.opening(make))?;
         let layout = Layout { root: store.root().to_owned(), runtime: store.runtime().to_owned() };
         let unions = Unions::new(store.format().backend(), layout)?;
         let references = References::new(store.runtime())?;
@@ -105,6 +118,16 @@ impl Driver {
             references: Arc::new(references),
             devices: settings.devices,
         })
+    }
+
+    /// The canonical path of the store's root.
+    pub fn root(&self) -> &std::path::Path {
+        self.store.root()
+    }
+
+    /// The id maps of the store.
+    pub fn maps(&self) -> &IdMaps {
+        self.store.format().maps()
     }
 
     /// Looks through the whole store for what is wrong, and repairs it on request.

@@ -8,6 +8,7 @@ use layerbox_privileged::mount::{Backend, Choice};
 
 use super::DIRECTORIES;
 use super::files::{ids_in, mark_child};
+use super::maps::IdMaps;
 use super::record::{Format, Record, read_small};
 use crate::error::Failure;
 
@@ -64,8 +65,8 @@ fn unused(dir: &Dir) -> Result<bool, Failure> {
 }
 
 /// Makes an empty store.
-pub(super) fn make(dir: &Dir, choice: Choice) -> Result<Format, Failure> {
-    let format = Format::new(Backend::detect(choice)?)?;
+pub(super) fn make(dir: &Dir, choice: Choice, maps: IdMaps) -> Result<Format, Failure> {
+    let format = Format::new(Backend::detect(choice)?, maps)?;
     make_directories(dir)?;
     format.write(dir)?;
     Ok(format)
@@ -74,7 +75,7 @@ pub(super) fn make(dir: &Dir, choice: Choice) -> Result<Format, Failure> {
 /// Takes over the store of Docker's aufs driver: writes the host's records beside Docker's, changes nothing of Docker's.
 ///
 /// A layer whose list of ancestors cannot be read, or names a layer that is not there, is left out; `check` tells.
-pub(super) fn adopt(dir: &Dir) -> Result<Format, Failure> {
+pub(super) fn adopt(dir: &Dir, maps: IdMaps) -> Result<Format, Failure> {
     make_directories(dir)?;
     let ids = ids_in(dir, "layers")?;
     for id in &ids {
@@ -84,7 +85,7 @@ pub(super) fn adopt(dir: &Dir) -> Result<Format, Failure> {
         }
         record.write(dir, id)?;
     }
-    let format = Format::new(Backend::Aufs)?;
+    let format = Format::new(Backend::Aufs, maps)?;
     // Last: until it is there, adoption starts again.
     format.write(dir)?;
     Ok(format)

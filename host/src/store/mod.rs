@@ -21,6 +21,7 @@ mod adopt;
 pub mod check;
 mod files;
 pub mod lock;
+pub mod maps;
 pub mod record;
 mod recover;
 mod runtime;
@@ -36,12 +37,36 @@ use layerbox_privileged::mount::{Backend, Choice};
 
 use crate::error::Failure;
 use files::{ids_in, ignore_missing, mark_child, sync_directory, touch, unix_mode};
+use maps::IdMaps;
 use record::{Format, Record};
 use runtime::runtime_directory;
 
 /// The directories of a store, all of them made when the store is.
 const DIRECTORIES: [&str; 9] =
     ["layers", "diff", "mnt", "work", "meta", "children", "pending", "stage", "trash"];
+
+/// Who opens a store.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Owner {
+    /// A command line, beside others.
+    #[default]
+    CommandLine,
+    /// A service, alone.
+    Service,
+}
+
+/// How a store is opened.
+#[derive(Debug, Clone, Default)]
+pub struct Opening {
+    /// Who opens it.
+    pub owner: Owner,
+    /// The backend that it must have, or gets when it is made.
+    pub backend: Choice,
+    /// The id maps that it must have, or gets when it is made; none: those that it has.
+    pub maps: Option<IdMaps>,
+    /// Whether a root that is missing or empty becomes a store.
+    pub make: bool,
+}
 
 /// A store that is open, and locked against other owners.
 #[derive(Debug)]
@@ -54,16 +79,16 @@ pub struct Store {
 }
 
 impl Store {
-    /// Opens the store at `root`, which only this process or other command lines may use.
+    /// Opens the store at `root`, which no service or, for a service, nobody else may use meanwhile.
     ///
-    /// A root with Docker's three directories and no `layerbox.json` is adopted as an aufs store. With `make`, a root that is missing or empty
-    /// becomes a store for the backend of `choice`.
+    /// A root with Docker's three directories and no `layerbox.json` is adopted as an aufs store.
     ///
     /// # Errors
     ///
     /// [`Failure::NoStore`], [`Failure::StoreInUse`]; [`Failure::Conflict`] for a root that holds something else, a store of another
-    /// format, or of another backend than the one asked for by name.
-    pub fn open(root: &Path, choice: Choice, make: bool) -> Result<Store, Failure> {
+    /// format, of another backend than the one asked for by name, or of other id maps.
+    pub fn open(root: &Path, opening: Opening) -> Result<Store, Failure> {
+        let Opening { owner, backend: choice, maps, make } = opening;
         let missing = || Failure::NoStore(root.display().to_string());
         if make {
             // Only root looks into a store: set-user-id programs and device nodes of images lie in it.
@@ -87,7 +112,8 @@ impl Store {
         }
         let (lock, format) = match state {
             adopt::State::Store => {
-                let lock = lock::Guard::store(&dir, lock::Mode::Shared)?;
+                let mode = if owner == Owner::Service { lock::Mode::Exclusive } else { lock::Mode::Shared };
+                let lock = lock::Guard::store(&dir, mode)?;
                 (lock, Format::read(&dir)?)
             }
             adopt::State::Empty | adopt::State::Docker => {
@@ -95,10 +121,11 @@ impl Store {
                 // Another process may have made it while this one waited for the lock.
                 let format = match adopt::survey(&dir)? {
                     adopt::State::Store => Format::read(&dir)?,
-                    adopt::State::Empty => adopt::make(&dir, choice)?,
-                    adopt::State::Docker => adopt::adopt(&dir)?,
+                    adopt::State::Empty => adopt::make(&dir, choice, maps.clone().unwrap_or_default())?,
+                    adopt::State::Docker => adopt::adopt(&dir, maps.clone().unwrap_or_default())?,
                 };
-                (lock.share()?, format)
+                let lock = if owner == Owner::Service { lock } else { lock.share()? };
+                (lock, format)
             }
         };
         let wanted = match choice {
@@ -109,6 +136,9 @@ impl Store {
         let has = if format.backend() == Backend::Aufs { "aufs" } else { "overlay" };
         if wanted.is_some_and(|wanted| wanted != has) {
             return Err(Failure::Conflict(format!("the store at {} is of backend {has}", root.display())));
+        }
+        if maps.is_some_and(|maps| maps != *format.maps()) {
+            return Err(Failure::Conflict(format!("the store at {} has other id maps", root.display())));
         }
         let runtime = runtime_directory(&format.id)?;
         let store = Store { root, runtime, dir, format, _lock: lock };
@@ -199,8 +229,22 @@ impl Store {
             // The mode says the same whatever the umask is, and drops a set-gid bit that the parent handed down.
             let mode = cap_std::fs::Permissions::from_std(unix_mode(0o755));
             self.dir.set_permissions(&path, mode).map_err(|e| Failure::io("chmod", &e))?;
+            self.give_to_root(&path)?;
         }
         Ok(())
+    }
+
+    /// Makes root of the id map the owner of a directory.
+    fn give_to_root(&self, path: &str) -> Result<(), Failure> {
+        let maps = self.format.maps();
+        if maps.is_empty() {
+            return Ok(());
+        }
+        let (uid, gid) = maps.root()?;
+        let flags = nix::fcntl::AtFlags::AT_SYMLINK_NOFOLLOW;
+        let (uid, gid) = (nix::unistd::Uid::from_raw(uid), nix::unistd::Gid::from_raw(gid));
+        nix::unistd::fchownat(&self.dir, path, Some(uid), Some(gid), flags)
+            .map_err(|e| Failure::io("fchownat", &e.into()))
     }
 
     fn kinds(&self) -> &'static [&'static str] {
@@ -376,6 +420,7 @@ impl Store {
         self.dir
             .set_permissions(&path, cap_std::fs::Permissions::from_std(unix_mode(0o755)))
             .map_err(|e| Failure::io("chmod", &e))?;
+        self.give_to_root(&path)?;
         self.open_directory("stage", id)
     }
 

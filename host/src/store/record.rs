@@ -8,6 +8,7 @@ use layerbox_privileged::mount::Backend;
 use serde::{Deserialize, Serialize};
 
 use super::files::write_atomically;
+use super::maps::IdMaps;
 use crate::error::Failure;
 
 /// The version of the store's form that this program reads and writes.
@@ -25,6 +26,9 @@ pub struct Format {
     pub id: String,
     /// How deletions are written down, and by what the layers are mounted.
     backend: BackendName,
+    /// Whose ids the owners of files are.
+    #[serde(default, skip_serializing_if = "IdMaps::is_empty")]
+    maps: IdMaps,
 }
 
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
@@ -37,7 +41,7 @@ enum BackendName {
 
 impl Format {
     /// A new store's.
-    pub(super) fn new(backend: Backend) -> Result<Format, Failure> {
+    pub(super) fn new(backend: Backend, maps: IdMaps) -> Result<Format, Failure> {
         let uuid =
             std::fs::read_to_string("/proc/sys/kernel/random/uuid").map_err(|e| Failure::io("read", &e))?;
         let backend = match backend {
@@ -45,7 +49,12 @@ impl Format {
             Backend::Overlay => BackendName::Overlay,
             Backend::OverlayUser => BackendName::OverlayUser,
         };
-        Ok(Format { version: VERSION, id: uuid.trim().to_owned(), backend })
+        Ok(Format { version: VERSION, id: uuid.trim().to_owned(), backend, maps })
+    }
+
+    /// Whose ids the owners of files are.
+    pub fn maps(&self) -> &IdMaps {
+        &self.maps
     }
 
     /// By what the layers are mounted; the dialect follows from it.

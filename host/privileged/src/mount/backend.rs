@@ -10,9 +10,10 @@ use rustix::thread::{CapabilitySet, capabilities};
 use crate::Error;
 
 /// What the operator asked for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Choice {
     /// aufs where the kernel lists it, else overlayfs.
+    #[default]
     Auto,
     /// aufs, even where this kernel lacks it: such a store can be filled and read, not mounted.
     Aufs,

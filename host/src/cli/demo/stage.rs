@@ -21,7 +21,7 @@ use super::super::context::Context;
 use super::super::interrupt;
 use super::place::{self, Place};
 use crate::driver::BackendChoice;
-use crate::store::Store;
+use crate::store::{Opening, Store};
 
 /// Somebody pressed Ctrl-C, or asked the program in another way to end.
 #[derive(Debug, thiserror::Error)]
@@ -209,7 +209,7 @@ impl Stage {
                 continue;
             }
             // Where it cannot be opened there may still be mounts to look for below.
-            if let Ok(store) = Store::open(&root, BackendChoice::Auto, false) {
+            if let Ok(store) = Store::open(&root, Opening::default()) {
                 runtimes.push(store.runtime().to_owned());
             }
             self.shell(self.path(), &format!("layerbox --root {name} cleanup"), None, false)?;

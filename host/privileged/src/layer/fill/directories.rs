@@ -27,7 +27,8 @@ impl Filler {
         let last: Arc<[u8]> = place.last.into();
         let Some(parent) = self.directories.get_mut(&place.parent) else { return Err(changed()) };
         parent.children.insert(Arc::clone(&last), inode);
-        let attributes = Attributes { mode: 0o755, ..Attributes::default() };
+        let (uid, gid) = self.policy.root;
+        let attributes = Attributes { mode: 0o755, uid, gid, ..Attributes::default() };
         let it = Directory { parent: place.parent, last, children: HashMap::new(), made, attributes };
         self.directories.insert(inode, it);
         Ok(inode)

@@ -33,6 +33,8 @@ const SPARSE: u64 = 64 * 1024;
 pub struct Policy {
     /// Whether devices other than 0:0 (which overlayfs uses as its mark of a deletion) are made.
     pub devices: bool,
+    /// Owner and group of what no archive speaks of: missing parents.
+    pub root: (u32, u32),
     /// The most names that are made, replaced ones counted.
     pub max_entries: u64,
     /// The most bytes that are written to files; holes do not count.

@@ -69,6 +69,22 @@ fn missing_parents_and_the_root_get_fixed_attributes() {
 }
 
 #[test]
+fn missing_parents_belong_to_root_of_the_id_map() {
+    let Some(scene) = Scene::new("mapped") else { return };
+    let policy = Policy { root: (100_000, 200_000), ..ANYTHING };
+    let mut filler = Filler::new(scene.dir(), policy).unwrap();
+    filler.put(file("a/b/c", b""), None).unwrap();
+    filler.finish().unwrap();
+    let owners: Vec<_> = scene
+        .walk(Detail::Status)
+        .iter()
+        .filter(|node| node.kind == Kind::Directory && !node.name.is_root())
+        .map(|node| (node.attributes.uid, node.attributes.gid))
+        .collect();
+    assert_eq!(owners, [(100_000, 200_000); 2]);
+}
+
+#[test]
 fn a_later_entry_replaces_an_earlier_one() {
     let char_device = || Kind::CharacterDevice(Device { major: 1, minor: 3 });
     let rows: Vec<(&str, Vec<Entry>, &str, Totals)> = vec![

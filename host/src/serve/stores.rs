@@ -1,0 +1,62 @@
+//! The stores that the service owns: one driver for each root, all of them with the same component.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use crate::driver::{Driver, IdMaps, Owner, Settings};
+use crate::error::{Error, Failure};
+use crate::sandbox::Sandbox;
+
+/// The stores that are open. Opened once, a store stays open until the service ends.
+#[derive(Debug)]
+pub struct Stores {
+    settings: Settings,
+    sandbox: Arc<Sandbox>,
+    /// By canonical root.
+    open: Mutex<BTreeMap<PathBuf, Arc<Driver>>>,
+}
+
+impl Stores {
+    /// No store yet. Those that are opened get everything but the root and the id maps from `settings`.
+    pub fn new(settings: Settings, sandbox: Arc<Sandbox>) -> Stores {
+        let settings = Settings { owner: Owner::Service, ..settings };
+        Stores { settings, sandbox, open: Mutex::default() }
+    }
+
+    /// The store at `root`, opened where it is not. With `make`, a root that is missing or empty becomes a store.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Driver::with_sandbox`]; [`Failure::Conflict`] where the store is open with other id maps than `maps`.
+    pub fn open(&self, root: &Path, maps: Option<IdMaps>, make: bool) -> Result<Arc<Driver>, Error> {
+        // Held while a store is opened: two engines that come at once must not both try, and opening waits for nobody for long.
+        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Ok(canonical) = root.canonicalize()
+            && let Some(driver) = open.get(&canonical)
+        {
+            return match maps {
+                Some(maps) if maps != *driver.maps() => {
+                    let what = format!("the store at {} has other id maps", root.display());
+                    Err(Failure::Conflict(what).during("open", None))
+                }
+                _ => Ok(driver.clone()),
+            };
+        }
+        let settings = Settings { root: root.to_owned(), maps, ..self.settings.clone() };
+        let driver = Arc::new(Driver::with_sandbox(&settings, self.sandbox.clone(), make)?);
+        open.insert(driver.root().to_owned(), driver.clone());
+        Ok(driver)
+    }
+
+    /// The store at `root`, if it is open.
+    pub fn get(&self, root: &Path) -> Option<Arc<Driver>> {
+        let canonical = root.canonicalize().ok()?;
+        self.open.lock().unwrap_or_else(PoisonError::into_inner).get(&canonical).cloned()
+    }
+
+    /// All stores that are open, by their roots.
+    pub fn all(&self) -> Vec<Arc<Driver>> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
+    }
+}
