@@ -11,6 +11,7 @@ mod changes;
 mod compressed;
 mod concurrent;
 mod dialect;
+mod form;
 mod hostile;
 mod laid;
 mod lifecycle;
@@ -122,6 +123,7 @@ pub fn all() -> Vec<Case> {
         mounts::cases(),
         concurrent::cases(),
         archive::cases(),
+        form::cases(),
         applied::cases(),
         attributes::cases(),
         marks::cases(),

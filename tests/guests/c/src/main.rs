@@ -11,7 +11,9 @@ use wit_bindgen_core::wit_parser::Resolve;
 fn main() -> ExitCode {
     let mut arguments = std::env::args_os().skip(1).map(PathBuf::from);
     let (Some(wit), Some(out), None) = (arguments.next(), arguments.next(), arguments.next()) else {
-        eprintln!("usage: layerbox-guest-c WIT OUT: generates C for the world in the directory WIT, into the directory OUT");
+        eprintln!(
+            "usage: layerbox-guest-c WIT OUT: generates C for the world in the directory WIT, into the directory OUT"
+        );
         return ExitCode::from(2);
     };
     match generate(&wit, &out) {

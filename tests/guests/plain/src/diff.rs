@@ -132,8 +132,9 @@ fn same(old: &Seen<'_>, new: &Seen<'_>) -> bool {
         (Kind::File(_), Kind::File(_)) => old.node.identity == new.node.identity,
         (old_kind, new_kind) => {
             let (before, mut after) = (&old.node.attributes, new.node.attributes.clone());
-            if new.node.name.is_empty() {
-                // The time of the root alone says nothing.
+            let usual = Attributes { mode: 0o755, mtime: after.mtime, ..encode::nothing() };
+            if new.node.name.is_empty() && after == usual {
+                // The time of a root that says nothing else alone says nothing.
                 after.mtime = before.mtime;
             }
             old_kind == new_kind && *before == after
@@ -257,9 +258,6 @@ impl Output<'_> {
             return Err(cannot("in an archive its name would be a deletion".to_owned()));
         }
         let mut attributes = node.attributes.clone();
-        if let Some(xattr) = attributes.xattrs.iter().find(|xattr| xattr.name.contains(&b'=')) {
-            return Err(cannot(format!("an archive cannot hold the attribute {}", printable(&xattr.name))));
-        }
         let unmapped = |id: u32| cannot(format!("no range covers the owner {id}"));
         attributes.uid = owners::inside(&self.maps.uids, attributes.uid).map_err(unmapped)?;
         attributes.gid = owners::inside(&self.maps.gids, attributes.gid).map_err(unmapped)?;

@@ -191,7 +191,7 @@ impl Archive {
             _ => Err(refused(b"", "an owner that is none")),
         };
         let attributes = Attributes {
-            mode: (field(&old.mode)? & 0o7777) as u32,
+            mode: mode(field(&old.mode)?, &kind)?,
             uid: owner(extension.uid, field(&old.uid)?)?,
             gid: owner(extension.gid, field(&old.gid)?)?,
             mtime: match extension.mtime {
@@ -203,6 +203,25 @@ impl Archive {
         let parts = sparse.map(|Sparse { parts, .. }| parts);
         Ok(Member { raw, place, kind, attributes, parts })
     }
+}
+
+/// Permission bits. Some writers put those of the kind before them, as `st_mode` has them.
+fn mode(mode: u64, kind: &Kind) -> Result<u32> {
+    let of_kind = match kind {
+        Kind::Fifo => 0o010_000,
+        Kind::CharacterDevice(_) => 0o020_000,
+        Kind::Directory => 0o040_000,
+        Kind::BlockDevice(_) => 0o060_000,
+        Kind::File(_) | Kind::HardLink(_) => 0o100_000,
+        Kind::Symlink(_) => 0o120_000,
+        Kind::Socket => 0o140_000,
+    };
+    match mode & !0o7777 {
+        0 => {}
+        bits if bits == of_kind => {}
+        _ => return Err(refused(b"", "a mode with bits that are no permissions")),
+    }
+    Ok((mode & 0o7777) as u32)
 }
 
 /// The name in the header itself: ustar has the beginning of a long one in a field of its own.
