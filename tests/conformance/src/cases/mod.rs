@@ -11,6 +11,7 @@ mod changes;
 mod compressed;
 mod concurrent;
 mod dialect;
+mod difference;
 mod form;
 mod hostile;
 mod laid;
@@ -124,6 +125,7 @@ pub fn all() -> Vec<Case> {
         concurrent::cases(),
         archive::cases(),
         form::cases(),
+        difference::cases(),
         applied::cases(),
         attributes::cases(),
         marks::cases(),

@@ -87,6 +87,8 @@ type Items<'a> = BTreeMap<Vec<u8>, Item<'a>>;
 enum Item<'a> {
     /// The deletion of the name.
     Whiteout,
+    /// The deletion of a name that a socket has now.
+    Hidden(Seen<'a>),
     /// A node, and whether it is an opaque directory.
     Node(Seen<'a>, bool),
 }
@@ -111,6 +113,12 @@ fn difference<'a>(old: &Merged<'a>, new: &Merged<'a>) -> Items<'a> {
     }
     for key in gone(old, new) {
         items.insert(key.to_vec(), Item::Whiteout);
+    }
+    // A socket cannot be in an archive; what it took the place of is gone all the same.
+    for (key, seen) in new.iter().filter(|(_, seen)| seen.node.kind == Kind::Socket) {
+        if old.get(key).is_some_and(|before| before.node.identity != seen.node.identity) {
+            items.insert(key.to_vec(), Item::Hidden(*seen));
+        }
     }
     // A directory that holds an item, or hides something, covers the one below it and must say what that said. The root does so in any case.
     for key in items.keys().cloned().collect::<Vec<_>>() {
@@ -163,6 +171,10 @@ fn write(items: &Items<'_>, maps: &IdMaps) -> Result<Outcome> {
     for (key, item) in items {
         match item {
             Item::Whiteout => output.mark(&names::whiteout(&names::of_key(key)))?,
+            Item::Hidden(seen) => {
+                output.mark(&names::whiteout(&seen.node.name))?;
+                output.node(seen, true)?;
+            }
             Item::Node(seen, opaque) => {
                 output.node(seen, items.len() > 1 || *opaque)?;
                 if *opaque {
