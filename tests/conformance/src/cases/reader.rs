@@ -77,6 +77,26 @@ const ROWS: &[Row] = &[
     ("mode-with-other-bits", "set-id bits of another kind of file", || {
         Archive::new().member(file().numbers(0o120_644, (0, 0), 0, (0, 0)), b"").end()
     }, End::Refused("a")),
+    ("nul-inside-a-name", "some readers go on behind it", || {
+        Archive::new().member(Header::new(b'0').name(b"a\0b"), b"").end()
+    }, End::RefusedAnyhow),
+    ("link-target-on-what-is-no-link", "which of the two it is", || {
+        Archive::new().extension(b'x', &records(&[(b"linkpath", b"b")])).member(file(), b"").end()
+    }, End::Refused("a")),
+    ("unknown-charset", "names would be others", || {
+        Archive::new().extension(b'x', &records(&[(b"hdrcharset", b"ISO-IR 8859 1 1998")])).member(file(), b"").end()
+    }, End::RefusedAnyhow),
+    ("device-numbers-in-records", "bsdtar takes them, others do not", || {
+        let header = Header::new(b'3').name(b"a").numbers(0o644, (0, 0), 0, (1, 3));
+        Archive::new().extension(b'x', &records(&[(b"SCHILY.devmajor", b"8")])).member(header, b"").end()
+    }, End::Refused("a")),
+    ("part-of-another-volume", "a file that begins elsewhere", || {
+        Archive::new().extension(b'x', &records(&[(b"GNU.volume.offset", b"512")])).member(file(), b"").end()
+    }, End::RefusedAnyhow),
+    ("sparse-map-past-the-end", "more than the file's size", || {
+        let keys: [(&[u8], &[u8]); 3] = [(b"GNU.sparse.size", b"4"), (b"GNU.sparse.numblocks", b"1"), (b"GNU.sparse.map", b"2,4")];
+        Archive::new().extension(b'x', &records(&keys)).member(file().size(4), b"evil").end()
+    }, End::Refused("a")),
     ("xz", "not read, and said so", || [&b"\xfd7zXZ\0"[..], &[0; 2000]].concat(), End::Contained),
 ];
 

@@ -320,5 +320,7 @@ fn modified(old: &Node, new: &Node) -> bool {
     let (then, now) = (before.mtime, after.mtime);
     let same_time =
         then == now || then.seconds == now.seconds && (then.nanoseconds == 0 || now.nanoseconds == 0);
-    capability(before) != capability(after) || new.kind != Kind::Directory && !same_time
+    // Of what cannot be executed they say nothing.
+    let executable = matches!(new.kind, Kind::File(_)) && after.mode & 0o111 != 0;
+    executable && capability(before) != capability(after) || new.kind != Kind::Directory && !same_time
 }

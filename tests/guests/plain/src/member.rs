@@ -141,6 +141,11 @@ impl Archive {
     ) -> Result<Member> {
         let old = header.as_old();
         let junk = |rule: &str| Err(refused(b"", rule));
+        for text in [&old.name, &old.linkname] {
+            if text.iter().skip_while(|&&byte| byte != 0).any(|&byte| byte != 0) {
+                return junk("a NUL in a name");
+            }
+        }
         let told = field(&old.size)?;
         let size = extension.size.unwrap_or(told);
         // Some readers take the one, some the other, unless the one could not be said in the other.
@@ -164,6 +169,7 @@ impl Archive {
         // Those of marks mean nothing, whatever they are.
         let entry = matches!(place, Place::Entry(_));
         let xattrs = if entry { extension.attributes()? } else { Vec::new() };
+        let targeted = extension.target.is_some();
         let target = extension.target.unwrap_or_else(|| string(&old.linkname).to_vec());
         let kind = match flag {
             b'0' | 0 | b'7' | b'S' => Kind::File(sparse.as_ref().map_or(size, |sparse| sparse.size)),
@@ -175,6 +181,12 @@ impl Archive {
             b'6' => Kind::Fifo,
             _ => return junk("an unknown type"),
         };
+        if extension.device && matches!(flag, b'3' | b'4') {
+            return junk("device numbers that readers take differently");
+        }
+        if targeted && !matches!(kind, Kind::HardLink(_) | Kind::Symlink(_)) {
+            return junk("the target of a link on what is none");
+        }
         let file = matches!(kind, Kind::File(_));
         if !file && (size > 0 || sparse.is_some()) {
             return junk("a body of what is no regular file");

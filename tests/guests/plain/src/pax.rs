@@ -23,6 +23,8 @@ pub(crate) struct Extension {
     pub(crate) uid: Option<u64>,
     pub(crate) gid: Option<u64>,
     pub(crate) mtime: Option<Timestamp>,
+    /// Whether there are device numbers, which readers take differently.
+    pub(crate) device: bool,
     xattrs: BTreeMap<Vec<u8>, Vec<u8>>,
     /// Access control lists as text, by their keys.
     lists: Vec<(Vec<u8>, Vec<u8>)>,
@@ -62,6 +64,13 @@ impl Extension {
             b"gid" => self.gid = Some(number(key, value)?),
             b"mtime" => self.mtime = Some(time(value).ok_or_else(|| junk(key, "no time"))?),
             b"SCHILY.acl.access" | b"SCHILY.acl.default" => self.lists.push((key.to_vec(), value.to_vec())),
+            b"hdrcharset" if !matches!(value, b"BINARY" | b"ISO-IR 10646 2000 UTF-8") => {
+                return Err(junk(key, "of an encoding that is not known"));
+            }
+            b"SCHILY.devmajor" | b"SCHILY.devminor" => self.device = true,
+            b"GNU.volume.filename" | b"GNU.volume.size" | b"GNU.volume.offset" => {
+                return Err(junk(key, "of a file that begins in another volume"));
+            }
             b"SCHILY.realsize" => {
                 return Err(junk(key, "a sparse file of star's, whose body is not its content"));
             }
