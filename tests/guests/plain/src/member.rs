@@ -172,6 +172,8 @@ impl Archive {
         let targeted = extension.target.is_some();
         let target = extension.target.unwrap_or_else(|| string(&old.linkname).to_vec());
         let kind = match flag {
+            // Version 7 had no type for directories.
+            0 if string(&old.name).ends_with(b"/") => Kind::Directory,
             b'0' | 0 | b'7' | b'S' => Kind::File(sparse.as_ref().map_or(size, |sparse| sparse.size)),
             b'1' => Kind::HardLink(target),
             b'2' => Kind::Symlink(target),
