@@ -109,45 +109,51 @@ fn c_inspected(_: &Place) -> Result<()> {
     Ok(())
 }
 
-/// A store with a layer and its child, and a call of another component on it.
-fn foreign<'a>(
-    place: &Place,
-    guest: &'a str,
-) -> Result<(Store, impl Fn(&Store, &[&str]) -> Result<Output> + use<'a>)> {
-    let path = built(guest)?;
-    let store = Store::new(place.join("s"), Dialect::Overlay);
-    store.create("base", None)?;
-    store.create("child", Some("base"))?;
-    let call = move |store: &Store, arguments: &[&str]| {
-        let mut command = store.command(arguments.iter().copied());
-        command.arg("--guest").arg(&path);
+/// A store with a layer and its child, for another component.
+struct Foreign {
+    store: Store,
+    guest: PathBuf,
+}
+
+impl Foreign {
+    fn new(place: &Place, guest: &str) -> Result<Foreign> {
+        let guest = built(guest)?;
+        let store = Store::new(place.join("s"), Dialect::Overlay);
+        store.create("base", None)?;
+        store.create("child", Some("base"))?;
+        Ok(Foreign { store, guest })
+    }
+
+    /// Calls the other component.
+    fn call(&self, arguments: &[&str]) -> Result<Output> {
+        let mut command = self.store.command(arguments.iter().copied());
+        command.arg("--guest").arg(&self.guest);
         run(&mut command, b"")
-    };
-    Ok((store, call))
+    }
 }
 
 fn c_run(place: &Place) -> Result<()> {
-    let (store, call) = foreign(place, "c.wasm")?;
-    call(&store, &["exists", "base"])?.expect(0)?;
-    call(&store, &["exists", "bas"])?.expect(3)?;
+    let foreign = Foreign::new(place, "c.wasm")?;
+    foreign.call(&["exists", "base"])?.expect(0)?;
+    foreign.call(&["exists", "bas"])?.expect(3)?;
     for question in [["list", "--json"].as_slice(), &["metadata", "child", "--json"]] {
-        let theirs = call(&store, question)?.expect(0)?.text();
-        let ours = store.ok(question.iter().copied())?;
+        let theirs = foreign.call(question)?.expect(0)?.text();
+        let ours = foreign.store.ok(question.iter().copied())?;
         ensure!(theirs == ours, "{question:?}: {theirs}\nand of the shipped component: {ours}");
     }
-    let status = call(&store, &["status"])?.expect(0)?.text();
+    let status = foreign.call(&["status"])?.expect(0)?.text();
     ensure!(status.contains("Dirs: 2"), "{status}");
-    call(&store, &["metadata", "bas"])?.expect(3)?;
-    call(&store, &["changes", "child"])?.expect(1)?.says("compares nothing")?;
-    std::fs::write(store.root().join("layers/broken"), "base")?;
-    call(&store, &["metadata", "broken"])?.says("layers/broken is cut off in a line")?;
+    foreign.call(&["metadata", "bas"])?.expect(3)?;
+    foreign.call(&["changes", "child"])?.expect(1)?.says("compares nothing")?;
+    std::fs::write(foreign.store.root().join("layers/broken"), "base")?;
+    foreign.call(&["metadata", "broken"])?.says("layers/broken is cut off in a line")?;
     Ok(())
 }
 
 fn minimal_run(place: &Place) -> Result<()> {
-    let (store, call) = foreign(place, "minimal.wasm")?;
-    call(&store, &["exists", "base"])?.expect(0)?;
-    call(&store, &["exists", "bas"])?.expect(3)?;
-    call(&store, &["list"])?.expect(1)?.says("list")?;
+    let foreign = Foreign::new(place, "minimal.wasm")?;
+    foreign.call(&["exists", "base"])?.expect(0)?;
+    foreign.call(&["exists", "bas"])?.expect(3)?;
+    foreign.call(&["list"])?.expect(1)?.says("list")?;
     Ok(())
 }

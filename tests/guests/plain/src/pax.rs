@@ -77,10 +77,10 @@ impl Extension {
             _ => {
                 if let Some(key) = key.strip_prefix(b"GNU.sparse.") {
                     self.sparse.push((key.to_vec(), value.to_vec()));
-                } else if let Some(name) = key.strip_prefix(b"SCHILY.xattr.") {
-                    if self.xattrs.insert(unescape(name), value.to_vec()).is_some() {
-                        return Err(junk(key, "given twice"));
-                    }
+                } else if let Some(name) = key.strip_prefix(b"SCHILY.xattr.")
+                    && self.xattrs.insert(unescape(name), value.to_vec()).is_some()
+                {
+                    return Err(junk(key, "given twice"));
                 }
             }
         }
