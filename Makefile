@@ -16,6 +16,7 @@ COMPONENT := $(OUT)/driver.wasm
 COMPILED  := $(OUT)/driver.cwasm
 SOCKETS   := $(OUT)/sockets.wasm
 PLAIN     := $(OUT)/plain.wasm
+WRONG     := $(OUT)/wrong.wasm
 # Where `.cargo/config.toml` has every cargo put the host's output, unless somebody says otherwise.
 BUILD     := $(or $(CARGO_TARGET_DIR),target)
 BINARY    := $(BUILD)/release/layerbox
@@ -56,6 +57,7 @@ component: ## the component: target/component/driver.wasm, and compiled ahead of
 guests: ## components that only tests run
 	@.ci/component layerbox-guest-sockets $(SOCKETS)
 	@.ci/component layerbox-guest-plain $(PLAIN)
+	@.ci/component layerbox-guest-wrong $(WRONG)
 
 test: setup all guests ## the unit tests of all crates, then the suite on real mounts
 	@LAYERBOX_BIN="$${LAYERBOX_BIN:-$(BINARY)}" .ci/test $(CASES)

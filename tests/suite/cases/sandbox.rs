@@ -1,12 +1,10 @@
 //! What a component may ask for.
 
-use std::path::PathBuf;
-
-use anyhow::{Result, bail, ensure};
+use anyhow::{Result, ensure};
 use layerbox_tests::archive::{file, tar};
 
-use crate::command::{repository, run};
-use crate::harness::{Case, Skip, case, strict};
+use crate::command::{component, run};
+use crate::harness::{Case, case};
 use crate::scratch::Place;
 use crate::store::{Dialect, Store, bare};
 
@@ -60,21 +58,8 @@ fn imports(_: &Place) -> Result<()> {
     Ok(())
 }
 
-/// The component that `make guests` builds.
-fn sockets() -> Result<PathBuf> {
-    let path = repository().join("target/component/sockets.wasm");
-    if !path.exists() {
-        let text = "target/component/sockets.wasm is not there: make guests";
-        if strict() {
-            bail!(text);
-        }
-        return Err(Skip(text.into()).into());
-    }
-    Ok(path)
-}
-
 fn sockets_inspected(_: &Place) -> Result<()> {
-    let output = run(bare().args(["guest", "inspect"]).arg(sockets()?), b"")?.expect(5)?;
+    let output = run(bare().args(["guest", "inspect"]).arg(component("sockets")?), b"")?.expect(5)?;
     let all = output.text() + &output.stderr;
     for interface in ["wasi:sockets/network", "wasi:sockets/instance-network"] {
         ensure!(all.contains(interface), "{interface} is not named:\n{all}");
@@ -85,7 +70,7 @@ fn sockets_inspected(_: &Place) -> Result<()> {
 fn sockets_run(place: &Place) -> Result<()> {
     let store = Store::new(place.join("s"), Dialect::Overlay);
     let mut command = store.command(["create", "base"]);
-    command.arg("--guest").arg(sockets()?);
+    command.arg("--guest").arg(component("sockets")?);
     run(&mut command, b"")?.expect(5)?.says("wasi:sockets")?;
     store.run(["exists", "base"])?.expect(3)?;
     Ok(())
