@@ -17,6 +17,7 @@ COMPILED  := $(OUT)/driver.cwasm
 SOCKETS   := $(OUT)/sockets.wasm
 PLAIN     := $(OUT)/plain.wasm
 WRONG     := $(OUT)/wrong.wasm
+HOSTILE   := $(OUT)/hostile.wasm
 # Where `.cargo/config.toml` has every cargo put the host's output, unless somebody says otherwise.
 BUILD     := $(or $(CARGO_TARGET_DIR),target)
 BINARY    := $(BUILD)/release/layerbox
@@ -58,6 +59,7 @@ guests: ## components that only tests run
 	@.ci/component layerbox-guest-sockets $(SOCKETS)
 	@.ci/component layerbox-guest-plain $(PLAIN)
 	@.ci/component layerbox-guest-wrong $(WRONG)
+	@.ci/component layerbox-guest-hostile $(HOSTILE)
 
 test: setup all guests ## the unit tests of all crates, then the suite on real mounts
 	@LAYERBOX_BIN="$${LAYERBOX_BIN:-$(BINARY)}" .ci/test $(CASES)
