@@ -18,6 +18,8 @@ SOCKETS   := $(OUT)/sockets.wasm
 PLAIN     := $(OUT)/plain.wasm
 MINIMAL   := $(OUT)/minimal.wasm
 C_GUEST   := $(OUT)/c.wasm
+WRONG     := $(OUT)/wrong.wasm
+HOSTILE   := $(OUT)/hostile.wasm
 # Where `.cargo/config.toml` has every cargo put the host's output, unless somebody says otherwise.
 BUILD     := $(or $(CARGO_TARGET_DIR),target)
 BINARY    := $(BUILD)/release/layerbox
@@ -59,6 +61,8 @@ guests: guest-c ## components that only tests run
 	@.ci/component layerbox-guest-sockets $(SOCKETS)
 	@.ci/component layerbox-guest-plain $(PLAIN)
 	@.ci/component layerbox-guest-minimal $(MINIMAL)
+	@.ci/component layerbox-guest-wrong $(WRONG)
+	@.ci/component layerbox-guest-hostile $(HOSTILE)
 
 guest-c: ## the one of them that is written in C, with clang and wasi-libc of Debian, unpacked below target/
 	@.ci/guest-c $(C_GUEST)

@@ -59,7 +59,9 @@ fn settings(context: &Context, arguments: &ApplyDiff) -> Result<crate::driver::S
     let limits = &mut settings.limits;
     limits.entries = arguments.max_entries.unwrap_or(limits.entries);
     limits.bytes = arguments.max_bytes.unwrap_or(limits.bytes);
-    limits.guest_time = arguments.max_time.unwrap_or(limits.guest_time);
+    if let Some(time) = arguments.max_time {
+        limits.set_guest_time(time);
+    }
     if let Some(memory) = arguments.max_memory {
         limits.memory = usize::try_from(memory)
             .map_err(|_| Failure::InvalidArgument("--max-memory: more than this machine can address".into()))

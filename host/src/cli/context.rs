@@ -3,11 +3,12 @@
 use std::fmt;
 use std::io::{self, BufWriter, IsTerminal as _, Write};
 use std::path::PathBuf;
+use std::time::Duration;
 
 use nix::sys::stat::Mode;
 use serde::Serialize;
 
-use super::arguments::{Backend, Devices, Global};
+use super::arguments::{self, Backend, Devices, Global};
 use super::output::Paint;
 use super::report::{Log, Reporter};
 use super::{Outcome, Stop, Usage};
@@ -48,6 +49,10 @@ impl Context {
             Some(devices) => devices == Devices::Allow,
             None => devices_of_environment()?,
         };
+        let mut limits = Limits::default();
+        if let Some(time) = global.guest_time.map_or_else(guest_time_of_environment, |time| Ok(Some(time)))? {
+            limits.set_guest_time(time);
+        }
         let settings = Settings {
             root: root(global.root)?,
             backend: match global.backend {
@@ -58,7 +63,7 @@ impl Context {
             owner: Owner::CommandLine,
             maps: None,
             guest: global.guest,
-            limits: Limits::default(),
+            limits,
             devices,
             guest_log: global.verbose,
         };
@@ -119,6 +124,17 @@ fn devices_of_environment() -> Result<bool, Usage> {
         Some(value) if value == "refuse" => Ok(false),
         // Somebody who sets it wants safety: a misspelt value must not mean "allow".
         Some(_) => Err(usage("LAYERBOX_DEVICES is neither allow nor refuse", None)),
+    }
+}
+
+/// What `LAYERBOX_GUEST_TIME` says, if anything.
+fn guest_time_of_environment() -> Result<Option<Duration>, Usage> {
+    let Some(value) = std::env::var_os("LAYERBOX_GUEST_TIME").filter(|value| !value.is_empty()) else {
+        return Ok(None);
+    };
+    match arguments::time(&value.to_string_lossy()) {
+        Ok(time) => Ok(Some(time)),
+        Err(shape) => Err(usage(format!("LAYERBOX_GUEST_TIME is not {shape}"), None)),
     }
 }
 

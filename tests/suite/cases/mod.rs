@@ -11,6 +11,7 @@ mod roundtrip;
 mod sandbox;
 mod speed;
 mod streams;
+mod wrong;
 
 use crate::harness::Case;
 
@@ -27,6 +28,7 @@ pub fn all() -> Vec<Case> {
         faults::cases(),
         mounts::cases(),
         hostile::cases(),
+        wrong::cases(),
         speed::cases(),
     ]
     .into_iter()

@@ -1,12 +1,10 @@
 //! What a component may ask for.
 
-use std::path::PathBuf;
-
-use anyhow::{Result, bail, ensure};
+use anyhow::{Result, ensure};
 use layerbox_tests::archive::{file, tar};
 
-use crate::command::{Output, repository, run};
-use crate::harness::{Case, Skip, case, strict};
+use crate::command::{component, run};
+use crate::harness::{Case, case};
 use crate::scratch::Place;
 use crate::store::{Dialect, Store, bare};
 
@@ -63,21 +61,8 @@ fn imports(_: &Place) -> Result<()> {
     Ok(())
 }
 
-/// A component that `make guests` builds.
-fn built(name: &str) -> Result<PathBuf> {
-    let path = repository().join("target/component").join(name);
-    if !path.exists() {
-        let text = format!("target/component/{name} is not there: make guests");
-        if strict() {
-            bail!(text);
-        }
-        return Err(Skip(text).into());
-    }
-    Ok(path)
-}
-
 fn sockets_inspected(_: &Place) -> Result<()> {
-    let output = run(bare().args(["guest", "inspect"]).arg(built("sockets.wasm")?), b"")?.expect(5)?;
+    let output = run(bare().args(["guest", "inspect"]).arg(component("sockets")?), b"")?.expect(5)?;
     let all = output.text() + &output.stderr;
     for interface in ["wasi:sockets/network", "wasi:sockets/instance-network"] {
         ensure!(all.contains(interface), "{interface} is not named:\n{all}");
@@ -88,14 +73,14 @@ fn sockets_inspected(_: &Place) -> Result<()> {
 fn sockets_run(place: &Place) -> Result<()> {
     let store = Store::new(place.join("s"), Dialect::Overlay);
     let mut command = store.command(["create", "base"]);
-    command.arg("--guest").arg(built("sockets.wasm")?);
+    command.arg("--guest").arg(component("sockets")?);
     run(&mut command, b"")?.expect(5)?.says("wasi:sockets")?;
     store.run(["exists", "base"])?.expect(3)?;
     Ok(())
 }
 
 fn c_inspected(_: &Place) -> Result<()> {
-    let text = run(bare().args(["guest", "inspect"]).arg(built("c.wasm")?), b"")?.expect(0)?.text();
+    let text = run(bare().args(["guest", "inspect"]).arg(component("c")?), b"")?.expect(0)?.text();
     for needed in
         ["wasi:filesystem/preopens@0.2", "layerbox:driver/lifecycle@0.1.0", "layerbox:driver/differ@0.1.0"]
     {
