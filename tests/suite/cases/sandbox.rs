@@ -1,9 +1,11 @@
 //! What a component may ask for.
 
+use std::path::PathBuf;
+
 use anyhow::{Result, ensure};
 use layerbox_tests::archive::{file, tar};
 
-use crate::command::{component, run};
+use crate::command::{Output, component, run};
 use crate::harness::{Case, case};
 use crate::scratch::Place;
 use crate::store::{Dialect, Store, bare};
@@ -102,7 +104,7 @@ struct Foreign {
 
 impl Foreign {
     fn new(place: &Place, guest: &str) -> Result<Foreign> {
-        let guest = built(guest)?;
+        let guest = component(guest)?;
         let store = Store::new(place.join("s"), Dialect::Overlay);
         store.create("base", None)?;
         store.create("child", Some("base"))?;
