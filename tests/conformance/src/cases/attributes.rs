@@ -3,7 +3,7 @@
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
 
-use super::{Case, Context, Outcome, Scope, case, diff_is, layer};
+use super::{Case, Context, Outcome, Scope, broad, case, diff_is, layer};
 use crate::check::{equal, holds};
 use crate::tar::{Archive, Entry, Header, Kind, records};
 use crate::view;
@@ -40,7 +40,7 @@ pub(super) fn cases() -> Vec<Case> {
             "a sparse file takes no space, and its archive says all of it",
             holes,
         ),
-        case(
+        broad(
             Each,
             "archive/reads-access-control-lists-as-text",
             "as GNU tar writes them, with numbers for names",

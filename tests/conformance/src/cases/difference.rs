@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 
-use super::{Case, Context, Outcome, Scope, case, empty, layer};
+use super::{Case, Context, Outcome, Scope, broad, empty, layer};
 use crate::check::{equal, same_entries};
 use crate::tar::{Entry, Kind, read};
 
@@ -67,10 +67,11 @@ pub(super) fn cases() -> Vec<Case> {
         name: format!("archive/difference-{name}"),
         about,
         scope: Scope::Each,
-        broad: false,
+        // An archive as a whole tells many rules at once.
+        broad: true,
         run: Arc::new(move |context: &Context<'_>| row(context, &old(), &new(), &expected())),
     });
-    let socket = case(
+    let socket = broad(
         Scope::Each,
         "archive/difference-hides-what-a-socket-replaced",
         "the socket itself is left out, and told",

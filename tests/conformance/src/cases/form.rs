@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use super::attributes::acl;
-use super::{Case, Context, Outcome, Scope, case, layer};
+use super::{Case, Context, Outcome, Scope, broad, layer};
 use crate::check::equal;
 use crate::escape;
 use crate::tar::{Archive, BLOCK, Entry, Header, Kind, records};
@@ -131,12 +131,13 @@ pub(super) fn cases() -> Vec<Case> {
         name: format!("archive/form-of-{name}"),
         about,
         scope: Scope::Each,
-        broad: false,
+        // An archive as a whole tells many rules at once.
+        broad: true,
         run: Arc::new(move |context: &Context<'_>| row(context, &entries(), expected().end())),
     });
     let more = [
-        case(Scope::Each, "archive/form-of-the-root", "where it is written, and where not", roots),
-        case(
+        broad(Scope::Each, "archive/form-of-the-root", "where it is written, and where not", roots),
+        broad(
             Scope::Each,
             "archive/form-of-the-root-in-a-difference",
             "where it differs, or where there is anything else",

@@ -91,7 +91,10 @@ impl Seen {
         let is_directory = node.kind == Kind::Directory;
         let attributes = &mut node.attributes;
         match (self.call, self.fault) {
-            (Call::Changes, Fault::ChangesIgnoreTheMode) => attributes.mode = 0o755,
+            (Call::Changes, Fault::ChangesIgnoreTheMode) => {
+                // Whether it can be executed stays: the rule on capabilities needs it.
+                attributes.mode = if attributes.mode & 0o111 == 0 { 0o644 } else { 0o755 };
+            }
             (Call::Changes, Fault::ChangesBySeconds) => attributes.mtime.nanoseconds = 0,
             (Call::Changes, Fault::ChangesCountDirectoryTimes) if is_directory => {
                 // Into bits of the mode that nothing else uses, because modes are compared.
