@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::attributes::CAPABILITY;
-use super::{Case, Context, Outcome, Scope, case, changes_are, layer};
+use super::{Case, Context, Outcome, Scope, case, changes_are, d, file, layer};
 use crate::check::{equal, fails};
 use crate::tar::{Entry, Kind};
 
@@ -12,14 +12,6 @@ type Layers = fn() -> Vec<Vec<Entry>>;
 
 /// A name, what it is about, layers, and what is listed of the uppermost against its parent.
 type Row = (&'static str, &'static str, Layers, &'static [&'static str]);
-
-fn d() -> Entry {
-    Entry::directory("d")
-}
-
-fn file(name: &str) -> Entry {
-    Entry::file(name, "x")
-}
 
 /// One way to read it: base, layers between, the layer that is asked about.
 #[rustfmt::skip]

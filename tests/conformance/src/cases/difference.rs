@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 
-use super::{Case, Context, Outcome, Scope, broad, empty, layer};
+use super::{Case, Context, Outcome, Scope, broad, d, empty, file, layer};
 use crate::check::{equal, same_entries};
 use crate::tar::{Entry, Kind, read};
 
@@ -22,14 +22,6 @@ fn base() -> Vec<Entry> {
         file("f"),
         Entry::symlink("l", "f"),
     ]
-}
-
-fn d() -> Entry {
-    Entry::directory("d")
-}
-
-fn file(name: &str) -> Entry {
-    Entry::file(name, "x")
 }
 
 #[rustfmt::skip]

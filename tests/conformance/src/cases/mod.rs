@@ -117,6 +117,16 @@ fn broad(scope: Scope, name: &str, about: &'static str, run: fn(&Context<'_>) ->
     Case { broad: true, ..case(scope, name, about, run) }
 }
 
+/// The directory that most tables have.
+fn d() -> Entry {
+    Entry::directory("d")
+}
+
+/// A file of one byte.
+fn file(name: &str) -> Entry {
+    Entry::file(name, "x")
+}
+
 /// All cases, group by group.
 pub fn all() -> Vec<Case> {
     let groups = [
