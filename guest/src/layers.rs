@@ -116,14 +116,7 @@ impl Records {
     /// # Errors
     /// [`Error::Corrupt`] for a damaged record.
     pub fn all(&self) -> Result<Vec<Layer>> {
-        let mut layers = Vec::new();
-        for id in self.ids()? {
-            match self.layer(&id) {
-                Err(Error::NotFound(_)) => {}
-                found => layers.push(found?),
-            }
-        }
-        Ok(layers)
+        self.each()?.collect()
     }
 
     /// A layer whose parent is this one, if there is any.
@@ -131,8 +124,19 @@ impl Records {
     /// # Errors
     /// As [`Self::all`].
     pub fn child(&self, parent: &LayerId) -> Result<Option<String>> {
-        let is_child = |layer: &Layer| layer.ancestors.first().is_some_and(|first| *first == parent.0);
-        Ok(self.all()?.into_iter().find(is_child).map(|layer| layer.id))
+        for layer in self.each()? {
+            let layer = layer?;
+            if layer.ancestors.first() == Some(&parent.0) {
+                return Ok(Some(layer.id));
+            }
+        }
+        Ok(None)
+    }
+
+    /// The layers one by one, each read when its turn comes; without those that have gone by then.
+    fn each(&self) -> Result<impl Iterator<Item = Result<Layer>> + '_> {
+        let found = self.ids()?.into_iter().map(|id| self.layer(&id));
+        Ok(found.filter(|layer| !matches!(layer, Err(Error::NotFound(_)))))
     }
 
     /// The names in the directory that are ids. What is there and is not named as a layer is, is none: temporary files, and what
@@ -140,24 +144,17 @@ impl Records {
     fn ids(&self) -> Result<Vec<LayerId>> {
         let failed = |failure| error::io(None, "readdir", &failure);
         for _ in 0..ATTEMPTS {
-            let mut ids = Vec::new();
-            let mut is_whole = true;
-            for entry in fs::read_dir(&self.directory).map_err(failed)? {
-                match entry {
-                    Ok(entry) => {
-                        ids.extend(entry.file_name().to_str().and_then(|id| LayerId::parse(id).ok()))
-                    }
-                    // WASI looks at what each name stands for, and fails where that has gone since the name was read.
-                    Err(failure) if failure.kind() == ErrorKind::NotFound => is_whole = false,
-                    Err(failure) => return Err(failed(failure)),
+            let entries = fs::read_dir(&self.directory).map_err(failed)?;
+            match entries.collect::<std::io::Result<Vec<_>>>() {
+                Ok(entries) => {
+                    let id = |entry: fs::DirEntry| LayerId::parse(entry.file_name().to_str()?).ok();
+                    let mut ids: Vec<LayerId> = entries.into_iter().filter_map(id).collect();
+                    ids.sort_unstable();
+                    return Ok(ids);
                 }
-                if !is_whole {
-                    break;
-                }
-            }
-            if is_whole {
-                ids.sort_unstable();
-                return Ok(ids);
+                // WASI looks at what each name stands for, and fails where that has gone since the name was read.
+                Err(failure) if failure.kind() == ErrorKind::NotFound => {}
+                Err(failure) => return Err(failed(failure)),
             }
         }
         Err(Error::Busy("layers/ changes faster than it can be read".to_owned()))
