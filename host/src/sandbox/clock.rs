@@ -107,14 +107,12 @@ impl CallClock {
         self.spent.as_deref()
     }
 
-    /// What follows in this call of the host is the moving of an archive's bytes.
-    pub(super) fn pause(&mut self) {
+    /// Does what moves an archive's bytes within a call of the host: its time does not count.
+    pub(super) fn moving<T>(&mut self, work: impl FnOnce() -> T) -> T {
         self.host.stop(Instant::now());
-    }
-
-    /// That was all of it.
-    pub(super) fn resume(&mut self) {
+        let result = work();
         self.host.start(Instant::now());
+        result
     }
 }
 
@@ -217,9 +215,7 @@ mod tests {
         let mut clock = clock(Limits { host_time: Duration::from_millis(40), ..Limits::default() });
         let nap = || std::thread::sleep(Duration::from_millis(50));
         clock.cross(CallHook::CallingHost).unwrap();
-        clock.pause();
-        nap();
-        clock.resume();
+        clock.moving(nap);
         clock.cross(CallHook::ReturningFromHost).unwrap();
         clock.cross(CallHook::CallingHost).unwrap();
         nap();
