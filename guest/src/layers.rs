@@ -142,19 +142,20 @@ impl Records {
     /// The names in the directory that are ids. What is there and is not named as a layer is, is none: temporary files, and what
     /// Docker's driver was removing when it was stopped.
     fn ids(&self) -> Result<Vec<LayerId>> {
-        let failed = |failure| error::io(None, "readdir", &failure);
         for _ in 0..ATTEMPTS {
-            let entries = fs::read_dir(&self.directory).map_err(failed)?;
-            match entries.collect::<std::io::Result<Vec<_>>>() {
+            let entries =
+                fs::read_dir(&self.directory).and_then(Iterator::collect::<std::io::Result<Vec<_>>>);
+            match entries {
                 Ok(entries) => {
                     let id = |entry: fs::DirEntry| LayerId::parse(entry.file_name().to_str()?).ok();
                     let mut ids: Vec<LayerId> = entries.into_iter().filter_map(id).collect();
                     ids.sort_unstable();
                     return Ok(ids);
                 }
-                // WASI looks at what each name stands for, and fails where that has gone since the name was read.
+                // WASI looks at what each name stands for, and fails where that has gone since the name was read. Which of the two calls
+                // tells it depends on the version of the standard library.
                 Err(failure) if failure.kind() == ErrorKind::NotFound => {}
-                Err(failure) => return Err(failed(failure)),
+                Err(failure) => return Err(error::io(None, "readdir", &failure)),
             }
         }
         Err(Error::Busy("layers/ changes faster than it can be read".to_owned()))
