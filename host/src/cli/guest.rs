@@ -13,9 +13,10 @@ use crate::driver::{self, Inspection};
 /// The JSON of `guest inspect`.
 #[derive(Debug, Serialize)]
 struct InspectObject<'a> {
-    digest: &'a str,
+    digest: String,
     size: u64,
     world: &'a str,
+    speaks: &'a [String],
     imports: Vec<ImportObject<'a>>,
     exports: &'a [String],
     refused: &'a [String],
@@ -32,12 +33,12 @@ struct ImportObject<'a> {
 }
 
 pub(super) fn inspect(context: &Context, file: Option<PathBuf>) -> Outcome {
-    let file = file.or_else(|| context.settings.guest.clone());
-    let inspection = driver::inspect(file.as_deref(), context.shipped)?;
+    let inspection = driver::inspect(&context.trial(file), context.shipped)?;
     let object = InspectObject {
-        digest: &inspection.digest,
+        digest: inspection.digest.to_string(),
         size: inspection.size,
         world: inspection.world,
+        speaks: &inspection.speaks,
         imports: inspection
             .imports
             .iter()
@@ -55,9 +56,14 @@ pub(super) fn inspect(context: &Context, file: Option<PathBuf>) -> Outcome {
 
 fn write_text(out: &mut dyn Write, context: &Context, inspection: &Inspection) -> io::Result<()> {
     let head = |key| context.paint.bold(key);
-    writeln!(out, "{}: {}", head("Digest"), OneLine(&inspection.digest))?;
+    writeln!(out, "{}: {}", head("Digest"), inspection.digest)?;
     writeln!(out, "{}: {}", head("Size"), human_size(inspection.size))?;
     writeln!(out, "{}: {}", head("World"), inspection.world)?;
+    let speaks = match inspection.speaks.as_slice() {
+        [] => "another world's contract".to_owned(),
+        speaks => speaks.join(", "),
+    };
+    writeln!(out, "{}: {}", head("Speaks"), OneLine(&speaks))?;
     let memory = context.settings.limits.memory as u64;
     writeln!(out, "{}: {} a call", head("Memory Limit"), human_size(memory))?;
     writeln!(out, "{}:", head("Imports"))?;

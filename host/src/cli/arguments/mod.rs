@@ -3,12 +3,14 @@
 //! The doc comments of the fields are the help texts and the manual page; they are written for the reader of those.
 
 mod commands;
-mod values;
+pub(super) mod values;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::{Args, ColorChoice, Parser, ValueEnum};
+
+use crate::digest::Digest;
 
 pub(super) use commands::{ApplyDiff, Command, Diff, GuestCommand, Verify};
 
@@ -50,6 +52,29 @@ Errors:
   something to do. With --json they are an object with error, code, layer and
   entry.
 
+Configuration:
+  The file of --config is TOML. What an option says counts, else its variable,
+  else the file. An unknown key is an error. The keys, their variables and what
+  they are:
+
+    root          LAYERBOX_ROOT          the directory of the store
+    backend       LAYERBOX_BACKEND       auto, aufs or overlay
+    devices       LAYERBOX_DEVICES       allow or refuse
+    guest         LAYERBOX_GUEST         the component, as --guest
+    guest-sha256  LAYERBOX_GUEST_SHA256  its digest, as --guest-sha256
+    cache         LAYERBOX_CACHE         a directory for compiled code; false: none
+                                         [/var/cache/layerbox; for a user
+                                         $XDG_CACHE_HOME/layerbox]
+    [limits]      what a call may use:
+    memory        bytes, or a string such as '256 MiB'
+    guest-time    seconds, or a string such as '5m'
+    handles, entries, bytes
+
+  Paths in it begin with /. The file, the component, and every directory on the
+  way to them must belong to root or to the user, and nobody else may be able
+  to write them; else they are refused. A sticky directory such as /tmp may be
+  on the way. A group may write them that has the user's own number (root: 0).
+
 Names of files:
   Names are bytes. In text, each byte that is not printable UTF-8, and the
   backslash, is written \\xNN. In JSON a name is an exact string; where the
@@ -76,6 +101,13 @@ pub(super) struct Global {
     #[arg(long, global = true, value_name = "DIR")]
     pub(super) root: Option<PathBuf>,
 
+    /// The configuration [default: see --help]
+    ///
+    /// By default /etc/layerbox/config.toml; for a user other than root $XDG_CONFIG_HOME/layerbox/config.toml, which is
+    /// in ~/.config where that variable is not set. That one may be absent. The variable LAYERBOX_CONFIG names another.
+    #[arg(long, global = true, value_name = "FILE", hide_short_help = true)]
+    pub(super) config: Option<PathBuf>,
+
     /// Use the service that listens on this socket
     #[arg(long, global = true, value_name = "PATH", hide = true)]
     pub(super) socket: Option<PathBuf>,
@@ -84,20 +116,28 @@ pub(super) struct Global {
     ///
     /// It is chosen once, when the store is made, and recorded: auto takes aufs where the kernel has it, else
     /// overlay. A store of either kind can be made, filled, read and archived on any kernel; only mounting needs
-    /// the file system.
-    #[arg(long, global = true, value_enum, default_value_t = Backend::Auto, hide_short_help = true)]
-    pub(super) backend: Backend,
+    /// the file system. The default is auto.
+    #[arg(long, global = true, value_enum, hide_short_help = true)]
+    pub(super) backend: Option<Backend>,
 
     /// Run another component than the one that is built in
     ///
-    /// It is refused, with a list, if it asks for more than the contract lends (layerbox guest inspect).
+    /// It is refused, with a list, if it asks for more than the contract lends (layerbox guest inspect); and if others
+    /// than root and you can write the file or a directory on the way to it.
     #[arg(long, global = true, value_name = "FILE", hide_short_help = true)]
     pub(super) guest: Option<PathBuf>,
 
+    /// Run no component but the one with this digest
+    ///
+    /// 64 hexadecimal digits, with sha256: before them or not, as guest inspect prints them. It holds for the component
+    /// that is built in as well.
+    #[arg(long, global = true, value_name = "DIGEST", hide_short_help = true)]
+    pub(super) guest_sha256: Option<Digest>,
+
     /// Whether an archive may hold device nodes [default: allow]
     ///
-    /// Root file systems hold honest ones, so they are allowed by default. The variable LAYERBOX_DEVICES says
-    /// otherwise for a whole machine.
+    /// Root file systems hold honest ones, so they are allowed by default. The configuration, or the variable
+    /// LAYERBOX_DEVICES, says otherwise for a whole machine.
     #[arg(long, global = true, value_enum, hide_short_help = true)]
     pub(super) devices: Option<Devices>,
 
