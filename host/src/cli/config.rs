@@ -16,7 +16,7 @@ use super::arguments::{Backend, Devices, values};
 use super::{Stop, Usage};
 use crate::digest::Digest;
 use crate::driver::Limits;
-use crate::error::{Error, Escaped, Failure};
+use crate::error::Escaped;
 use crate::trust;
 
 /// Where the file of a whole machine is.
@@ -68,15 +68,10 @@ impl LimitsTable {
 
 /// Reads the file that `--config` or `LAYERBOX_CONFIG` names, or the usual one, which may be absent. Tells which it was.
 pub(super) fn read(named: Option<PathBuf>) -> Result<(File, Option<PathBuf>), Stop> {
-    let usual = named.is_none();
-    let Some(path) = named.or_else(usual_file) else { return Ok((File::default(), None)) };
-    let bytes = match trust::read(&path, MAX_FILE) {
-        Ok(bytes) => bytes,
-        Err(Failure::Io { code, .. }) if usual && is_absence(code) => return Ok((File::default(), None)),
-        Err(failure) => {
-            return Err(Stop::Failed(Error { operation: "open", layer: None, failure }));
-        }
-    };
+    // Where there is no usual file, it does not matter what the directories there are like; one that we may not even look for is not ours.
+    let usual = || usual_file().filter(|path| path.symlink_metadata().is_ok());
+    let Some(path) = named.or_else(usual) else { return Ok((File::default(), None)) };
+    let bytes = trust::read(&path, MAX_FILE).map_err(|failure| failure.during("open", None))?;
     let file = parse(&bytes).map_err(|message| Usage {
         operation: None,
         layer: None,
@@ -84,12 +79,6 @@ pub(super) fn read(named: Option<PathBuf>) -> Result<(File, Option<PathBuf>), St
         hint: None,
     })?;
     Ok((file, Some(path)))
-}
-
-/// There is no such file, or no such directory on the way.
-fn is_absence(code: i32) -> bool {
-    use rustix::io::Errno;
-    [Errno::NOENT, Errno::NOTDIR].iter().any(|errno| errno.raw_os_error() == code)
 }
 
 fn usual_file() -> Option<PathBuf> {

@@ -227,7 +227,7 @@ fn component(settings: &Settings, shipped: Shipped) -> Result<Cow<'static, [u8]>
         let found = Digest::of(&bytes);
         if found != wanted {
             return Err(Failure::GuestRefused(format!(
-                "its digest is {found}, and not {wanted} as was asked"
+                "its digest is {found}, and guest-sha256 wants {wanted}"
             )));
         }
     }

@@ -96,6 +96,8 @@ pub(super) fn component(
     // In memory nobody changes it: what the compiler returned is what is loaded.
     let component = layerbox_aot::load(engine, &compiled)
         .map_err(|error| Failure::GuestFailed(format!("what the compiler made does not load: {error:#}")))?;
+    // What is refused is compiled so rarely that keeping it only pushes others out.
+    inspect::allow(engine, &component)?;
     let code = match cache.store(&name, &compiled) {
         Ok(()) => Code::Kept { file: path.join(name), instead },
         Err(failure) => {

@@ -54,26 +54,27 @@ Errors:
 
 Configuration:
   The file of --config is TOML. What an option says counts, else its variable,
-  else the file. An unknown key is an error. The keys, their variables and what
-  they are:
-
+  else the file. A key that is not known is an error. The keys:
     root          LAYERBOX_ROOT          the directory of the store
     backend       LAYERBOX_BACKEND       auto, aufs or overlay
     devices       LAYERBOX_DEVICES       allow or refuse
     guest         LAYERBOX_GUEST         the component, as --guest
     guest-sha256  LAYERBOX_GUEST_SHA256  its digest, as --guest-sha256
-    cache         LAYERBOX_CACHE         a directory for compiled code; false: none
-                                         [/var/cache/layerbox; for a user
-                                         $XDG_CACHE_HOME/layerbox]
-    [limits]      what a call may use:
-    memory        bytes, or a string such as '256 MiB'
-    guest-time    seconds, or a string such as '5m'
-    handles, entries, bytes
+    cache         LAYERBOX_CACHE         where compiled code of other components
+                                         is kept: a directory, true (default)
+                                         or false
+    [limits]      what one call may use:
+      memory      bytes, or a string such as '256 MiB'
+      guest-time  seconds, or a string such as '5m'
+      handles, entries, bytes
+  Paths in the file begin with /.
 
-  Paths in it begin with /. The file, the component, and every directory on the
-  way to them must belong to root or to the user, and nobody else may be able
-  to write them; else they are refused. A sticky directory such as /tmp may be
-  on the way. A group may write them that has the user's own number (root: 0).
+Trusted files:
+  The configuration and the component decide what runs as you. They, each
+  directory on the way to them, and symbolic links must belong to root or to
+  you, and nobody else may write them; else they are refused. A group may that
+  has your own number (for root: group 0), and a directory that others can
+  write may be on the way if it is sticky, such as /tmp.
 
 Names of files:
   Names are bytes. In text, each byte that is not printable UTF-8, and the
