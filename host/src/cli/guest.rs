@@ -32,8 +32,21 @@ struct ImportObject<'a> {
     calls: &'a [&'static str],
 }
 
-pub(super) fn inspect(context: &Context, file: Option<PathBuf>) -> Outcome {
-    let inspection = driver::inspect(&context.trial(file), context.shipped)?;
+/// The JSON of `guest inspect --wit`.
+#[derive(Debug, Serialize)]
+struct WitObject<'a> {
+    wit: &'a str,
+}
+
+pub(super) fn inspect(context: &Context, file: Option<PathBuf>, wit: bool) -> Outcome {
+    let settings = context.trial(file);
+    if wit {
+        let wit = driver::wit(&settings, context.shipped)?;
+        return context.print(&WitObject { wit: &wit }, |out| {
+            wit.trim_end().lines().try_for_each(|line| writeln!(out, "{}", OneLine(line)))
+        });
+    }
+    let inspection = driver::inspect(&settings, context.shipped)?;
     let object = InspectObject {
         digest: inspection.digest.to_string(),
         size: inspection.size,

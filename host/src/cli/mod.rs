@@ -151,7 +151,7 @@ fn run(context: &Context, command: Command) -> Outcome {
         Command::Metadata { id } => layers::metadata(context, &id),
         Command::Cleanup => store::cleanup(context),
         Command::Check { repair } => store::check(context, repair),
-        Command::Guest { command: GuestCommand::Inspect { file } } => guest::inspect(context, file),
+        Command::Guest { command: GuestCommand::Inspect { file, wit } } => guest::inspect(context, file, wit),
         Command::Guest { command: GuestCommand::Verify(arguments) } => verify::verify(context, arguments),
         Command::Demo { archive } => demo::demo(context, archive),
         Command::Completions { shell } => reference::completions(shell),

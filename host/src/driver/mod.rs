@@ -216,6 +216,16 @@ pub fn inspect(settings: &Settings, shipped: Shipped) -> Result<Inspection, Erro
     read().map_err(|failure| failure.during("guest inspect", None))
 }
 
+/// Reads the component of `settings`, and prints its types as WIT.
+///
+/// # Errors
+///
+/// As [`inspect`].
+pub fn wit(settings: &Settings, shipped: Shipped) -> Result<String, Error> {
+    let read = || crate::sandbox::wit::text(&component(settings, shipped)?);
+    read().map_err(|failure| failure.during("guest inspect", None))
+}
+
 /// The component of `settings`: borrowed where it is the shipped one. Its digest is right.
 fn component(settings: &Settings, shipped: Shipped) -> Result<Cow<'static, [u8]>, Failure> {
     let bytes = match &settings.guest {

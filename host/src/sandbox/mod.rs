@@ -12,6 +12,7 @@ pub mod inspect;
 mod lease;
 mod log;
 mod memory;
+pub(crate) mod wit;
 
 use std::borrow::Cow;
 use std::path::Path;
