@@ -211,12 +211,13 @@ impl Failure {
         }
     }
 
-    /// The entry of the archive or layer that it is about; none where it is not about one.
+    /// The entry of the archive or layer, or the file, that it is about; none where it is not about one.
     pub fn entry(&self) -> Option<&[u8]> {
         match self {
             Failure::Refused { entry, .. } | Failure::Limit { entry, .. } | Failure::Io { entry, .. } => {
                 (!entry.is_empty()).then_some(entry.as_slice())
             }
+            Failure::Untrusted { path, .. } => Some(path),
             _ => None,
         }
     }

@@ -173,6 +173,8 @@ fn walk(path: &Path, people: &People) -> Result<End, Failure> {
                 rest.extend(names(&target));
             }
             _ if !rest.is_empty() => return Err(io(&path, "open", Errno::NOTDIR)),
+            // Before it is opened: that alone can do something to a device.
+            kind if kind != FileType::RegularFile => return Err(untrusted(&path, "not a regular file")),
             _ => {
                 let shared = here.shared;
                 let Some(Step { fd: parent, .. }) = steps.pop() else { break };

@@ -1,5 +1,7 @@
 //! The cases, a module for each promise.
 
+mod cache;
+mod config;
 mod depth;
 mod dialects;
 mod errors;
@@ -23,6 +25,8 @@ pub fn all() -> Vec<Case> {
         dialects::cases(),
         depth::cases(),
         sandbox::cases(),
+        config::cases(),
+        cache::cases(),
         errors::cases(),
         faults::cases(),
         mounts::cases(),
