@@ -185,7 +185,10 @@ impl Cache<'_> {
         let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
         let now = i64::try_from(now.as_secs()).unwrap_or(i64::MAX);
         let mut entries = Vec::new();
-        for entry in rustix::fs::Dir::read_from(&self.fd)? {
+        // The descriptor of the directory has no right to list it.
+        let list = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let list = rustix::fs::openat(&self.fd, ".", list, Mode::empty())?;
+        for entry in rustix::fs::Dir::new(list)? {
             let entry = entry?;
             let Ok(other) = entry.file_name().to_str() else { continue };
             let stat = rustix::fs::statat(&self.fd, other, AtFlags::SYMLINK_NOFOLLOW)?;

@@ -105,7 +105,8 @@ pub(super) fn cases() -> Vec<Case> {
         }),
         ("was made of another component", |entry, place| {
             // The same component with a section of no meaning has another digest, and other code by name.
-            let other = Setting::new(&place_in(place)?)?;
+            let inner = place.directory_for("other")?;
+            let other = Setting::new(&inner)?;
             let mut bytes = fs::read(&other.guest)?;
             bytes.extend_from_slice(b"\0\x02\x01x");
             fs::write(&other.guest, bytes)?;
@@ -141,10 +142,6 @@ fn flip(entry: &Path, at: usize) -> Result<()> {
     bytes[at] ^= 1;
     // In place: mode and owner stay.
     Ok(fs::write(entry, bytes)?)
-}
-
-fn place_in(place: &Place) -> Result<Place> {
-    place.directory_for("other")
 }
 
 /// A store, a component from a file, and a cache.

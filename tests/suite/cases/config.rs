@@ -1,6 +1,5 @@
 //! Where settings come from, which component runs, and which files are trusted to say so.
 
-use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::fs::{PermissionsExt as _, chown, lchown, symlink};
 use std::path::{Path, PathBuf};
@@ -358,24 +357,22 @@ fn right_digest(place: &Place) -> Result<()> {
     store.create("base", None)?;
     let guest = component(place, "driver.wasm")?;
     let right = digest(&guest)?;
-    let bare_digits = right.trim_start_matches("sha256:");
+    let digits = right.trim_start_matches("sha256:");
     let text = format!("guest = {guest:?}\nguest-sha256 = {right:?}");
     let config = config(place, &text)?;
-    let with = |change: &dyn Fn(&mut Command)| {
-        let mut command = store.command(["exists", "base"]);
-        change(&mut command);
-        run(&mut command, b"")
+    let exists = || store.command(["exists", "base"]);
+    let with_option = |digest: &str| {
+        let mut command = exists();
+        run(command.arg("--guest").arg(&guest).args(["--guest-sha256", digest]), b"")
     };
-    let guest: &OsStr = guest.as_ref();
-    with(&|command| drop(command.arg("--guest").arg(guest).args(["--guest-sha256", &right])))?.expect(0)?;
-    with(&|command| {
-        command.env("LAYERBOX_GUEST", guest).env("LAYERBOX_GUEST_SHA256", bare_digits);
-    })?
-    .expect(0)?;
-    with(&|command| drop(command.arg("--config").arg(&config)))?.expect(0)?;
+    with_option(&right)?.expect(0)?;
+    with_option(digits)?.expect(0)?;
+    let mut command = exists();
+    run(command.env("LAYERBOX_GUEST", &guest).env("LAYERBOX_GUEST_SHA256", digits), b"")?.expect(0)?;
+    run(exists().arg("--config").arg(&config), b"")?.expect(0)?;
     // The digest of the file holds for a component from elsewhere.
     fs::write(place.join("other.wasm"), b"\0asm\x0d\0\x01\0")?;
-    with(&|command| drop(command.arg("--config").arg(&config).arg("--guest").arg(place.join("other.wasm"))))?
+    run(exists().arg("--config").arg(&config).arg("--guest").arg(place.join("other.wasm")), b"")?
         .expect(5)?
         .says("guest-sha256 wants")?;
     Ok(())
