@@ -220,7 +220,7 @@ pub fn inspect(settings: &Settings, shipped: Shipped) -> Result<Inspection, Erro
 ///
 /// # Errors
 ///
-/// As [`inspect`].
+/// As [`inspect()`].
 pub fn wit(settings: &Settings, shipped: Shipped) -> Result<String, Error> {
     let read = || crate::sandbox::wit::text(&component(settings, shipped)?);
     read().map_err(|failure| failure.during("guest inspect", None))
