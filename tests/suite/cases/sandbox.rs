@@ -24,6 +24,16 @@ pub(super) fn cases() -> Vec<Case> {
             }
             Ok(())
         }),
+        case("sandbox: the WIT of the component names its interfaces, from its own types", |place| {
+            let wit = run(bare().args(["guest", "inspect", "--wit"]), b"")?.expect(0)?.text();
+            for line in ["export layerbox:driver/differ@0.1.0;", "resource writer {", "apply-diff: func("] {
+                ensure!(wit.contains(line), "{line} is not in it:\n{wit}");
+            }
+            let sockets = component(place, "sockets.wasm")?;
+            let wit = run(bare().args(["guest", "inspect", "--wit"]).arg(sockets), b"")?.expect(0)?.text();
+            ensure!(wit.contains("import wasi:sockets/network@"), "{wit}");
+            Ok(())
+        }),
         case("sandbox: nothing of the environment reaches the component", |place| {
             let store = Store::new(place.join("s"), Dialect::Overlay);
             store.create("base", None)?;
@@ -61,8 +71,9 @@ fn imports(_: &Place) -> Result<()> {
     Ok(())
 }
 
-fn sockets_inspected(_: &Place) -> Result<()> {
-    let output = run(bare().args(["guest", "inspect"]).arg(component("sockets")?), b"")?.expect(5)?;
+fn sockets_inspected(place: &Place) -> Result<()> {
+    let sockets = component(place, "sockets")?;
+    let output = run(bare().args(["guest", "inspect"]).arg(sockets), b"")?.expect(5)?;
     let all = output.text() + &output.stderr;
     for interface in ["wasi:sockets/network", "wasi:sockets/instance-network"] {
         ensure!(all.contains(interface), "{interface} is not named:\n{all}");
@@ -73,8 +84,8 @@ fn sockets_inspected(_: &Place) -> Result<()> {
 fn sockets_run(place: &Place) -> Result<()> {
     let store = Store::new(place.join("s"), Dialect::Overlay);
     let mut command = store.command(["create", "base"]);
-    command.arg("--guest").arg(component("sockets")?);
-    run(&mut command, b"")?.expect(5)?.says("wasi:sockets")?;
+    command.arg("--guest").arg(component(place, "sockets")?);
+    run(&mut command, b"")?.expect(5)?.says("wasi:sockets")?.says("another world")?;
     store.run(["exists", "base"])?.expect(3)?;
     Ok(())
 }
