@@ -108,6 +108,14 @@ pub enum Failure {
     /// The component asks for more than its world allows, or is no component.
     #[error("the component is refused: {0}")]
     GuestRefused(String),
+    /// Others could have written a file that decides what runs as this user.
+    #[error("not trusted: {}: {why}", Escaped(.path))]
+    Untrusted {
+        /// The file, or the directory on the way to it.
+        path: Vec<u8>,
+        /// What is wrong with it.
+        why: String,
+    },
     /// The component failed: it trapped, or broke the contract.
     #[error("the component failed: {0}")]
     GuestFailed(String),
@@ -158,7 +166,10 @@ impl Failure {
             | Failure::Conflict(_)
             | Failure::Incomplete(_)
             | Failure::StoreInUse(_) => Class::Conflict,
-            Failure::InvalidId(_) | Failure::Refused { .. } | Failure::GuestRefused(_) => Class::Refused,
+            Failure::InvalidId(_)
+            | Failure::Refused { .. }
+            | Failure::GuestRefused(_)
+            | Failure::Untrusted { .. } => Class::Refused,
             Failure::Limit { .. } | Failure::TooDeep(_) => Class::Limit,
             Failure::InvalidArgument(_) => Class::Usage,
             Failure::Denied(_)
@@ -194,17 +205,19 @@ impl Failure {
             Failure::InvalidArgument(_) => "invalid-argument",
             Failure::Unsupported(_) => "unsupported",
             Failure::GuestRefused(_) => "guest-refused",
+            Failure::Untrusted { .. } => "untrusted",
             Failure::GuestFailed(_) => "guest-failed",
             Failure::NotRoot(_) => "not-root",
         }
     }
 
-    /// The entry of the archive or layer that it is about; none where it is not about one.
+    /// The entry of the archive or layer, or the file, that it is about; none where it is not about one.
     pub fn entry(&self) -> Option<&[u8]> {
         match self {
             Failure::Refused { entry, .. } | Failure::Limit { entry, .. } | Failure::Io { entry, .. } => {
                 (!entry.is_empty()).then_some(entry.as_slice())
             }
+            Failure::Untrusted { path, .. } => Some(path),
             _ => None,
         }
     }
@@ -237,6 +250,9 @@ impl Failure {
             Failure::InvalidId(_) => {
                 Some("an id is 1 to 128 of A-Z a-z 0-9 _ . - and begins with a letter or a digit")
             }
+            Failure::Untrusted { .. } => Some(
+                "it decides what runs as you: let it belong to root or to you (chown), and nobody else write it (chmod go-w)",
+            ),
             Failure::Corrupt(_) => Some("layerbox check says more"),
             _ => None,
         }

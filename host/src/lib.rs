@@ -7,12 +7,16 @@
 //! 3. `layerbox_privileged`: what the component's imports end in: file operations bound to one layer, mounts, reference counts.
 //! 4. [`store`]: the records of a root on disk, which tell what exists and what is whole.
 //!
+//! What decides what runs (a configuration, a component from a file, compiled code) is read by [`trust`].
+//!
 //! The command line ([`cli`]) and the service ([`serve`]) are thin layers over the driver. [`verify`] holds a component against the contract, in stores of its own.
 
 pub mod cli;
+pub mod digest;
 pub mod driver;
 pub mod error;
 pub mod sandbox;
 pub mod serve;
 pub mod store;
+pub mod trust;
 pub mod verify;

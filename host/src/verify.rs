@@ -14,7 +14,8 @@ use layerbox_privileged::layer::delete_tree;
 use layerbox_privileged::mount::{Backend, Layout, Unions};
 use rustix::fs::{MemfdFlags, XattrFlags};
 
-use crate::driver::{ApplyOptions, BackendChoice, ChangeKind, Driver, Settings, Shipped};
+use crate::digest::Digest;
+use crate::driver::{ApplyOptions, BackendChoice, ChangeKind, Code, Driver, Settings, Shipped};
 use crate::error::{Error, Failure};
 use crate::sandbox::Sandbox;
 use crate::store::Store;
@@ -67,8 +68,13 @@ impl Verification {
     }
 
     /// The digest of the component.
-    pub fn digest(&self) -> String {
+    pub fn digest(&self) -> Digest {
         self.sandbox.digest()
+    }
+
+    /// Where the machine code of the component came from.
+    pub fn code(&self) -> &Code {
+        self.sandbox.code()
     }
 
     fn make(&self, scratch: &Scratch, dialect: suite::Dialect) -> Result<Box<dyn suite::Store>, String> {

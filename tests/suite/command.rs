@@ -2,7 +2,9 @@
 
 use std::ffi::OsStr;
 use std::fmt;
+use std::fs;
 use std::io::{Read, Write};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
@@ -10,6 +12,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, bail};
 
 use crate::harness::{Skip, strict};
+use crate::scratch::Place;
 
 /// How long a program may take.
 const DEADLINE: Duration = Duration::from_secs(300);
@@ -164,18 +167,22 @@ pub fn binary() -> PathBuf {
     if path.is_relative() { repository().join(path) } else { path }
 }
 
-/// A component that `make guests` builds for tests.
+/// A component that `make` or `make guests` builds, copied to a place that is trusted wherever the repository lies.
 ///
 /// # Errors
 ///
 /// It was not built: a skip, or in continuous integration a failure.
-pub fn component(name: &str) -> Result<PathBuf> {
-    let path = repository().join("target/component").join(name).with_extension("wasm");
-    if path.exists() {
-        return Ok(path);
+pub fn component(place: &Place, name: &str) -> Result<PathBuf> {
+    let name = format!("{name}.wasm");
+    let built = repository().join("target/component").join(&name);
+    if !built.exists() {
+        let text = format!("target/component/{name} is not there: make guests");
+        return if strict() { bail!(text) } else { Err(Skip(text).into()) };
     }
-    let text = format!("target/component/{name}.wasm is not there: make guests");
-    if strict() { bail!(text) } else { Err(Skip(text).into()) }
+    let path = place.join(name);
+    fs::write(&path, fs::read(built)?)?;
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o644))?;
+    Ok(path)
 }
 
 /// The top of the repository.

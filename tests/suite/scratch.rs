@@ -116,6 +116,11 @@ impl Ground {
             fs::create_dir_all("/run/layerbox")?;
             mount(Some("tmpfs"), "/run/layerbox", Some("tmpfs"), MsFlags::empty(), Some("mode=0700"))
                 .context("a tmpfs on /run/layerbox")?;
+            // Nor does the configuration of the machine count for the cases.
+            if Path::new("/etc/layerbox").exists() {
+                mount(Some("tmpfs"), "/etc/layerbox", Some("tmpfs"), MsFlags::empty(), Some("mode=0755"))
+                    .context("a tmpfs on /etc/layerbox")?;
+            }
             let file = directory.path().join("image");
             image(&file, IMAGE_SIZE, &path)?;
             // The loop device holds it; by name it would outlive a run that is killed.

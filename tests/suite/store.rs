@@ -223,11 +223,21 @@ impl Store {
 /// The binary without what the environment of the run says about stores.
 pub fn bare() -> Command {
     let mut command = Command::new(binary());
-    for variable in
-        ["LAYERBOX_ROOT", "LAYERBOX_SOCKET", "LAYERBOX_DEVICES", "LAYERBOX_GUEST_TIME", "NO_COLOR"]
-    {
+    for variable in [
+        "LAYERBOX_BACKEND",
+        "LAYERBOX_CONFIG",
+        "LAYERBOX_DEVICES",
+        "LAYERBOX_GUEST",
+        "LAYERBOX_GUEST_SHA256",
+        "LAYERBOX_GUEST_TIME",
+        "LAYERBOX_ROOT",
+        "LAYERBOX_SOCKET",
+        "NO_COLOR",
+    ] {
         command.env_remove(variable);
     }
+    // A run leaves nothing in the machine's own cache, and takes nothing from it.
+    command.env("LAYERBOX_CACHE", "false");
     // A group of its own: what a case kills is this and nothing else.
     command.process_group(0);
     command

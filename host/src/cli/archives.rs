@@ -17,7 +17,7 @@ use super::context::Context;
 use super::destination::Destination;
 use super::output::{ByteName, Paint, count, human_size};
 use super::{Outcome, Stop, Usage};
-use crate::driver::{ApplyOptions, ChangeKind, Driver, Progress, Totals};
+use crate::driver::{ApplyOptions, ChangeKind, Progress, Totals};
 use crate::error::{Error, Escaped, Failure};
 
 /// What `apply-diff` and `diff-size` print as JSON.
@@ -36,7 +36,7 @@ impl From<Totals> for SizeObject {
 pub(super) fn apply_diff(context: &Context, arguments: ApplyDiff) -> Outcome {
     let id = arguments.id.as_str();
     let input = open_input(id, arguments.file.as_deref())?;
-    let driver = Driver::open(&settings(context, &arguments)?, context.shipped, false)?;
+    let driver = context.open_with(&settings(context, &arguments)?, false)?;
     let options = ApplyOptions { sync: !arguments.no_sync, ..ApplyOptions::default() };
     let bar = context.log.shows_progress().then(|| progress_bar(&input, &options.progress));
     let archive: Box<dyn Read + Send> = match &bar {

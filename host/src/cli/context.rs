@@ -3,16 +3,17 @@
 use std::fmt;
 use std::io::{self, BufWriter, IsTerminal as _, Write};
 use std::path::PathBuf;
-use std::time::Duration;
+use std::str::FromStr;
 
 use nix::sys::stat::Mode;
 use serde::Serialize;
 
-use super::arguments::{self, Backend, Devices, Global};
+use super::arguments::{Backend, Devices, Global};
+use super::config::{self, Absolute, Time, Word, environment};
 use super::output::Paint;
 use super::report::{Log, Reporter};
 use super::{Outcome, Stop, Usage};
-use crate::driver::{BackendChoice, Driver, Limits, Owner, Settings, Shipped};
+use crate::driver::{BackendChoice, Driver, Owner, Settings, Shipped};
 use crate::error::Error;
 
 /// Where root keeps the store.
@@ -23,6 +24,8 @@ const SYSTEM_ROOT: &str = "/var/lib/layerbox";
 pub(super) struct Context {
     /// The store, and how it is used.
     pub(super) settings: Settings,
+    /// The configuration file, where one was named.
+    pub(super) config: Option<PathBuf>,
     /// The component that is built in.
     pub(super) shipped: Shipped,
     /// The umask that the process was started with; files that are no layer content obey it.
@@ -38,42 +41,71 @@ pub(super) struct Context {
 }
 
 impl Context {
-    /// Works out the settings from the options and the environment.
-    pub(super) fn new(global: Global, shipped: Shipped, umask: Mode) -> Result<Context, Stop> {
+    /// Works out the settings from the options, the environment and, where the program is `configured`, the configuration file.
+    pub(super) fn new(
+        global: Global,
+        configured: bool,
+        shipped: Shipped,
+        umask: Mode,
+    ) -> Result<Context, Stop> {
         if global.socket.is_some() {
             return Err(usage("--socket: this version has no service", Some("leave the option out")).into());
         }
         let log = Log::new(&global);
         let reporter = Reporter::new(&global);
-        let devices = match global.devices {
-            Some(devices) => devices == Devices::Allow,
-            None => devices_of_environment()?,
-        };
-        let mut limits = Limits::default();
-        if let Some(time) = global.guest_time.map_or_else(guest_time_of_environment, |time| Ok(Some(time)))? {
+        let named = global.config.or_else(|| environment("LAYERBOX_CONFIG").map(PathBuf::from));
+        let (file, read) = if configured { config::read(named.clone())? } else { Default::default() };
+        if let Some(path) = read {
+            log.note(format_args!("configuration: {}", path.display()));
+        }
+        let backend = first(global.backend, "LAYERBOX_BACKEND", file.backend)?;
+        let devices = first(global.devices, "LAYERBOX_DEVICES", file.devices)?;
+        let mut limits = file.limits.limits();
+        if let Some(Time(time)) = first(global.guest_time.map(Time), "LAYERBOX_GUEST_TIME", None)? {
             limits.set_guest_time(time);
         }
+        let cache = first(None, "LAYERBOX_CACHE", file.cache)?;
         let settings = Settings {
-            root: root(global.root)?,
-            backend: match global.backend {
+            root: root(first_path(global.root, "LAYERBOX_ROOT", file.root))?,
+            backend: match backend.unwrap_or(Backend::Auto) {
                 Backend::Auto => BackendChoice::Auto,
                 Backend::Aufs => BackendChoice::Aufs,
                 Backend::Overlay => BackendChoice::Overlay,
             },
             owner: Owner::CommandLine,
             maps: None,
-            guest: global.guest,
+            guest: first_path(global.guest, "LAYERBOX_GUEST", file.guest),
+            stranger: false,
+            guest_sha256: first(global.guest_sha256, "LAYERBOX_GUEST_SHA256", file.guest_sha256)?,
+            cache: cache.unwrap_or(config::Cache::Usual).directory(),
             limits,
-            devices,
+            devices: devices.unwrap_or(Devices::Allow) == Devices::Allow,
             guest_log: global.verbose,
         };
         let paint = Paint::new(global.color, io::stdout().is_terminal());
-        Ok(Context { settings, shipped, umask, json: global.json, log, reporter, paint })
+        Ok(Context { settings, config: named, shipped, umask, json: global.json, log, reporter, paint })
     }
 
     /// Opens the store; `make`: makes one where there is none.
     pub(super) fn open(&self, make: bool) -> Result<Driver, Error> {
-        Driver::open(&self.settings, self.shipped, make)
+        self.open_with(&self.settings, make)
+    }
+
+    /// As [`Context::open`], with settings of the call's own.
+    pub(super) fn open_with(&self, settings: &Settings, make: bool) -> Result<Driver, Error> {
+        let driver = Driver::open(settings, self.shipped, make)?;
+        self.log.code(driver.code());
+        Ok(driver)
+    }
+
+    /// The settings for looking at a component or trying it: that of `file`, which need not be trusted and may have any digest, else the one that
+    /// runs otherwise.
+    pub(super) fn trial(&self, file: Option<PathBuf>) -> Settings {
+        let settings = self.settings.clone();
+        match file {
+            Some(file) => Settings { guest: Some(file), stranger: true, guest_sha256: None, ..settings },
+            None => settings,
+        }
     }
 
     /// Prints the result of a command: `value` as JSON, or else what `text` writes.
@@ -98,44 +130,35 @@ impl Context {
     }
 }
 
+/// What counts of an option, its variable and its key.
+fn first<T: FromStr<Err = String>>(
+    option: Option<T>,
+    variable: &str,
+    key: Option<Word<T>>,
+) -> Result<Option<T>, Usage> {
+    if option.is_some() {
+        return Ok(option);
+    }
+    Ok(config::word_of_environment(variable)?.or(key.map(|Word(value)| value)))
+}
+
+/// As [`first`], for a path.
+fn first_path(option: Option<PathBuf>, variable: &str, key: Option<Absolute>) -> Option<PathBuf> {
+    option.or_else(|| environment(variable).map(PathBuf::from)).or(key.map(|Absolute(path)| path))
+}
+
 /// The store's directory, absolute.
-fn root(option: Option<PathBuf>) -> Result<PathBuf, Stop> {
-    let variable = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
-    let root = option.or_else(|| variable("LAYERBOX_ROOT")).or_else(|| {
+fn root(named: Option<PathBuf>) -> Result<PathBuf, Stop> {
+    let root = named.or_else(|| {
         if nix::unistd::geteuid().is_root() {
             return Some(PathBuf::from(SYSTEM_ROOT));
         }
-        // The XDG base directory specification: a relative path there is to be ignored.
-        let data = variable("XDG_DATA_HOME").filter(|path| path.is_absolute());
-        let data = data.or_else(|| variable("HOME").map(|home| home.join(".local/share")));
-        data.map(|data| data.join("layerbox"))
+        config::directory_of_user("XDG_DATA_HOME", ".local/share").map(|data| data.join("layerbox"))
     });
     let root = root.ok_or_else(|| {
         usage("there is no home directory to keep a store in", Some("name a directory with --root"))
     })?;
     Ok(std::path::absolute(&root).map_err(|error| usage(format!("--root: {error}"), None))?)
-}
-
-/// What `LAYERBOX_DEVICES` says; allowed where it says nothing.
-fn devices_of_environment() -> Result<bool, Usage> {
-    match std::env::var_os("LAYERBOX_DEVICES") {
-        None => Ok(true),
-        Some(value) if value.is_empty() || value == "allow" => Ok(true),
-        Some(value) if value == "refuse" => Ok(false),
-        // Somebody who sets it wants safety: a misspelt value must not mean "allow".
-        Some(_) => Err(usage("LAYERBOX_DEVICES is neither allow nor refuse", None)),
-    }
-}
-
-/// What `LAYERBOX_GUEST_TIME` says, if anything.
-fn guest_time_of_environment() -> Result<Option<Duration>, Usage> {
-    let Some(value) = std::env::var_os("LAYERBOX_GUEST_TIME").filter(|value| !value.is_empty()) else {
-        return Ok(None);
-    };
-    match arguments::time(&value.to_string_lossy()) {
-        Ok(time) => Ok(Some(time)),
-        Err(shape) => Err(usage(format!("LAYERBOX_GUEST_TIME is not {shape}"), None)),
-    }
 }
 
 /// An error in the options that belong to no command.

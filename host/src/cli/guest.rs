@@ -13,9 +13,10 @@ use crate::driver::{self, Inspection};
 /// The JSON of `guest inspect`.
 #[derive(Debug, Serialize)]
 struct InspectObject<'a> {
-    digest: &'a str,
+    digest: String,
     size: u64,
     world: &'a str,
+    speaks: &'a [String],
     imports: Vec<ImportObject<'a>>,
     exports: &'a [String],
     refused: &'a [String],
@@ -31,13 +32,26 @@ struct ImportObject<'a> {
     calls: &'a [&'static str],
 }
 
-pub(super) fn inspect(context: &Context, file: Option<PathBuf>) -> Outcome {
-    let file = file.or_else(|| context.settings.guest.clone());
-    let inspection = driver::inspect(file.as_deref(), context.shipped)?;
+/// The JSON of `guest inspect --wit`.
+#[derive(Debug, Serialize)]
+struct WitObject<'a> {
+    wit: &'a str,
+}
+
+pub(super) fn inspect(context: &Context, file: Option<PathBuf>, wit: bool) -> Outcome {
+    let settings = context.trial(file);
+    if wit {
+        let wit = driver::wit(&settings, context.shipped)?;
+        return context.print(&WitObject { wit: &wit }, |out| {
+            wit.trim_end().lines().try_for_each(|line| writeln!(out, "{}", OneLine(line)))
+        });
+    }
+    let inspection = driver::inspect(&settings, context.shipped)?;
     let object = InspectObject {
-        digest: &inspection.digest,
+        digest: inspection.digest.to_string(),
         size: inspection.size,
         world: inspection.world,
+        speaks: &inspection.speaks,
         imports: inspection
             .imports
             .iter()
@@ -55,9 +69,14 @@ pub(super) fn inspect(context: &Context, file: Option<PathBuf>) -> Outcome {
 
 fn write_text(out: &mut dyn Write, context: &Context, inspection: &Inspection) -> io::Result<()> {
     let head = |key| context.paint.bold(key);
-    writeln!(out, "{}: {}", head("Digest"), OneLine(&inspection.digest))?;
+    writeln!(out, "{}: {}", head("Digest"), inspection.digest)?;
     writeln!(out, "{}: {}", head("Size"), human_size(inspection.size))?;
     writeln!(out, "{}: {}", head("World"), inspection.world)?;
+    let speaks = match inspection.speaks.as_slice() {
+        [] => "another world's contract".to_owned(),
+        speaks => speaks.join(", "),
+    };
+    writeln!(out, "{}: {}", head("Speaks"), OneLine(&speaks))?;
     let memory = context.settings.limits.memory as u64;
     writeln!(out, "{}: {} a call", head("Memory Limit"), human_size(memory))?;
     writeln!(out, "{}:", head("Imports"))?;

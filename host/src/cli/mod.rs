@@ -6,6 +6,7 @@
 
 mod archives;
 mod arguments;
+mod config;
 mod context;
 mod demo;
 mod destination;
@@ -95,7 +96,10 @@ pub fn main(shipped: Shipped) -> ExitCode {
     };
     let reporter = report::Reporter::new(&cli.global);
     let (operation, layer) = subject(&cli.command);
-    let outcome = Context::new(cli.global, shipped, umask).and_then(|context| run(&context, cli.command));
+    // What explains the program works with a broken configuration, too.
+    let configured = !matches!(cli.command, Command::Completions { .. } | Command::Man);
+    let outcome =
+        Context::new(cli.global, configured, shipped, umask).and_then(|context| run(&context, cli.command));
     ExitCode::from(reporter.end(outcome.map_err(|stop| match stop {
         // Whoever asked for a command wants to hear of that, not of the opening that comes before it.
         Stop::Failed(error) if error.operation == "open" => Stop::Failed(Error { operation, layer, ..error }),
@@ -147,7 +151,7 @@ fn run(context: &Context, command: Command) -> Outcome {
         Command::Metadata { id } => layers::metadata(context, &id),
         Command::Cleanup => store::cleanup(context),
         Command::Check { repair } => store::check(context, repair),
-        Command::Guest { command: GuestCommand::Inspect { file } } => guest::inspect(context, file),
+        Command::Guest { command: GuestCommand::Inspect { file, wit } } => guest::inspect(context, file, wit),
         Command::Guest { command: GuestCommand::Verify(arguments) } => verify::verify(context, arguments),
         Command::Demo { archive } => demo::demo(context, archive),
         Command::Completions { shell } => reference::completions(shell),

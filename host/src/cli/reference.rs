@@ -31,12 +31,27 @@ const FILES: &str = ".SH ENVIRONMENT
 LAYERBOX_ROOT
 The store's directory, where \\-\\-root is not given.
 .TP
-LAYERBOX_DEVICES
-allow or refuse, where \\-\\-devices is not given.
+LAYERBOX_CONFIG
+The configuration, where \\-\\-config is not given.
+.TP
+LAYERBOX_BACKEND, LAYERBOX_DEVICES, LAYERBOX_GUEST, LAYERBOX_GUEST_SHA256
+What the option of that name says, where it is not given.
+.TP
+LAYERBOX_CACHE
+A directory for the compiled code of components that are not built in; false: none.
 .TP
 NO_COLOR
 No colors, unless \\-\\-color says otherwise.
 .SH FILES
+.TP
+/etc/layerbox/config.toml
+The configuration of root.
+.TP
+$XDG_CONFIG_HOME/layerbox/config.toml, ~/.config/layerbox/config.toml
+The configuration of any other user.
+.TP
+/var/cache/layerbox, $XDG_CACHE_HOME/layerbox, ~/.cache/layerbox
+Compiled code of components that are not built in. It can be removed at any time.
 .TP
 /var/lib/layerbox
 The store of root.

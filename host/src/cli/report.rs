@@ -10,6 +10,7 @@ use serde::Serialize;
 use super::arguments::{Global, LogFormat};
 use super::output::{ByteName, OneLine, Paint};
 use super::{Outcome, Stop, Usage};
+use crate::driver::Code;
 use crate::error::{Class, Escaped};
 
 /// Ends the program: prints why a command stopped, and says with which status to exit.
@@ -191,6 +192,26 @@ impl Log {
     pub(super) fn note(&self, message: impl fmt::Display) {
         if self.verbose {
             self.line("note", message.to_string(), None);
+        }
+    }
+
+    /// Where a component's machine code came from, as far as it is of interest.
+    pub(super) fn code(&self, code: &Code) {
+        match code {
+            Code::BuiltIn | Code::Compiled => {}
+            Code::Cached(file) => self.note(format_args!("compiled code from {}", file.display())),
+            Code::Kept { file, instead } => {
+                if let Some(why) = instead {
+                    self.warn(format_args!("compiled code not used, made anew: {why}"), None);
+                }
+                self.note(format_args!("compiled code kept in {}", file.display()));
+            }
+            Code::NotKept { why, untrusted: true } => {
+                self.warn(format_args!("compiled code neither used nor kept: {why}"), None);
+            }
+            Code::NotKept { why, untrusted: false } => {
+                self.note(format_args!("compiled code not kept: {why}"));
+            }
         }
     }
 

@@ -50,6 +50,7 @@ pub(super) fn verify(context: &Context, arguments: Verify) -> Outcome {
     // Before there is any other thread.
     options.stop = interrupt::catch().map_err(Stop::Other)?;
     let verification = Verification::open(&settings(context, file), context.shipped)?;
+    context.log.code(verification.code());
     let mut cases = Vec::new();
     let mut printed: io::Result<()> = Ok(());
     let summary = run(&verification, &options, |report| {
@@ -62,7 +63,7 @@ pub(super) fn verify(context: &Context, arguments: Verify) -> Outcome {
     });
     printed?;
     let Summary { passed, failed, skipped } = summary;
-    let object = VerifyObject { digest: verification.digest(), passed, failed, skipped, cases };
+    let object = VerifyObject { digest: verification.digest().to_string(), passed, failed, skipped, cases };
     context.print(&object, |out| {
         writeln!(out, "conformance: {passed} passed, {failed} failed, {skipped} skipped ({})", object.digest)
     })?;
@@ -82,8 +83,7 @@ pub(super) fn verify(context: &Context, arguments: Verify) -> Outcome {
 
 /// The settings of the stores that the suite makes: they are the suite's affair, but for the component and its limits.
 fn settings(context: &Context, file: Option<PathBuf>) -> Settings {
-    let guest = file.or_else(|| context.settings.guest.clone());
-    Settings { guest, devices: true, ..context.settings.clone() }
+    Settings { devices: true, ..context.trial(file) }
 }
 
 fn print_names(context: &Context, options: &Options) -> Outcome {

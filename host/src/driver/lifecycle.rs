@@ -218,7 +218,7 @@ impl Driver {
             rows.extend(theirs.into_iter().filter(|(key, _)| key != "Dirs" && key != "Mounted"));
             rows.push(("Layers".to_owned(), self.store.ids()?.len().to_string()));
             rows.push(("Mounts".to_owned(), self.unions.all()?.len().to_string()));
-            rows.push(("Guest Digest".to_owned(), self.sandbox.digest()));
+            rows.push(("Guest Digest".to_owned(), self.sandbox.digest().to_string()));
             let limits = self.sandbox.limits();
             rows.push(("Depth Limit".to_owned(), format!("{} ancestors", self.unions.depth_limit())));
             rows.push(("Memory Limit".to_owned(), format!("{} bytes a call", limits.memory)));

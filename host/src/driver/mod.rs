@@ -7,6 +7,7 @@ mod archive;
 mod lifecycle;
 mod model;
 
+use std::borrow::Cow;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -14,17 +15,19 @@ use layerbox_privileged::id::LayerId;
 use layerbox_privileged::mount::{Choice, Layout, Unions};
 use layerbox_privileged::references::References;
 
+use crate::digest::Digest;
 use crate::error::{Error, Failure};
 use crate::sandbox::inspect;
 pub use crate::sandbox::inspect::{Inspection, Interface};
 use crate::sandbox::{Access, Lease, Sandbox, UnionLease};
-pub use crate::sandbox::{Limits, Shipped};
+pub use crate::sandbox::{Code, Limits, Shipped};
 use crate::store::Store;
 pub use crate::store::check::Finding;
 use crate::store::lock::{Guard, Mode};
 pub use crate::store::maps::{IdMaps, IdRange};
 use crate::store::record::Record;
 pub use crate::store::{Opening, Owner};
+use crate::trust;
 pub use archive::{ApplyOptions, DiffOutcome, Progress, Totals};
 pub use layerbox_privileged::mount::Choice as BackendChoice;
 pub use model::{Change, ChangeKind, LayerSummary, Metadata};
@@ -40,8 +43,14 @@ pub struct Settings {
     pub owner: Owner,
     /// The id maps that the store must have, or gets when it is made; none: those that it has.
     pub maps: Option<IdMaps>,
-    /// A component to run instead of the shipped one.
+    /// A component to run instead of the shipped one. The file must be such that only root and we can have written it ([`crate::trust`]).
     pub guest: Option<PathBuf>,
+    /// Runs a component of `guest` that anybody may have written: for who tries one, in stores of its own.
+    pub stranger: bool,
+    /// The digest that the component must have, the shipped one as well.
+    pub guest_sha256: Option<Digest>,
+    /// The directory in which compiled code of components other than the shipped one is kept; none: it is not.
+    pub cache: Option<PathBuf>,
     /// What a call may use.
     pub limits: Limits,
     /// Whether archives may hold device nodes.
@@ -98,12 +107,17 @@ impl Driver {
     /// Makes the component of `settings` ready.
     pub(crate) fn sandbox(settings: &Settings, shipped: Shipped) -> Result<Sandbox, Failure> {
         let limits = settings.limits.clone();
-        let mut sandbox = match &settings.guest {
-            Some(file) => Sandbox::from_file(file, limits)?,
-            None => Sandbox::shipped(shipped, limits)?,
+        let mut sandbox = match component(settings, shipped)? {
+            Cow::Owned(bytes) => Sandbox::other(bytes, settings.cache.as_deref(), limits)?,
+            Cow::Borrowed(_) => Sandbox::shipped(shipped, limits)?,
         };
         sandbox.show_log(settings.guest_log);
         Ok(sandbox)
+    }
+
+    /// Where the machine code of the component came from.
+    pub fn code(&self) -> &Code {
+        self.sandbox.code()
     }
 
     fn assemble(settings: &Settings, sandbox: Arc<Sandbox>, make: bool) -> Result<Driver, Failure> {
@@ -192,17 +206,42 @@ impl Driver {
     }
 }
 
-/// Reads a component, the shipped one or a file, and tells what it asks for, without running it.
+/// Reads the component of `settings`, and tells what it asks for, without running it.
 ///
 /// # Errors
 ///
-/// Those of reading; [`Failure::GuestRefused`] where it is no component.
-pub fn inspect(guest: Option<&std::path::Path>, shipped: Shipped) -> Result<Inspection, Error> {
-    let read = || match guest {
-        Some(file) => inspect::inspect(&inspect::read(file)?),
-        None => inspect::inspect(shipped.component),
-    };
+/// Those of reading; [`Failure::GuestRefused`] where it is no component, or not the one of the digest.
+pub fn inspect(settings: &Settings, shipped: Shipped) -> Result<Inspection, Error> {
+    let read = || inspect::inspect(&component(settings, shipped)?);
     read().map_err(|failure| failure.during("guest inspect", None))
+}
+
+/// Reads the component of `settings`, and prints its types as WIT.
+///
+/// # Errors
+///
+/// As [`inspect()`].
+pub fn wit(settings: &Settings, shipped: Shipped) -> Result<String, Error> {
+    let read = || crate::sandbox::wit::text(&component(settings, shipped)?);
+    read().map_err(|failure| failure.during("guest inspect", None))
+}
+
+/// The component of `settings`: borrowed where it is the shipped one. Its digest is right.
+fn component(settings: &Settings, shipped: Shipped) -> Result<Cow<'static, [u8]>, Failure> {
+    let bytes = match &settings.guest {
+        None => Cow::Borrowed(shipped.component),
+        Some(file) if settings.stranger => Cow::Owned(trust::read_unchecked(file, inspect::MAX_COMPONENT)?),
+        Some(file) => Cow::Owned(trust::read(file, inspect::MAX_COMPONENT)?),
+    };
+    if let Some(wanted) = settings.guest_sha256 {
+        let found = Digest::of(&bytes);
+        if found != wanted {
+            return Err(Failure::GuestRefused(format!(
+                "its digest is {found}, and guest-sha256 wants {wanted}"
+            )));
+        }
+    }
+    Ok(bytes)
 }
 
 /// Layers keep owners, device nodes and attributes that only root of a user namespace can write.

@@ -3,20 +3,24 @@
 //! A component names its imports, and the host gives none but those in [`INTERFACES`]. One that names another is refused before it runs, with the list
 //! of what it asked for.
 
-use std::path::Path;
-
 use wasmtime::Engine;
 use wasmtime::component::Component;
 use wasmtime::component::types::ComponentItem;
 
-use super::digest;
+use crate::digest::Digest;
 use crate::error::Failure;
 
 /// The world that this host runs.
 pub const WORLD: &str = "layerbox:driver/driver@0.1.0";
 
+/// The package of the contract; a name of one of its interfaces begins with it and `/`.
+const PACKAGE: &str = "layerbox:driver";
+
+/// The version of the contract that this host speaks.
+const VERSION: &str = "0.1.0";
+
 /// The largest component that is read, in bytes.
-const MAX_COMPONENT: u64 = 64 << 20;
+pub(crate) const MAX_COMPONENT: u64 = 64 << 20;
 
 /// An interface that a component may import.
 #[derive(Debug, Clone, Copy)]
@@ -85,7 +89,7 @@ pub const INTERFACES: &[Interface] = &[
 ];
 
 const fn ours(name: &'static str, lends: &'static str, calls: &'static [&'static str]) -> Interface {
-    Interface { name, version: "0.1.0", lends, calls }
+    Interface { name, version: VERSION, lends, calls }
 }
 
 const fn wasi(name: &'static str, lends: &'static str, calls: &'static [&'static str]) -> Interface {
@@ -98,12 +102,14 @@ const EXPORTS: [&str; 2] = ["layerbox:driver/lifecycle@0.1.0", "layerbox:driver/
 /// What a component asks for and offers.
 #[derive(Debug, Clone)]
 pub struct Inspection {
-    /// `sha256:` and hexadecimal digits.
-    pub digest: String,
+    /// Its digest.
+    pub digest: Digest,
     /// Its size in bytes.
     pub size: u64,
     /// The world that it was held against.
     pub world: &'static str,
+    /// The contract that it speaks, as `layerbox:driver@0.1.0`; nothing for a component of another world.
+    pub speaks: Vec<String>,
     /// The imports that the world allows, as the component names them, and what lends them.
     pub imports: Vec<(String, &'static Interface)>,
     /// The imports that the world does not allow.
@@ -114,30 +120,29 @@ pub struct Inspection {
     pub missing: Vec<String>,
 }
 
-/// Reads a component's file.
+/// Tells from the first bytes what is certainly no component, in words that say what it is (the binary format's preamble: magic, version, layer).
 ///
 /// # Errors
 ///
-/// Those of reading; [`Failure::GuestRefused`] for a file that is too large to be a component.
-pub fn read(path: &Path) -> Result<Vec<u8>, Failure> {
-    use std::io::Read;
-    let failed = |e: std::io::Error| match e.raw_os_error() {
-        Some(code) => {
-            let entry = std::os::unix::ffi::OsStrExt::as_bytes(path.as_os_str()).to_vec();
-            Failure::Io { entry, operation: "open".to_owned(), code }
+/// [`Failure::GuestRefused`] for a core module, for WebAssembly text, and for what is no WebAssembly.
+pub(super) fn sniff(bytes: &[u8]) -> Result<(), Failure> {
+    let what = match bytes {
+        [b'\0', b'a', b's', b'm', _, _, 0, 0, ..] => {
+            "it is a core module, and not a component; wasm-tools component new makes one of it"
         }
-        None => Failure::io("open", &e),
+        [b'\0', b'a', b's', b'm', _, _, 1, 0, ..] => return Ok(()),
+        [] => "it is empty",
+        _ if bytes.trim_ascii_start().starts_with(b"(") => {
+            "it is WebAssembly as text, and not a component; wasm-tools parse makes one of it"
+        }
+        _ => "it is no WebAssembly",
     };
-    let file = std::fs::File::open(path).map_err(failed)?;
-    let mut bytes = Vec::new();
-    file.take(MAX_COMPONENT + 1).read_to_end(&mut bytes).map_err(|e| Failure::io("read", &e))?;
-    if bytes.len() as u64 > MAX_COMPONENT {
-        return Err(Failure::GuestRefused(format!(
-            "{} is larger than {MAX_COMPONENT} bytes",
-            path.display()
-        )));
-    }
-    Ok(bytes)
+    Err(Failure::GuestRefused(what.to_owned()))
+}
+
+/// The refusal of what begins as a component does, and is none.
+pub(super) fn no_component(error: &wasmtime::Error) -> Failure {
+    Failure::GuestRefused(format!("it is no component: {}", error.root_cause()))
 }
 
 /// Validates and compiles a component.
@@ -146,8 +151,8 @@ pub fn read(path: &Path) -> Result<Vec<u8>, Failure> {
 ///
 /// [`Failure::GuestRefused`] where the bytes are none.
 pub fn parse(engine: &Engine, bytes: &[u8]) -> Result<Component, Failure> {
-    Component::from_binary(engine, bytes)
-        .map_err(|e| Failure::GuestRefused(format!("it is no component: {}", e.root_cause())))
+    sniff(bytes)?;
+    Component::from_binary(engine, bytes).map_err(|error| no_component(&error))
 }
 
 /// Tells what a component asks for.
@@ -178,15 +183,27 @@ fn survey(engine: &Engine, component: &Component, bytes: &[u8]) -> Inspection {
         .filter(|wanted| !exports.iter().any(|e| e == *wanted))
         .map(|e| (*e).to_owned())
         .collect();
+    let imported = imports.iter().map(|(name, _)| name).chain(&refused);
+    let mut speaks: Vec<String> = imported.chain(&exports).filter_map(|name| contract(name)).collect();
+    speaks.sort();
+    speaks.dedup();
     Inspection {
-        digest: digest(bytes),
+        digest: Digest::of(bytes),
         size: bytes.len() as u64,
         world: WORLD,
+        speaks,
         imports,
         refused,
         exports,
         missing,
     }
+}
+
+/// The contract that the name of an interface belongs to: `layerbox:driver@0.2.0` for `layerbox:driver/tree@0.2.0`.
+fn contract(name: &str) -> Option<String> {
+    let rest = name.strip_prefix(PACKAGE)?.strip_prefix('/')?;
+    let version = rest.split_once('@').map_or("no version", |(_, version)| version);
+    Some(format!("{PACKAGE}@{version}"))
 }
 
 /// The interface that an import names, if a component may import it.
@@ -215,20 +232,29 @@ impl Inspection {
     ///
     /// # Errors
     ///
-    /// [`Failure::GuestRefused`], with the list of what it asks for too much or offers too little.
+    /// [`Failure::GuestRefused`], with what is in the way: another version of the contract, another world, and the lists of what it asks for too much or
+    /// offers too little.
     pub fn allowed(&self) -> Result<(), Failure> {
-        if !self.refused.is_empty() {
+        let ours = format!("{PACKAGE}@{VERSION}");
+        let foreign: Vec<&str> =
+            self.speaks.iter().map(String::as_str).filter(|speaks| *speaks != ours).collect();
+        if !foreign.is_empty() {
+            // All else that is wrong with it follows from that.
             return Err(Failure::GuestRefused(format!(
-                "it imports what the world {WORLD} does not allow: {}",
-                self.refused.join(", ")
+                "it speaks {}, and this host speaks {VERSION}",
+                foreign.join(" and ")
             )));
+        }
+        let mut wrong = Vec::new();
+        if self.speaks.is_empty() {
+            wrong.push(format!("it is a component of another world than {WORLD}"));
+        }
+        if !self.refused.is_empty() {
+            wrong.push(format!("it imports what {WORLD} does not allow: {}", self.refused.join(", ")));
         }
         if !self.missing.is_empty() {
-            return Err(Failure::GuestRefused(format!(
-                "it does not export what the world {WORLD} wants: {}",
-                self.missing.join(", ")
-            )));
+            wrong.push(format!("it does not export what {WORLD} wants: {}", self.missing.join(", ")));
         }
-        Ok(())
+        if wrong.is_empty() { Ok(()) } else { Err(Failure::GuestRefused(wrong.join("; "))) }
     }
 }

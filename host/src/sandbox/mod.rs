@@ -4,6 +4,7 @@
 //! comes in as a [`Lease`]; an import that the lease does not cover answers `denied`. How much a call may use is bounded by [`Limits`]: a component that
 //! reaches a bound, or traps, is a failed call and nothing more.
 
+mod cache;
 mod clock;
 mod convert;
 mod imports;
@@ -12,20 +13,22 @@ mod layers;
 mod lease;
 mod log;
 mod memory;
+pub(crate) mod wit;
 
 use std::borrow::Cow;
 use std::path::Path;
 use std::time::Duration;
 
 use layerbox_privileged::node::Totals;
-use sha2::{Digest, Sha256};
 use wasmtime::component::{Component, Linker, ResourceTable, ResourceTableError};
 use wasmtime::{Engine, Store, UpdateDeadline};
 use wasmtime_wasi::{FsPerms, WasiCtx, WasiCtxView, WasiView};
 
+use crate::digest::Digest;
 use crate::error::Failure;
 pub use bindings::exports::layerbox::driver::{differ, lifecycle};
 pub use bindings::layerbox::driver::types;
+pub use cache::Code;
 pub use lease::{Access, Lease, Progress, UnionLease};
 
 /// What `wasmtime` generates from the contract.
@@ -111,6 +114,7 @@ pub struct Sandbox {
     engine: Engine,
     ready: bindings::DriverPre<State>,
     component: Cow<'static, [u8]>,
+    code: Code,
     limits: Limits,
     show_log: bool,
     ticker: clock::Ticker,
@@ -162,25 +166,25 @@ impl Sandbox {
         let engine = engine()?;
         let component = layerbox_aot::load(&engine, shipped.compiled)
             .map_err(|e| Failure::GuestRefused(format!("the embedded component does not load: {e:#}")))?;
-        Sandbox::new(engine, &component, Cow::Borrowed(shipped.component), limits)
+        Sandbox::new(engine, &component, Cow::Borrowed(shipped.component), Code::BuiltIn, limits)
     }
 
-    /// A component from a file, compiled now.
+    /// A component that is not built in: from the cache of compiled code in the directory `cache`, or compiled now.
     ///
     /// # Errors
     ///
-    /// [`Failure::GuestRefused`] where the file is no component, or one that asks for more than the world allows.
-    pub fn from_file(path: &Path, limits: Limits) -> Result<Sandbox, Failure> {
-        let bytes = inspect::read(path)?;
+    /// [`Failure::GuestRefused`] where the bytes are no component, or one that asks for more than the world allows. The cache makes none.
+    pub fn other(bytes: Vec<u8>, cache: Option<&Path>, limits: Limits) -> Result<Sandbox, Failure> {
         let engine = engine()?;
-        let component = inspect::parse(&engine, &bytes)?;
-        Sandbox::new(engine, &component, Cow::Owned(bytes), limits)
+        let (component, code) = cache::component(&engine, &bytes, cache)?;
+        Sandbox::new(engine, &component, Cow::Owned(bytes), code, limits)
     }
 
     fn new(
         engine: Engine,
         component: &Component,
         bytes: Cow<'static, [u8]>,
+        code: Code,
         limits: Limits,
     ) -> Result<Sandbox, Failure> {
         inspect::allow(&engine, component)?;
@@ -191,14 +195,19 @@ impl Sandbox {
             .and_then(bindings::DriverPre::new)
             .map_err(|e| Failure::GuestRefused(format!("{e:#}")))?;
         let ticker = clock::Ticker::new(engine.clone()).map_err(|e| Failure::io("clone", &e))?;
-        Ok(Sandbox { engine, ready, component: bytes, limits, show_log: false, ticker })
+        Ok(Sandbox { engine, ready, component: bytes, code, limits, show_log: false, ticker })
     }
 
-    /// The SHA-256 digest of the component, as `sha256:` and hexadecimal digits.
+    /// The digest of the component.
     ///
     /// Counted when it is asked for: no call needs it, and it takes longer than all else at the start of a command.
-    pub fn digest(&self) -> String {
-        digest(&self.component)
+    pub fn digest(&self) -> Digest {
+        Digest::of(&self.component)
+    }
+
+    /// Where its machine code came from.
+    pub fn code(&self) -> &Code {
+        &self.code
     }
 
     /// The limits that every call has.
@@ -366,13 +375,4 @@ calls! {
 
 fn engine() -> Result<Engine, Failure> {
     layerbox_aot::engine().map_err(|e| Failure::GuestFailed(format!("the engine does not start: {e:#}")))
-}
-
-/// The digest by which a component is named.
-pub(crate) fn digest(bytes: &[u8]) -> String {
-    let mut text = String::from("sha256:");
-    for byte in Sha256::digest(bytes) {
-        text.push_str(&format!("{byte:02x}"));
-    }
-    text
 }

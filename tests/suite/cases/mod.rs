@@ -1,5 +1,7 @@
 //! The cases, a module for each promise.
 
+mod cache;
+mod config;
 mod depth;
 mod dialects;
 mod errors;
@@ -24,6 +26,8 @@ pub fn all() -> Vec<Case> {
         dialects::cases(),
         depth::cases(),
         sandbox::cases(),
+        config::cases(),
+        cache::cases(),
         errors::cases(),
         faults::cases(),
         mounts::cases(),

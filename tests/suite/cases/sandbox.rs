@@ -26,6 +26,16 @@ pub(super) fn cases() -> Vec<Case> {
             }
             Ok(())
         }),
+        case("sandbox: the WIT of the component names its interfaces, from its own types", |place| {
+            let wit = run(bare().args(["guest", "inspect", "--wit"]), b"")?.expect(0)?.text();
+            for line in ["export layerbox:driver/differ@0.1.0;", "resource writer {", "apply-diff: func("] {
+                ensure!(wit.contains(line), "{line} is not in it:\n{wit}");
+            }
+            let sockets = component(place, "sockets")?;
+            let wit = run(bare().args(["guest", "inspect", "--wit"]).arg(sockets), b"")?.expect(0)?.text();
+            ensure!(wit.contains("import wasi:sockets/network@"), "{wit}");
+            Ok(())
+        }),
         case("sandbox: nothing of the environment reaches the component", |place| {
             let store = Store::new(place.join("s"), Dialect::Overlay);
             store.create("base", None)?;
@@ -63,8 +73,9 @@ fn imports(_: &Place) -> Result<()> {
     Ok(())
 }
 
-fn sockets_inspected(_: &Place) -> Result<()> {
-    let output = run(bare().args(["guest", "inspect"]).arg(component("sockets")?), b"")?.expect(5)?;
+fn sockets_inspected(place: &Place) -> Result<()> {
+    let sockets = component(place, "sockets")?;
+    let output = run(bare().args(["guest", "inspect"]).arg(sockets), b"")?.expect(5)?;
     let all = output.text() + &output.stderr;
     for interface in ["wasi:sockets/network", "wasi:sockets/instance-network"] {
         ensure!(all.contains(interface), "{interface} is not named:\n{all}");
@@ -75,14 +86,14 @@ fn sockets_inspected(_: &Place) -> Result<()> {
 fn sockets_run(place: &Place) -> Result<()> {
     let store = Store::new(place.join("s"), Dialect::Overlay);
     let mut command = store.command(["create", "base"]);
-    command.arg("--guest").arg(component("sockets")?);
-    run(&mut command, b"")?.expect(5)?.says("wasi:sockets")?;
+    command.arg("--guest").arg(component(place, "sockets")?);
+    run(&mut command, b"")?.expect(5)?.says("wasi:sockets")?.says("another world")?;
     store.run(["exists", "base"])?.expect(3)?;
     Ok(())
 }
 
-fn c_inspected(_: &Place) -> Result<()> {
-    let text = run(bare().args(["guest", "inspect"]).arg(component("c")?), b"")?.expect(0)?.text();
+fn c_inspected(place: &Place) -> Result<()> {
+    let text = run(bare().args(["guest", "inspect"]).arg(component(place, "c")?), b"")?.expect(0)?.text();
     for needed in
         ["wasi:filesystem/preopens@0.2", "layerbox:driver/lifecycle@0.1.0", "layerbox:driver/differ@0.1.0"]
     {
@@ -104,7 +115,7 @@ struct Foreign {
 
 impl Foreign {
     fn new(place: &Place, guest: &str) -> Result<Foreign> {
-        let guest = component(guest)?;
+        let guest = component(place, guest)?;
         let store = Store::new(place.join("s"), Dialect::Overlay);
         store.create("base", None)?;
         store.create("child", Some("base"))?;
@@ -120,7 +131,7 @@ impl Foreign {
 }
 
 fn c_run(place: &Place) -> Result<()> {
-    let foreign = Foreign::new(place, "c.wasm")?;
+    let foreign = Foreign::new(place, "c")?;
     foreign.call(&["exists", "base"])?.expect(0)?;
     foreign.call(&["exists", "bas"])?.expect(3)?;
     for question in [["list", "--json"].as_slice(), &["metadata", "child", "--json"]] {
@@ -138,7 +149,7 @@ fn c_run(place: &Place) -> Result<()> {
 }
 
 fn minimal_run(place: &Place) -> Result<()> {
-    let foreign = Foreign::new(place, "minimal.wasm")?;
+    let foreign = Foreign::new(place, "minimal")?;
     foreign.call(&["exists", "base"])?.expect(0)?;
     foreign.call(&["exists", "bas"])?.expect(3)?;
     foreign.call(&["list"])?.expect(1)?.says("list")?;

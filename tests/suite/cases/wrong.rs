@@ -64,7 +64,7 @@ const WORD: usize = 37;
 pub(super) fn cases() -> Vec<Case> {
     vec![
         case("wrong: the component that faults are put into has none of its own", |place| {
-            let output = verify(place, &component("wrong")?, &[])?;
+            let output = verify(place, &component(place, "wrong")?, &[])?;
             ensure!(failed(&output)?.is_empty(), "{output}");
             Ok(())
         }),
@@ -81,7 +81,7 @@ pub(super) fn cases() -> Vec<Case> {
 }
 
 fn each_fault_is_found(place: &Place) -> Result<()> {
-    component("wrong")?;
+    component(place, "wrong")?;
     let except: Vec<&str> = EXCEPT.iter().flat_map(|&word| ["--except", word]).collect();
     let rows = Mutex::new(BTreeMap::new());
     let next = AtomicUsize::new(0);
@@ -119,7 +119,7 @@ fn each_fault_is_found(place: &Place) -> Result<()> {
 /// The component with a fault, in a file of its own.
 fn planted(place: &Place, fault: &str) -> Result<PathBuf> {
     ensure!(fault.len() <= WORD, "{fault} is longer than {WORD} bytes");
-    let mut bytes = std::fs::read(component("wrong")?)?;
+    let mut bytes = std::fs::read(component(place, "wrong")?)?;
     let places: Vec<usize> = bytes
         .windows(MARKER.len())
         .enumerate()

@@ -205,11 +205,15 @@ pub(in crate::cli) enum GuestCommand {
     /// Prints digest, world, every import with what lends it and in which calls, and the exports. The component is not
     /// run. Exit status 5 when it asks for what the contract does not lend; the list says what.
     #[command(
-        after_long_help = "Examples:\n  layerbox guest inspect\n  layerbox guest inspect my-driver.wasm"
+        after_long_help = "Examples:\n  layerbox guest inspect\n  layerbox guest inspect my-driver.wasm\n  layerbox guest inspect --wit"
     )]
     Inspect {
         /// The component; without it that of --guest, or the one that is built in
         file: Option<PathBuf>,
+
+        /// Print its types as WIT, and nothing else
+        #[arg(long)]
+        wit: bool,
     },
 
     /// Hold a component against the contract: a line a case

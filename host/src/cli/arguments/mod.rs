@@ -3,7 +3,7 @@
 //! The doc comments of the fields are the help texts and the manual page; they are written for the reader of those.
 
 mod commands;
-mod values;
+pub(super) mod values;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use clap::{Args, ColorChoice, Parser, ValueEnum};
 
-pub(super) use values::time;
+use crate::digest::Digest;
 
 pub(super) use commands::{ApplyDiff, Command, Diff, GuestCommand, Verify};
 
@@ -53,6 +53,30 @@ Errors:
   something to do. With --json they are an object with error, code, layer and
   entry.
 
+Configuration:
+  The file of --config is TOML. What an option says counts, else its variable,
+  else the file. A key that is not known is an error. The keys:
+    root          LAYERBOX_ROOT          the directory of the store
+    backend       LAYERBOX_BACKEND       auto, aufs or overlay
+    devices       LAYERBOX_DEVICES       allow or refuse
+    guest         LAYERBOX_GUEST         the component, as --guest
+    guest-sha256  LAYERBOX_GUEST_SHA256  its digest, as --guest-sha256
+    cache         LAYERBOX_CACHE         where compiled code of other components
+                                         is kept: a directory, true (default)
+                                         or false
+    [limits]      what one call may use:
+      memory      bytes, or a string such as '256 MiB'
+      guest-time  seconds, or a string such as '5m'
+      handles, entries, bytes
+  Paths in the file begin with /.
+
+Trusted files:
+  The configuration and the component decide what runs as you. They, each
+  directory on the way to them, and symbolic links must belong to root or to
+  you, and nobody else may write them; else they are refused. A group may that
+  has your own number (for root: group 0), and a directory that others can
+  write may be on the way if it is sticky, such as /tmp.
+
 Names of files:
   Names are bytes. In text, each byte that is not printable UTF-8, and the
   backslash, is written \\xNN. In JSON a name is an exact string; where the
@@ -79,6 +103,13 @@ pub(super) struct Global {
     #[arg(long, global = true, value_name = "DIR")]
     pub(super) root: Option<PathBuf>,
 
+    /// The configuration [default: see --help]
+    ///
+    /// By default /etc/layerbox/config.toml; for a user other than root $XDG_CONFIG_HOME/layerbox/config.toml, which is
+    /// in ~/.config where that variable is not set. That one may be absent. The variable LAYERBOX_CONFIG names another.
+    #[arg(long, global = true, value_name = "FILE", hide_short_help = true)]
+    pub(super) config: Option<PathBuf>,
+
     /// Use the service that listens on this socket
     #[arg(long, global = true, value_name = "PATH", hide = true)]
     pub(super) socket: Option<PathBuf>,
@@ -87,13 +118,14 @@ pub(super) struct Global {
     ///
     /// It is chosen once, when the store is made, and recorded: auto takes aufs where the kernel has it, else
     /// overlay. A store of either kind can be made, filled, read and archived on any kernel; only mounting needs
-    /// the file system.
-    #[arg(long, global = true, value_enum, default_value_t = Backend::Auto, hide_short_help = true)]
-    pub(super) backend: Backend,
+    /// the file system. The default is auto.
+    #[arg(long, global = true, value_enum, hide_short_help = true)]
+    pub(super) backend: Option<Backend>,
 
     /// Run another component than the one that is built in
     ///
-    /// It is refused, with a list, if it asks for more than the contract lends (layerbox guest inspect).
+    /// It is refused, with a list, if it asks for more than the contract lends (layerbox guest inspect); and if others
+    /// than root and you can write the file or a directory on the way to it.
     #[arg(long, global = true, value_name = "FILE", hide_short_help = true)]
     pub(super) guest: Option<PathBuf>,
 
@@ -104,10 +136,17 @@ pub(super) struct Global {
     #[arg(long, global = true, value_name = "TIME", value_parser = values::time, hide_short_help = true)]
     pub(super) guest_time: Option<Duration>,
 
+    /// Run no component but the one with this digest
+    ///
+    /// 64 hexadecimal digits, with sha256: before them or not, as guest inspect prints them. It holds for the component
+    /// that is built in as well.
+    #[arg(long, global = true, value_name = "DIGEST", hide_short_help = true)]
+    pub(super) guest_sha256: Option<Digest>,
+
     /// Whether an archive may hold device nodes [default: allow]
     ///
-    /// Root file systems hold honest ones, so they are allowed by default. The variable LAYERBOX_DEVICES says
-    /// otherwise for a whole machine.
+    /// Root file systems hold honest ones, so they are allowed by default. The configuration, or the variable
+    /// LAYERBOX_DEVICES, says otherwise for a whole machine.
     #[arg(long, global = true, value_enum, hide_short_help = true)]
     pub(super) devices: Option<Devices>,
 

@@ -11,17 +11,21 @@ pub(super) fn id() -> impl TypedValueParser<Value = String> {
     OsStringValueParser::new().map(|text: OsString| text.to_string_lossy().into_owned())
 }
 
-/// A number of bytes: `123`, `64K`, `10M`, `2G`, `1T`, the letters for powers of 1024.
-pub(super) fn bytes(text: &str) -> Result<u64, String> {
-    const SHAPE: &str = "a number of bytes with K, M, G or T after it, or none of them";
+/// A number of bytes: `123`, `64K`, `10M`, `2G`, `1T`, the letters for powers of 1024; also as `10 MiB`.
+pub(in crate::cli) fn bytes(text: &str) -> Result<u64, String> {
+    const SHAPE: &str =
+        "a number of bytes, with K, M, G or T after it (or KiB, MiB, GiB, TiB), or none of them";
+    let whole = text;
+    let text = text.strip_suffix("iB").unwrap_or(text);
     let (digits, shift) = match text.as_bytes().last().map(u8::to_ascii_uppercase) {
         Some(b'K') => (&text[..text.len() - 1], 10),
         Some(b'M') => (&text[..text.len() - 1], 20),
         Some(b'G') => (&text[..text.len() - 1], 30),
         Some(b'T') => (&text[..text.len() - 1], 40),
+        _ if whole.ends_with("iB") => return Err(SHAPE.to_owned()),
         _ => (text, 0),
     };
-    let number = number(digits).ok_or(SHAPE)?;
+    let number = number(digits.trim_end_matches(' ')).ok_or(SHAPE)?;
     number.checked_mul(1 << shift).ok_or_else(|| "more than fits 64 bits".to_owned())
 }
 
@@ -57,6 +61,11 @@ mod tests {
             ("10M", Some(10 << 20)),
             ("2G", Some(2 << 30)),
             ("1T", Some(1 << 40)),
+            ("10MiB", Some(10 << 20)),
+            ("256 MiB", Some(256 << 20)),
+            ("5iB", None),
+            ("5 iB", None),
+            (" MiB", None),
             ("", None),
             ("K", None),
             ("+1", None),

@@ -76,7 +76,7 @@ impl Stage {
         let program = std::env::current_exe().context("finding this program")?;
         let mut words = vec![program.into_os_string()];
         match context.settings.backend {
-            BackendChoice::Auto => {}
+            BackendChoice::Auto => words.extend(["--backend", "auto"].map(OsString::from)),
             BackendChoice::Aufs => words.extend(["--backend", "aufs"].map(OsString::from)),
             BackendChoice::Overlay => words.extend(["--backend", "overlay"].map(OsString::from)),
         }
@@ -84,9 +84,15 @@ impl Stage {
             let guest = std::path::absolute(guest).context("--guest")?;
             words.extend(["--guest".into(), guest.into_os_string()]);
         }
-        if !context.settings.devices {
-            words.extend(["--devices", "refuse"].map(OsString::from));
+        if let Some(digest) = context.settings.guest_sha256 {
+            words.extend(["--guest-sha256".into(), OsString::from(digest.to_string())]);
         }
+        if let Some(config) = &context.config {
+            let config = std::path::absolute(config).context("--config")?;
+            words.extend(["--config".into(), config.into_os_string()]);
+        }
+        let devices = if context.settings.devices { "allow" } else { "refuse" };
+        words.extend(["--devices", devices].map(OsString::from));
         let mut preamble = OsString::from("umask 022; layerbox() { ");
         for word in &words {
             preamble.push(quoted(word));

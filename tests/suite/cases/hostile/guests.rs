@@ -189,7 +189,7 @@ fn all(place: &Place, attack: &str) -> Result<Tree> {
     Ok(all)
 }
 
-fn attacked(store: &Store, call: &str, attack: &str) -> Result<Output> {
+fn attacked(place: &Place, store: &Store, call: &str, attack: &str) -> Result<Output> {
     let mut command = Command::new("sh");
     // So many files as a call may have handles; some machines allow fewer, unless asked.
     command.args(["-c", "ulimit -n 8192 && exec \"$@\"", "sh"]);
@@ -211,7 +211,7 @@ fn attacked(store: &Store, call: &str, attack: &str) -> Result<Output> {
     if attack == "puts-more-entries-than-it-may" {
         command.args(["--max-entries", "1000"]);
     }
-    command.arg("--guest").arg(component("hostile")?);
+    command.arg("--guest").arg(component(place, "hostile")?);
     run(&mut command, &tar(&[file("a", "b"), file("c", "d")]))
 }
 
@@ -233,7 +233,7 @@ fn try_attack(place: &Place, call: &str, attack: &str, code: &str, text: &str) -
     }
     let before = all(place, attack)?;
     let started = Instant::now();
-    let output = attacked(&store, call, attack)?;
+    let output = attacked(place, &store, call, attack)?;
     ensure!(started.elapsed() < LONGEST, "it took {} s", started.elapsed().as_secs());
     ensure!(output.code != 0, "the attack worked: {output}");
     ensure!(output.stderr.len() < LONGEST_ERROR, "{} bytes of errors", output.stderr.len());
@@ -277,7 +277,7 @@ fn try_attack(place: &Place, call: &str, attack: &str, code: &str, text: &str) -
 fn removed(place: &Place) -> Result<()> {
     let store = store(place)?;
     store.create("traps-after-discarding", Some("base"))?;
-    attacked(&store, "remove", "traps-after-discarding")?.expect(1)?.says("in the middle of it")?;
+    attacked(place, &store, "remove", "traps-after-discarding")?.expect(1)?.says("in the middle of it")?;
     store.knows_nothing_of("traps-after-discarding")?;
     store.ok(["check"])?;
     store.create("traps-after-discarding", Some("base"))
@@ -290,7 +290,7 @@ fn escapes(place: &Place) -> Result<()> {
         if json {
             command.arg("--json");
         }
-        let output = run(command.arg("--guest").arg(component("hostile")?), b"")?.expect(0)?;
+        let output = run(command.arg("--guest").arg(component(place, "hostile")?), b"")?.expect(0)?;
         let text = output.text();
         ensure!(text.contains("red"), "the rows are not there: {text}");
         ensure!(!text.contains(['\x1b', '\x07', '\r']), "control characters: {text:?}");

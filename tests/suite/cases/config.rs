@@ -1,0 +1,378 @@
+//! Where settings come from, which component runs, and which files are trusted to say so.
+
+use std::fs;
+use std::os::unix::fs::{PermissionsExt as _, chown, lchown, symlink};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Result, ensure};
+use layerbox_tests::archive::{file, tar};
+use sha2::{Digest as _, Sha256};
+
+use crate::command::{Output, binary, component, run, shell};
+use crate::harness::{Case, Need, case};
+use crate::scratch::Place;
+use crate::store::{Dialect, Store, bare};
+
+pub(super) fn cases() -> Vec<Case> {
+    let mut cases = vec![
+        case("config: the usual file of root is read", usual_of_root).needs(Need::Tool("unshare")),
+        case("config: the usual file of a user is read, and may be absent", usual_of_user)
+            .needs(Need::Tool("chroot")),
+        case("config: a file that is named and missing is an error", |place| {
+            let missing = place.join("missing.toml");
+            run(bare().arg("--config").arg(&missing).arg("list"), b"")?.expect(1)?.says("missing.toml")?;
+            run(bare().env("LAYERBOX_CONFIG", &missing).arg("list"), b"")?.expect(1)?.says("missing.toml")?;
+            Ok(())
+        }),
+        case("config: what explains the program works with a broken file", |place| {
+            let config = config(place, "nonsense")?;
+            for arguments in [&["man"][..], &["completions", "bash"], &["help"], &["--version"]] {
+                run(bare().env("LAYERBOX_CONFIG", &config).args(arguments), b"")?.expect(0)?;
+            }
+            Ok(())
+        }),
+        case("config: the limits of a call", limits),
+        case("config: the backend of a new store", |place| {
+            let root = place.join("s");
+            let config = config(place, &format!("root = {root:?}\nbackend = \"aufs\""))?;
+            run(bare().arg("--config").arg(&config).args(["create", "base"]), b"")?.expect(0)?;
+            let format = fs::read_to_string(root.join("layerbox.json"))?;
+            ensure!(format.contains("aufs"), "another backend: {format}");
+            Ok(())
+        }),
+        case("guest: one whose digest is right runs, by option, variable and file", right_digest),
+        case("guest: one that others can write can still be looked at", |place| {
+            let guest = component(place, "driver")?;
+            fs::set_permissions(&guest, fs::Permissions::from_mode(0o666))?;
+            run(bare().args(["guest", "inspect"]).arg(&guest), b"")?.expect(0)?;
+            run(bare().args(["guest", "inspect", "--guest"]).arg(&guest), b"")?
+                .expect(5)?
+                .says("not trusted")?;
+            Ok(())
+        }),
+    ];
+    cases.extend(broken_files());
+    cases.extend(precedence());
+    cases.extend(trust());
+    cases.extend(refused_guests());
+    cases
+}
+
+/// A configuration that root alone can write.
+fn config(place: &Place, text: &str) -> Result<PathBuf> {
+    let path = place.join("config.toml");
+    fs::write(&path, text)?;
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o644))?;
+    Ok(path)
+}
+
+fn broken_files() -> impl Iterator<Item = Case> {
+    [
+        ("an unknown key", "root = \"/x\"\nrooot = \"/y\"", "line 2: unknown key `rooot`"),
+        ("an unknown limit", "[limits]\nmemroy = 1", "line 2: unknown key `memroy`"),
+        ("a section that does not exist", "[nothing]\na = 1", "line 1: unknown key `nothing`"),
+        ("a relative path", "\n\nroot = \"x\"", "line 3: x does not begin with /"),
+        ("no TOML", "root is /x", "line 1: "),
+        (
+            "a word that is none of the key's",
+            "backend = \"zfs\"",
+            "line 1: zfs is none of auto, aufs, overlay",
+        ),
+        ("half a digest", "guest-sha256 = \"abcd\"", "line 1: a digest is 64 hexadecimal digits"),
+    ]
+    .into_iter()
+    .map(|(what, text, says)| {
+        case(format!("config: {what} is an error that names the line"), move |place| {
+            let path = config(place, text)?;
+            let output = run(bare().arg("--config").arg(&path).arg("list"), b"")?.expect(2)?.says(says)?;
+            ensure!(output.stderr.contains("config.toml"), "the file is not named: {output}");
+            Ok(())
+        })
+    })
+}
+
+fn precedence() -> impl Iterator<Item = Case> {
+    // What is said where, and the root that counts.
+    [
+        ("option over variable and file", &["option", "variable", "file"][..], "option"),
+        ("option over file", &["option", "file"], "option"),
+        ("variable over file", &["variable", "file"], "variable"),
+        ("the file alone", &["file"], "file"),
+    ]
+    .into_iter()
+    .map(|(what, said, counts)| {
+        case(format!("config: {what}"), move |place| {
+            let mut command = bare();
+            for at in said {
+                let root = place.join(at);
+                match *at {
+                    "option" => command.arg("--root").arg(root),
+                    "variable" => command.env("LAYERBOX_ROOT", root),
+                    _ => command.arg("--config").arg(config(place, &format!("root = {root:?}"))?),
+                };
+            }
+            run(command.args(["create", "base"]), b"")?.expect(0)?;
+            for at in ["option", "variable", "file"] {
+                let made = place.join(at).exists();
+                ensure!(made == (at == counts), "the root of the {at}: made: {made}");
+            }
+            Ok(())
+        })
+    })
+}
+
+fn limits(place: &Place) -> Result<()> {
+    let root = place.join("s");
+    let config = config(place, &format!("root = {root:?}\n[limits]\nentries = 1\nmemory = \"128 MiB\""))?;
+    let layerbox = |arguments: &[&str]| -> Result<Output> {
+        run(bare().arg("--config").arg(&config).args(arguments), &tar(&[file("a", "a"), file("b", "b")]))
+    };
+    layerbox(&["create", "base"])?.expect(0)?;
+    layerbox(&["apply-diff", "base"])?.expect(6)?;
+    layerbox(&["apply-diff", "base", "--max-entries", "2"])?.expect(0)?;
+    let inspected: serde_json::Value =
+        serde_json::from_str(&layerbox(&["--json", "guest", "inspect"])?.text())?;
+    ensure!(inspected["memory_limit"] == 128 << 20, "{inspected}");
+    Ok(())
+}
+
+fn usual_of_root(place: &Place) -> Result<()> {
+    let root = place.join("s");
+    let config = config(place, &format!("root = {root:?}"))?;
+    let script = "mount -t tmpfs -o mode=755 none /etc; mkdir -m 755 /etc/layerbox; cp \"$1\" /etc/layerbox; exec \"$2\" list";
+    let mut command = Command::new("unshare");
+    command.args(["--mount", "sh", "-euc", script, "sh"]).arg(config).arg(binary());
+    for variable in ["LAYERBOX_CONFIG", "LAYERBOX_ROOT"] {
+        command.env_remove(variable);
+    }
+    run(&mut command, b"")?.expect(3)?.says(&root.display().to_string()).map(drop)
+}
+
+fn usual_of_user(place: &Place) -> Result<()> {
+    fs::set_permissions(place.path(), fs::Permissions::from_mode(0o755))?;
+    // The binary may lie where this user cannot go.
+    let copy = place.join("layerbox");
+    fs::copy(binary(), &copy)?;
+    fs::set_permissions(&copy, fs::Permissions::from_mode(0o755))?;
+    let home = place.make("home")?;
+    let layerbox = |config: &Path| -> Result<Output> {
+        let mut command = Command::new("chroot");
+        command.arg("--userspec=65533:65533").arg("/").arg(&copy).arg("list").env("HOME", &home);
+        command.env("XDG_CONFIG_HOME", config).env_remove("LAYERBOX_CONFIG").env_remove("LAYERBOX_ROOT");
+        run(&mut command, b"")
+    };
+    layerbox(&home.join("nowhere"))?.expect(3)?;
+    let config = place.make("home/config/layerbox")?.join("config.toml");
+    fs::write(&config, "root = \"/named/by/the/file\"")?;
+    chown(&config, Some(65533), Some(65533))?;
+    // A group of its own may write what is the user's; another may not.
+    fs::set_permissions(&config, fs::Permissions::from_mode(0o664))?;
+    layerbox(&home.join("config"))?.expect(3)?.says("/named/by/the/file")?;
+    chown(&config, Some(65533), Some(100))?;
+    fs::set_permissions(&config, fs::Permissions::from_mode(0o664))?;
+    layerbox(&home.join("config"))?.expect(5)?.says("group 100 can write it")?;
+    Ok(())
+}
+
+/// What is done to `d/`, in which `d/f` is the file, and which path is used then.
+type Change = fn(&Path) -> Result<&'static str>;
+
+fn mode(path: PathBuf, mode: u32) -> Result<()> {
+    Ok(fs::set_permissions(path, fs::Permissions::from_mode(mode))?)
+}
+
+fn trust() -> Vec<Case> {
+    const STRANGER: Option<u32> = Some(65533);
+    let rows: [(&str, Option<&str>, Change); 14] = [
+        ("in /tmp, which is sticky", None, |place| mode(place.join("d"), 0o1777).map(|()| "d/f")),
+        ("that root's group can write", None, |place| mode(place.join("d/f"), 0o664).map(|()| "d/f")),
+        ("behind a link of root's", None, |place| {
+            symlink("d/../d/f", place.join("link"))?;
+            Ok("link")
+        }),
+        ("that everybody can write", Some("everybody can write it (mode 0666)"), |place| {
+            mode(place.join("d/f"), 0o666).map(|()| "d/f")
+        }),
+        ("that another group can write", Some("group 65533 can write it (mode 0664)"), |place| {
+            chown(place.join("d/f"), None, STRANGER)?;
+            mode(place.join("d/f"), 0o664).map(|()| "d/f")
+        }),
+        ("that belongs to another user", Some("belongs to user 65533"), |place| {
+            chown(place.join("d/f"), STRANGER, None)?;
+            Ok("d/f")
+        }),
+        ("of another user in a sticky directory", Some("belongs to user 65533"), |place| {
+            chown(place.join("d/f"), STRANGER, None)?;
+            mode(place.join("d"), 0o1777).map(|()| "d/f")
+        }),
+        (
+            "in a directory that everybody can write",
+            Some("/d: everybody can write it (mode 0777)"),
+            |place| mode(place.join("d"), 0o777).map(|()| "d/f"),
+        ),
+        ("in a directory that another group can write", Some("/d: group 65533"), |place| {
+            chown(place.join("d"), None, STRANGER)?;
+            mode(place.join("d"), 0o775).map(|()| "d/f")
+        }),
+        ("in a directory of another user", Some("/d: belongs to user 65533"), |place| {
+            chown(place.join("d"), STRANGER, None)?;
+            Ok("d/f")
+        }),
+        ("below a directory that everybody can write", Some("/d: everybody can write it"), |place| {
+            fs::create_dir(place.join("d/e"))?;
+            mode(place.join("d/e"), 0o755)?;
+            fs::rename(place.join("d/f"), place.join("d/e/f"))?;
+            mode(place.join("d"), 0o777).map(|()| "d/e/f")
+        }),
+        ("behind a link into such a directory", Some("/d: everybody can write it"), |place| {
+            symlink("d/f", place.join("link"))?;
+            mode(place.join("d"), 0o777).map(|()| "link")
+        }),
+        ("behind a link of another user", Some("/link: belongs to user 65533"), |place| {
+            symlink("d/f", place.join("link"))?;
+            lchown(place.join("link"), STRANGER, STRANGER)?;
+            Ok("link")
+        }),
+        ("that is a FIFO", Some("not a regular file"), |place| {
+            fs::remove_file(place.join("d/f"))?;
+            shell("mkfifo -m 644 \"$1\"", [place.join("d/f").as_path()])?;
+            Ok("d/f")
+        }),
+    ];
+    let mut cases = Vec::new();
+    for (what, refused, change) in rows {
+        for option in ["--config", "--guest"] {
+            let verb = if refused.is_some() { "refused" } else { "accepted" };
+            cases.push(case(format!("trust: a file of {option} {what} is {verb}"), move |place| {
+                let store = Store::new(place.join("s"), Dialect::Overlay);
+                store.create("base", None)?;
+                mode(place.make("d")?, 0o755)?;
+                let path = place.join("d/f");
+                match option {
+                    "--guest" => drop(fs::rename(component(place, "driver")?, &path)?),
+                    _ => fs::write(&path, "devices = \"refuse\"")?,
+                }
+                mode(path, 0o644)?;
+                let path = place.join(change(place.path())?);
+                let mut command = store.command(["exists", "base"]);
+                let output = run(command.arg(option).arg(path), b"")?;
+                match refused {
+                    None => output.expect(0)?,
+                    Some(why) => output.expect(5)?.says(why)?.says("not trusted: ")?.says("hint: ")?,
+                };
+                Ok(())
+            }));
+        }
+    }
+    cases
+}
+
+/// Makes the file of a component that is refused, from the good one.
+type Spoil = fn(Vec<u8>) -> Vec<u8>;
+
+fn refused_guests() -> impl Iterator<Item = Case> {
+    let rows: [(&str, Spoil, &[&str]); 8] = [
+        (
+            "of the next version of the contract",
+            |bytes| renamed(bytes, "@0.2.0"),
+            &["it speaks layerbox:driver@0.2.0, and this host speaks 0.1.0"],
+        ),
+        (
+            "of a corrected version of the contract",
+            |bytes| renamed(bytes, "@0.1.9"),
+            &["layerbox:driver@0.1.9"],
+        ),
+        (
+            "of another world",
+            |_| b"\0asm\x0d\0\x01\0".to_vec(),
+            &[
+                "a component of another world",
+                "layerbox:driver/lifecycle@0.1.0, layerbox:driver/differ@0.1.0",
+            ],
+        ),
+        (
+            "that is a core module",
+            |_| b"\0asm\x01\0\0\0".to_vec(),
+            &["it is a core module, and not a component"],
+        ),
+        ("that is text", |_| b"(component)".to_vec(), &["it is WebAssembly as text"]),
+        ("that is something else", |_| b"\x7fELF\x02\x01\x01\0\0".to_vec(), &["it is no WebAssembly"]),
+        ("that is empty", |_| Vec::new(), &["it is empty"]),
+        ("that is cut short", |bytes| bytes[..bytes.len() / 2].to_vec(), &["it is no component: "]),
+    ];
+    let spoiled = rows.into_iter().map(|(what, spoil, says)| {
+        case(format!("guest: one {what} is refused, and told to be that"), move |place| {
+            let guest = component(place, "driver")?;
+            fs::write(&guest, spoil(fs::read(&guest)?))?;
+            for command in [&["list"][..], &["guest", "inspect"]] {
+                let mut output = run(bare().arg("--guest").arg(&guest).args(command), b"")?.expect(5)?;
+                for text in says {
+                    output = output.says(text)?;
+                }
+            }
+            Ok(())
+        })
+    });
+    let pinned = [true, false].into_iter().map(|built_in| {
+        let what = if built_in { "the one that is built in" } else { "one" };
+        case(format!("guest: {what} of another digest is refused, and both are told"), move |place| {
+            let guest = component(place, "driver")?;
+            let wrong = "0".repeat(64);
+            let mut command = bare();
+            if !built_in {
+                command.arg("--guest").arg(&guest);
+            }
+            // The component that is built in is this one, too.
+            let found = format!("its digest is {}", digest(&guest)?);
+            run(command.args(["--guest-sha256", &wrong, "list"]), b"")?
+                .expect(5)?
+                .says(&found)?
+                .says(&wrong)?;
+            Ok(())
+        })
+    });
+    spoiled.chain(pinned)
+}
+
+/// With another version in every name of the contract; as long as before, so that the component stays one.
+fn renamed(mut bytes: Vec<u8>, version: &str) -> Vec<u8> {
+    let old = b"@0.1.0";
+    let places: Vec<usize> =
+        (0..bytes.len() - old.len()).filter(|&at| bytes[at..].starts_with(old)).collect();
+    for at in places {
+        bytes[at..at + old.len()].copy_from_slice(version.as_bytes());
+    }
+    bytes
+}
+
+fn digest(path: &Path) -> Result<String> {
+    let hex: String = Sha256::digest(fs::read(path)?).iter().map(|byte| format!("{byte:02x}")).collect();
+    Ok(format!("sha256:{hex}"))
+}
+
+fn right_digest(place: &Place) -> Result<()> {
+    let store = Store::new(place.join("s"), Dialect::Overlay);
+    store.create("base", None)?;
+    let guest = component(place, "driver")?;
+    let right = digest(&guest)?;
+    let digits = right.trim_start_matches("sha256:");
+    let text = format!("guest = {guest:?}\nguest-sha256 = {right:?}");
+    let config = config(place, &text)?;
+    let exists = || store.command(["exists", "base"]);
+    let with_option = |digest: &str| {
+        let mut command = exists();
+        run(command.arg("--guest").arg(&guest).args(["--guest-sha256", digest]), b"")
+    };
+    with_option(&right)?.expect(0)?;
+    with_option(digits)?.expect(0)?;
+    let mut command = exists();
+    run(command.env("LAYERBOX_GUEST", &guest).env("LAYERBOX_GUEST_SHA256", digits), b"")?.expect(0)?;
+    run(exists().arg("--config").arg(&config), b"")?.expect(0)?;
+    // The digest of the file holds for a component from elsewhere.
+    fs::write(place.join("other.wasm"), b"\0asm\x0d\0\x01\0")?;
+    run(exists().arg("--config").arg(&config).arg("--guest").arg(place.join("other.wasm")), b"")?
+        .expect(5)?
+        .says("guest-sha256 wants")?;
+    Ok(())
+}
