@@ -20,6 +20,7 @@ MINIMAL   := $(OUT)/minimal.wasm
 C_GUEST   := $(OUT)/c.wasm
 WRONG     := $(OUT)/wrong.wasm
 HOSTILE   := $(OUT)/hostile.wasm
+ATTACK    := $(OUT)/attack.wasm
 # Where `.cargo/config.toml` has every cargo put the host's output, unless somebody says otherwise.
 BUILD     := $(or $(CARGO_TARGET_DIR),target)
 BINARY    := $(BUILD)/release/layerbox
@@ -63,6 +64,7 @@ guests: guest-c ## components that only tests run
 	@.ci/component layerbox-guest-minimal $(MINIMAL)
 	@.ci/component layerbox-guest-wrong $(WRONG)
 	@.ci/component layerbox-guest-hostile $(HOSTILE)
+	@.ci/component layerbox-guest-attack $(ATTACK)
 
 guest-c: ## the one of them that is written in C, with clang and wasi-libc of Debian, unpacked below target/
 	@.ci/guest-c $(C_GUEST)

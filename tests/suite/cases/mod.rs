@@ -1,5 +1,6 @@
 //! The cases, a module for each promise.
 
+mod attack;
 mod depth;
 mod dialects;
 mod errors;
@@ -13,6 +14,8 @@ mod speed;
 mod streams;
 mod wrong;
 
+pub use hostile::write_archives;
+
 use crate::harness::Case;
 
 /// All of them, in the order in which they are run.
@@ -24,6 +27,7 @@ pub fn all() -> Vec<Case> {
         dialects::cases(),
         depth::cases(),
         sandbox::cases(),
+        attack::cases(),
         errors::cases(),
         faults::cases(),
         mounts::cases(),
