@@ -97,21 +97,32 @@ impl<'a> Scene<'a> {
         store.layer(
             "parent",
             None,
-            &[file("a", "p"), dir("d"), file("d/x", "x"), out("up", "../../../victim"), out("abs", "/etc"), out("self", "/proc/self/root")],
+            &[
+                file("a", "p"),
+                dir("d"),
+                file("d/x", "x"),
+                out("up", "../../../victim"),
+                out("abs", "/etc"),
+                out("self", "/proc/self/root"),
+            ],
         )?;
-        store.layer("foreign", None, &[file("hello", SECRET), file("a", SECRET).xattr("user.a", SECRET), out("up", "../../victim")])?;
+        store.layer(
+            "foreign",
+            None,
+            &[file("hello", SECRET), file("a", SECRET).xattr("user.a", SECRET), out("up", "../../victim")],
+        )?;
         store.create("held", Some("foreign"))?;
         let mounts = crate::harness::has_filesystem(dialect.name());
         if mounts {
             store.get("held")?;
         }
-        for directory in ["victim", "s/victim", "s/diff/victim"] {
+        for directory in ["victim", "s/victim"] {
             let path = place.make(directory)?;
             fs::write(path.join("hello"), SECRET)?;
             fs::set_permissions(path.join("hello"), fs::Permissions::from_mode(0o600))?;
         }
         let mut watched: Vec<_> = ["parent", "foreign", "held"].iter().map(|id| store.content(id)).collect();
-        watched.extend(["victim", "s/victim", "s/diff/victim", "s/layerbox.json"].map(|path| place.join(path)));
+        watched.extend(["victim", "s/victim", "s/layerbox.json"].map(|path| place.join(path)));
         // The host's own records of the layers: of each layer one file in each of these.
         for id in ["parent", "foreign", "held"] {
             watched.push(store.root().join("meta").join(id));
@@ -121,7 +132,8 @@ impl<'a> Scene<'a> {
             .map(|id| store.root().join("layers").join(id))
             .map(|path| Ok((path.clone(), fs::read(&path)?)))
             .collect::<Result<_>>()?;
-        let watched = watched.into_iter().map(|path| Ok((path.clone(), look(&path)?))).collect::<Result<_>>()?;
+        let watched =
+            watched.into_iter().map(|path| Ok((path.clone(), look(&path)?))).collect::<Result<_>>()?;
         Ok(Scene { place, store, guest, mounts, watched, records })
     }
 
@@ -188,7 +200,8 @@ impl<'a> Scene<'a> {
             ensure!(self.store.references("held")? == 1, "the count of another layer has changed");
             ensure!(self.place.join("s/mnt/held/hello").exists(), "another layer is mounted no more");
         }
-        let said = output.stderr.lines().rev().find_map(|line| line.split_once("attack: ")).map(|(_, said)| said);
+        let said =
+            output.stderr.lines().rev().find_map(|line| line.split_once("attack: ")).map(|(_, said)| said);
         let Some(said) = said else { return Ok(0) };
         ensure!(said.ends_with("saw 0"), "the component was told the secret: {said}");
         Ok(said.split(' ').find_map(|word| word.parse().ok()).unwrap_or_default())
@@ -197,10 +210,14 @@ impl<'a> Scene<'a> {
     fn no_layer_holds_the_secret(&self) -> Result<()> {
         for folder in ["diff", "stage", "layers", "work"] {
             for (path, found) in walk(&self.store.root().join(folder))? {
-                let known = ["foreign", "victim"].iter().any(|id| path.starts_with(self.store.root().join(folder).join(id)));
+                let known = path.starts_with(self.store.root().join(folder).join("foreign"));
                 if !known && found.is_file() && found.len() < 1 << 20 {
                     let bytes = fs::read(&path)?;
-                    ensure!(!bytes.windows(SECRET.len()).any(|window| window == SECRET), "{} holds the secret", path.display());
+                    ensure!(
+                        !bytes.windows(SECRET.len()).any(|window| window == SECRET),
+                        "{} holds the secret",
+                        path.display()
+                    );
                 }
             }
         }

@@ -1,7 +1,9 @@
 //! WASI's file system: the pre-opened `/layers`, and every way out of it that its interface has words for.
 
 use crate::bindings::wasi::filesystem::preopens;
-use crate::bindings::wasi::filesystem::types::{Descriptor, DescriptorFlags, NewTimestamp, OpenFlags, PathFlags};
+use crate::bindings::wasi::filesystem::types::{
+    Descriptor, DescriptorFlags, NewTimestamp, OpenFlags, PathFlags,
+};
 use crate::hands::Hands;
 
 /// The most descriptors that are kept.
@@ -20,9 +22,29 @@ impl Files {
 
 /// A path: up and out, through a link that was made, to another layer's record.
 fn path(hands: &mut Hands) -> String {
-    const PATHS: [&str; 20] = [
-        ".", "..", "../victim/hello", "../../victim/hello", "../meta/foreign", "../diff/foreign/hello", "../layerbox.json", "/etc/passwd",
-        "up", "up/victim/hello", "up/diff/foreign/hello", "abs", "abs/etc/passwd", "foreign", "held", "sub", "sub/../..", "new", "sub/up/victim", "",
+    const PATHS: [&str; 22] = [
+        ".",
+        "..",
+        "../victim/hello",
+        "../../victim/hello",
+        "../meta/foreign",
+        "../diff/foreign/hello",
+        "../layerbox.json",
+        "/etc/passwd",
+        "up",
+        "up/victim/hello",
+        "up/diff/foreign/hello",
+        "abs",
+        "abs/etc/passwd",
+        "foreign",
+        "held",
+        "sub",
+        "sub/../..",
+        "new",
+        "sub/up/victim",
+        "",
+        ".foreign.tmp",
+        ".held.tmp",
     ];
     match hands.random.below(12) {
         0 => String::from_utf8_lossy(&hands.random.name()).into_owned(),
@@ -32,7 +54,21 @@ fn path(hands: &mut Hands) -> String {
 }
 
 fn target(hands: &mut Hands) -> String {
-    hands.random.choose(&["..", "../..", "/", "../victim", "/etc", "up", "../diff/foreign"]).to_owned()
+    hands
+        .random
+        .choose(&[
+            "..",
+            "../..",
+            "/",
+            "../victim",
+            "/etc",
+            "up",
+            "../diff/foreign",
+            "../meta/parent",
+            "../layerbox.json",
+            "held",
+        ])
+        .to_owned()
 }
 
 /// One call.

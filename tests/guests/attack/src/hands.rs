@@ -1,12 +1,12 @@
 //! What the component holds, and one step of the attack: a call of an import with whatever comes to hand.
 
+use crate::SECRET;
 use crate::bindings::layerbox::driver::mounts::{self, Access, Branch};
 use crate::bindings::layerbox::driver::streams::{Sink, Source};
 use crate::bindings::layerbox::driver::tree::{Content, Detail, Piece, Tree, WalkOptions, Walker};
 use crate::bindings::layerbox::driver::types::{Attributes, Device, Error, Kind, Timestamp, Xattr};
 use crate::bindings::layerbox::driver::writer::{Body, Entry, Extent, Writer};
 use crate::bindings::layerbox::driver::{directories, references};
-use crate::SECRET;
 use crate::files::{self, Files};
 use crate::random::Random;
 
@@ -91,7 +91,7 @@ impl Hands {
     pub(crate) fn lie(&mut self) -> Option<Error> {
         match self.random.below(8) {
             0 => Some(Error::NotFound(self.random.id(&self.own))),
-            1 => Some(Error::Conflict("\u{1b}[31m".repeat(1000))),
+            1 => Some(Error::Conflict("\u{1b}[31m".repeat(10))),
             2 => Some(Error::Busy(String::new())),
             _ => None,
         }
@@ -102,7 +102,11 @@ impl Hands {
         match self.random.below(8) {
             0 => keep(&mut self.trees, Tree::open(&self.random.id(&self.own))),
             1 | 2 => {
-                let options = WalkOptions { start: name, recursive: self.random.one_in(2), detail: detail(&mut self.random) };
+                let options = WalkOptions {
+                    start: name,
+                    recursive: self.random.one_in(2),
+                    detail: detail(&mut self.random),
+                };
                 if let Some(tree) = pick(&mut self.random, &self.trees) {
                     keep(&mut self.walkers, tree.walk(&options));
                 }
@@ -118,12 +122,16 @@ impl Hands {
             5 => {
                 let names: Vec<_> = (0..self.random.below(6)).map(|_| self.random.name()).collect();
                 let detail = detail(&mut self.random);
-                let found = pick(&mut self.random, &self.trees).and_then(|tree| tree.stat(&names, detail).ok());
+                let found =
+                    pick(&mut self.random, &self.trees).and_then(|tree| tree.stat(&names, detail).ok());
                 for node in found.unwrap_or_default().into_iter().flatten() {
                     if let Kind::Symlink(target) = &node.kind {
                         self.look(target);
                     }
-                    node.attributes.xattrs.iter().for_each(|xattr| self.saw += u64::from(xattr.value.starts_with(SECRET)));
+                    node.attributes
+                        .xattrs
+                        .iter()
+                        .for_each(|xattr| self.saw += u64::from(xattr.value.starts_with(SECRET)));
                 }
             }
             6 => {
@@ -191,7 +199,8 @@ impl Hands {
             }
             20 => {
                 let length = self.random.below(4);
-                let branches: Vec<_> = (0..length).filter_map(|_| pick(&mut self.random, &self.branches)).collect();
+                let branches: Vec<_> =
+                    (0..length).filter_map(|_| pick(&mut self.random, &self.branches)).collect();
                 let label = self.random.choose(&[None, Some("a,upperdir=/"), Some("\n"), Some("")]);
                 let _ = mounts::mount(&id, &branches, label);
             }
@@ -260,9 +269,16 @@ impl Hands {
     }
 
     fn attributes(&mut self) -> Attributes {
-        let mtime = Timestamp { seconds: self.random.number() as i64, nanoseconds: self.random.number() as u32 };
+        let mtime =
+            Timestamp { seconds: self.random.number() as i64, nanoseconds: self.random.number() as u32 };
         match self.random.one_in(3) {
-            false => Attributes { mode: 0o755, uid: 0, gid: 0, mtime: Timestamp { seconds: 1, nanoseconds: 0 }, xattrs: Vec::new() },
+            false => Attributes {
+                mode: 0o755,
+                uid: 0,
+                gid: 0,
+                mtime: Timestamp { seconds: 1, nanoseconds: 0 },
+                xattrs: Vec::new(),
+            },
             true => Attributes {
                 mode: self.random.number() as u32,
                 uid: self.random.number() as u32,
@@ -275,8 +291,15 @@ impl Hands {
 
     fn xattr(&mut self) -> Xattr {
         const NAMES: [&str; 9] = [
-            "user.a", "trusted.a", "trusted.overlay.opaque", "trusted.overlay.redirect", "trusted.overlay.metacopy", "trusted.overlay.origin",
-            "security.capability", "system.posix_acl_default", "",
+            "user.a",
+            "trusted.a",
+            "trusted.overlay.opaque",
+            "trusted.overlay.redirect",
+            "trusted.overlay.metacopy",
+            "trusted.overlay.origin",
+            "security.capability",
+            "system.posix_acl_default",
+            "",
         ];
         let value = match self.random.below(3) {
             0 => b"y".to_vec(),

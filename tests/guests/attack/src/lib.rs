@@ -74,7 +74,10 @@ impl lifecycle::Guest for Attack {
     }
 
     fn metadata(id: String) -> Result<Layer> {
-        attack("metadata", &id, |hands| Layer { id: hands.random.id(&id), ancestors: vec![hands.random.id(&id)] })
+        attack("metadata", &id, |hands| Layer {
+            id: hands.random.id(&id),
+            ancestors: vec![hands.random.id(&id)],
+        })
     }
 
     fn status() -> Result<Vec<(String, String)>> {
@@ -88,7 +91,10 @@ impl lifecycle::Guest for Attack {
 
 impl differ::Guest for Attack {
     fn diff(id: String, parent: Option<String>, _maps: IdMaps) -> Result<Outcome> {
-        attack(&format!("diff {parent:?}"), &id, |hands| Outcome { totals: totals(hands), skipped: vec![hands.random.name()] })
+        attack(&format!("diff {parent:?}"), &id, |hands| Outcome {
+            totals: totals(hands),
+            skipped: vec![hands.random.name()],
+        })
     }
 
     fn apply_diff(id: String, _parent: Option<String>, _options: ApplyOptions) -> Result<Totals> {
@@ -100,7 +106,10 @@ impl differ::Guest for Attack {
 
     fn changes(id: String, parent: Option<String>) -> Result<Vec<Change>> {
         attack(&format!("changes {parent:?}"), &id, |hands| {
-            vec![Change { name: hands.random.name(), kind: hands.random.choose(&[ChangeKind::Added, ChangeKind::Deleted]) }]
+            vec![Change {
+                name: hands.random.name(),
+                kind: hands.random.choose(&[ChangeKind::Added, ChangeKind::Deleted]),
+            }]
         })
     }
 
