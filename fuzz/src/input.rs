@@ -25,8 +25,7 @@ impl<'a> Input<'a> {
 
     /// A number of up to eight bytes, small ones and extreme ones often.
     pub(crate) fn number(&mut self) -> u64 {
-        const EXTREMES: [u64; 8] =
-            [0, 1, 4096, u32::MAX as u64, 1 << 32, i64::MAX as u64, 1 << 63, u64::MAX];
+        const EXTREMES: [u64; 8] = [0, 1, 4096, u32::MAX as u64, 1 << 32, i64::MAX as u64, 1 << 63, u64::MAX];
         match self.byte() {
             small @ 0..=127 => small.into(),
             extreme @ 128..=191 => EXTREMES[usize::from(extreme % 8)],

@@ -19,7 +19,13 @@ mod targets;
 
 /// The host's traits over the code of the real host: the very file that the component's own tests run on.
 #[path = "../../guest/tests/calls/host.rs"]
-#[allow(clippy::expect_used, missing_docs, missing_debug_implementations, dead_code, reason = "it belongs to tests")]
+#[allow(
+    clippy::expect_used,
+    missing_docs,
+    missing_debug_implementations,
+    dead_code,
+    reason = "it belongs to tests"
+)]
 mod host;
 
 /// Something that takes bytes from a stranger.
@@ -39,11 +45,29 @@ pub struct Target {
 
 /// All of them.
 pub const TARGETS: [Target; 6] = [
-    Target { name: "archive", borrows: &[], longest: 16 << 10, needs_root: false, run: targets::archive::run },
-    Target { name: "metadata", borrows: &[], longest: 4 << 10, needs_root: false, run: targets::metadata::run },
+    Target {
+        name: "archive",
+        borrows: &[],
+        longest: 16 << 10,
+        needs_root: false,
+        run: targets::archive::run,
+    },
+    Target {
+        name: "metadata",
+        borrows: &[],
+        longest: 4 << 10,
+        needs_root: false,
+        run: targets::metadata::run,
+    },
     Target { name: "gzip", borrows: &[], longest: 4 << 10, needs_root: false, run: targets::unpack::gzip },
     Target { name: "zstd", borrows: &[], longest: 4 << 10, needs_root: false, run: targets::unpack::zstd },
-    Target { name: "apply", borrows: &["archive"], longest: 16 << 10, needs_root: true, run: targets::apply::run },
+    Target {
+        name: "apply",
+        borrows: &["archive"],
+        longest: 16 << 10,
+        needs_root: true,
+        run: targets::apply::run,
+    },
     Target { name: "imports", borrows: &[], longest: 2 << 10, needs_root: true, run: targets::imports::run },
 ];
 

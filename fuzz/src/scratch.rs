@@ -46,7 +46,8 @@ impl Place {
                 let dir = fs::File::open(&self.0).expect("the scratch");
                 // The standard library's own takes a path, and a layer can be deeper than one can say.
                 let name = path.file_name().expect("a name");
-                layerbox_privileged::delete_tree(std::os::fd::AsFd::as_fd(&dir), name).expect("it can be deleted");
+                layerbox_privileged::delete_tree(std::os::fd::AsFd::as_fd(&dir), name)
+                    .expect("it can be deleted");
             } else {
                 fs::remove_file(&path).expect("the scratch");
             }

@@ -58,9 +58,8 @@ fn one(place: &Path, dialect: Dialect, bytes: &[u8]) -> Result<Totals, Error> {
     let counted = size::own(&host::Tree::new(&layer, dialect)).expect("a size");
     assert_eq!(counted, totals, "{dialect:?}: counted afterwards it is another size");
     let found = names(place).expect("the scratch");
-    let known = |name: &String| {
-        ["victim", "aufs", "aufs-again", "overlay", "overlay-again"].contains(&name.as_str())
-    };
+    let known =
+        |name: &String| ["victim", "aufs", "aufs-again", "overlay", "overlay-again"].contains(&name.as_str());
     assert!(found.iter().all(known), "something was made beside the layers: {found:?}");
     Ok(totals)
 }
@@ -83,7 +82,8 @@ fn archive(layer: &Path, dialect: Dialect) -> Vec<u8> {
 /// What no archive may bring into a layer.
 fn held(tree: &Tree, dialect: Dialect) {
     for (path, entry) in tree {
-        let forbidden = |name: &[u8]| name.starts_with(b"user.overlay.") || name.starts_with(b"trusted.overlay.");
+        let forbidden =
+            |name: &[u8]| name.starts_with(b"user.overlay.") || name.starts_with(b"trusted.overlay.");
         let opaque = (dialect == Dialect::Overlay).then_some(&b"trusted.overlay.opaque"[..]);
         let odd = entry.xattrs.keys().find(|name| forbidden(name) && Some(name.as_slice()) != opaque);
         assert!(odd.is_none(), "{dialect:?}: {}: {odd:?}", path.escape_ascii());

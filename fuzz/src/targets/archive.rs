@@ -80,7 +80,10 @@ fn check(member: &Member) {
 fn check_extents(member: &Member, size: u64) {
     let (mut end, mut sum) = (0, 0);
     for &(offset, length) in member.extents.as_deref().unwrap_or_default() {
-        assert!(offset >= end && length > 0 && offset + length <= size, "regions that overlap or leave the file");
+        assert!(
+            offset >= end && length > 0 && offset + length <= size,
+            "regions that overlap or leave the file"
+        );
         (end, sum) = (offset + length, sum + length);
     }
     assert!(member.extents.is_none() || sum == member.stored);
@@ -88,9 +91,9 @@ fn check_extents(member: &Member, size: u64) {
 
 fn is_name(name: &[u8]) -> bool {
     name.is_empty()
-        || name.split(|byte| *byte == b'/').all(|it| {
-            !matches!(it, b"" | b"." | b"..") && it.len() <= 255 && !it.contains(&0)
-        })
+        || name
+            .split(|byte| *byte == b'/')
+            .all(|it| !matches!(it, b"" | b"." | b"..") && it.len() <= 255 && !it.contains(&0))
 }
 
 /// What is written from a member is read as that member. Sparse files are not written as such.
@@ -102,7 +105,11 @@ fn round(member: &Member) {
     encode(member, &mut bytes).unwrap_or_else(|error| panic!("what was read cannot be written: {error}"));
     match Decoder::new().step(&bytes, false) {
         Ok(Step::Member { member: again, consumed }) => {
-            assert_eq!((&again, consumed), (member, bytes.len()), "what was written is read as something else");
+            assert_eq!(
+                (&again, consumed),
+                (member, bytes.len()),
+                "what was written is read as something else"
+            );
         }
         other => panic!("what was written is not read: {other:?}"),
     }

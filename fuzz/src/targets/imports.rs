@@ -23,8 +23,22 @@ const CALLS: usize = 64;
 
 /// Names that lead out, where anything follows them, and names that meet each other.
 const NAMES: [&[u8]; 16] = [
-    b"", b"a", b"b", b"a/b", b"a/b/c", b"l", b"l/hello", b"l/d", b"up", b"up/victim/hello", b"abs/hello", b"x", b"..",
-    b"/etc", b"a/../b", b".",
+    b"",
+    b"a",
+    b"b",
+    b"a/b",
+    b"a/b/c",
+    b"l",
+    b"l/hello",
+    b"l/d",
+    b"up",
+    b"up/victim/hello",
+    b"abs/hello",
+    b"x",
+    b"..",
+    b"/etc",
+    b"a/../b",
+    b".",
 ];
 
 /// Targets of links: out of the layer in every way, and around in circles.
@@ -32,7 +46,8 @@ const TARGETS: [&[u8]; 8] =
     [b"..", b"../../victim", b"/", b"../../victim/hello", b"a", b"l", b"/proc/self/root", b""];
 
 /// Ids of layers, and what is none.
-const IDS: [&str; 10] = ["own", "other", "victim", "none", "..", "../victim", "own/../other", "", "a,b=rw", "-o"];
+const IDS: [&str; 10] =
+    ["own", "other", "victim", "none", "..", "../victim", "own/../other", "", "a,b=rw", "-o"];
 
 pub(crate) fn run(bytes: &[u8]) {
     if tells(bytes) {
@@ -164,7 +179,9 @@ impl<'a> Session<'a> {
                 let names: Vec<_> = (0..input.byte() % 4).filter_map(|_| name(input)).collect();
                 let _ = self.filler.mark(&names, &xattr(input));
             }
-            8 => drop(self.filler.stat(&[name(input), name(input)].into_iter().flatten().collect::<Vec<_>>())),
+            8 => {
+                drop(self.filler.stat(&[name(input), name(input)].into_iter().flatten().collect::<Vec<_>>()))
+            }
             9 => drop(self.source.read(input.number() as u32)),
             10 => self.walk(input),
             11 => {
@@ -254,7 +271,8 @@ fn entry(input: &mut Input<'_>) -> Option<Entry> {
 }
 
 fn kind(input: &mut Input<'_>) -> Option<Kind> {
-    let number = |input: &mut Input<'_>| Device { major: input.number() as u32, minor: input.number() as u32 };
+    let number =
+        |input: &mut Input<'_>| Device { major: input.number() as u32, minor: input.number() as u32 };
     Some(match input.byte() % 10 {
         0..=2 => Kind::File(input.number()),
         3 | 4 => Kind::Directory,
@@ -285,8 +303,14 @@ fn attributes(input: &mut Input<'_>) -> Attributes {
 
 fn xattr(input: &mut Input<'_>) -> Xattr {
     let known: [&[u8]; 8] = [
-        b"user.a", b"trusted.overlay.opaque", b"trusted.overlay.redirect", b"security.capability",
-        b"system.posix_acl_default", b"system.posix_acl_access", b"trusted.overlay.metacopy", b"",
+        b"user.a",
+        b"trusted.overlay.opaque",
+        b"trusted.overlay.redirect",
+        b"security.capability",
+        b"system.posix_acl_default",
+        b"system.posix_acl_access",
+        b"trusted.overlay.metacopy",
+        b"",
     ];
     Xattr { name: input.choose(&known).to_vec(), value: input.bytes().to_vec() }
 }

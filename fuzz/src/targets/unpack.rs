@@ -38,7 +38,8 @@ fn unpack(format: Format, bytes: &[u8]) -> Result<Vec<u8>, String> {
     let whole = take(Unpacker::new(format, bytes));
     let pieces = take(Unpacker::new(format, Pieces(bytes)));
     // A fault is found as early as there are bytes to find it in; up to there both have given the same.
-    let common = if whole.1.is_some() { whole.0.len().min(pieces.0.len()) } else { whole.0.len().max(pieces.0.len()) };
+    let common =
+        if whole.1.is_some() { whole.0.len().min(pieces.0.len()) } else { whole.0.len().max(pieces.0.len()) };
     assert!(whole.0.get(..common) == pieces.0.get(..common), "read in pieces it is another stream");
     assert_eq!(whole.1, pieces.1, "read in pieces it ends otherwise");
     match whole {
