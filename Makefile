@@ -5,7 +5,8 @@ SETUP     ?= yes
 PREFIX    ?= /usr/local
 DESTDIR   ?=
 CASES     ?=
-export TOOLCHAIN SETUP
+TIME      ?= 60
+export TOOLCHAIN SETUP TIME
 
 CARGO  ?= cargo
 # In CI the lock file is the truth; at a desk a change of a manifest updates it.
@@ -28,7 +29,7 @@ AOT       := $(BUILD)/release/layerbox-aot
 
 # Each step needs the one before it, and cargo keeps the processors busy by itself.
 .NOTPARALLEL:
-.PHONY: all help toolchain setup component guests guest-c test lint doc demo tcb reproducible install clean
+.PHONY: all help toolchain setup component guests guest-c test fuzz lint doc demo tcb reproducible install clean
 
 all: component ## the component, and the binary target/release/layerbox that embeds it (default)
 	$(CARGO) build $(LOCKED) --release -p layerbox
@@ -38,6 +39,7 @@ help: ## this text
 	@echo
 	@echo '  TOOLCHAIN=auto|rustup|debian   where the compiler for wasm32-wasip2 comes from (.ci/toolchain)'
 	@echo '  SETUP=no                       install nothing: no Debian packages, nothing into rustup'
+	@echo '  TIME=60                        make fuzz: seconds for each target'
 	@echo '  CASES=WORD                     make test: only the cases of the suite whose name holds WORD, and no unit tests'
 	@echo '  PREFIX=/usr/local DESTDIR=     make install'
 
@@ -71,6 +73,9 @@ guest-c: ## the one of them that is written in C, with clang and wasi-libc of De
 
 test: setup all guests ## the unit tests of all crates, then the suite on real mounts
 	@LAYERBOX_BIN="$${LAYERBOX_BIN:-$(BINARY)}" .ci/test $(CASES)
+
+fuzz: ## each fuzzer for TIME seconds (60), guided by coverage; needs a C++ compiler
+	@.ci/fuzz
 
 lint: component ## formatting, clippy and rustdoc with warnings denied, and cargo-deny where it is installed
 	$(CARGO) fmt --all --check
