@@ -13,6 +13,12 @@
 //! | `apply` | an archive | in both dialects: applied or refused; an applied layer can be archived and applied again to the same; nothing beside it is touched or read |
 //! | `imports` | calls of the host's functions | nothing but the layer that was lent is touched or read |
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "tests: what does not go on as it should is a fault that was found"
+)]
+
 mod input;
 mod scratch;
 mod targets;

@@ -1,4 +1,5 @@
 //! The corpora, replayed without an engine: a target that panics on a stored input is a failed test.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
 
 use std::fs;
 use std::path::{Path, PathBuf};

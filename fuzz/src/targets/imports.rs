@@ -170,7 +170,7 @@ impl<'a> Session<'a> {
         match input.byte() % 16 {
             0..=5 => {
                 if let Some(entry) = entry(input) {
-                    let with_source = input.byte() % 2 == 0;
+                    let with_source = input.byte().is_multiple_of(2);
                     let _ = self.filler.put(entry, with_source.then_some(&mut self.source));
                 }
             }
@@ -201,7 +201,7 @@ impl<'a> Session<'a> {
 
     fn walk(&mut self, input: &mut Input<'_>) {
         let Some(start) = name(input) else { return };
-        let options = WalkOptions { start, recursive: input.byte() % 2 == 0, detail: detail(input) };
+        let options = WalkOptions { start, recursive: input.byte().is_multiple_of(2), detail: detail(input) };
         let Ok(mut walker) = self.tree.walk(options) else { return };
         for _ in 0..4 {
             match walker.next(1 + u32::from(input.byte())) {
@@ -218,7 +218,8 @@ impl<'a> Session<'a> {
     fn mount(&mut self, input: &mut Input<'_>) {
         let Some(id) = id(input) else { return };
         let branches: Vec<_> = (0..input.byte() % 4).filter_map(|_| self::id(input)).collect();
-        let label = (input.byte() % 4 == 0).then(|| String::from_utf8_lossy(input.bytes()).into_owned());
+        let label =
+            (input.byte().is_multiple_of(4)).then(|| String::from_utf8_lossy(input.bytes()).into_owned());
         // Which layers may be mounted is the lease's to say. Here: never over what must not change.
         if id.as_str() == "own" && self.store.unions.mount(&id, &branches, label.as_deref()).is_ok() {
             self.mounted = true;
@@ -227,7 +228,7 @@ impl<'a> Session<'a> {
 
     fn unmount(&mut self, input: &mut Input<'_>) {
         let Some(id) = id(input) else { return };
-        if self.store.unions.unmount(&id, input.byte() % 2 == 0).is_ok() && id.as_str() == "own" {
+        if self.store.unions.unmount(&id, input.byte().is_multiple_of(2)).is_ok() && id.as_str() == "own" {
             self.mounted = false;
         }
         assert!(self.store.unions.all().expect("mountinfo").iter().all(|id| id.as_str() == "own"));
@@ -283,7 +284,7 @@ fn kind(input: &mut Input<'_>) -> Option<Kind> {
         6 => Kind::HardLink(name(input)?),
         7 => Kind::CharacterDevice(number(input)),
         8 => Kind::BlockDevice(number(input)),
-        _ if input.byte() % 2 == 0 => Kind::Fifo,
+        _ if input.byte().is_multiple_of(2) => Kind::Fifo,
         _ => Kind::Socket,
     })
 }

@@ -4,6 +4,7 @@
 //! interest, however the others take it; one that is read here and refused by another must be for a reason in [`STRICTER`].
 //!
 //! `LAYERBOX_DIFFERENTIAL=COUNT[,SEED]` says how many archives are tried and from which seed; `make fuzz` goes on to new seeds.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
 
 mod make;
 

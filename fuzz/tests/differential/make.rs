@@ -145,7 +145,7 @@ const VALUES: [&[u8]; 22] = [
     b"9999999999999999999999",
 ];
 
-const FLAGS: &[u8] = b"\0001234567SxgLKDMNVXA?";
+const FLAGS: &[u8] = b"\x0001234567SxgLKDMNVXA?";
 
 /// One archive.
 pub(crate) fn archive(random: &mut Random, corpus: &[Vec<u8>]) -> Vec<u8> {
@@ -157,7 +157,7 @@ pub(crate) fn archive(random: &mut Random, corpus: &[Vec<u8>]) -> Vec<u8> {
         if random.one_in(4) {
             let name = [b'n'].repeat(1 + random.below(300));
             let body = random.choose(&[name, b"long/name\0".to_vec(), b"d/\0".to_vec(), b"a".to_vec()]);
-            let flag = random.choose(&[b'L', b'L', b'K']);
+            let flag = random.choose(b"LLK");
             tar.raw(&dialect(random, member("././@LongLink", flag).size(body.len() as u64)).header())
                 .raw(&body)
                 .pad();

@@ -68,7 +68,7 @@ fn component() -> Result<PathBuf> {
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Entitled {
     Nothing,
-    /// `/layers`, which is lent to be written.
+    /// Its own record in `layers/`, or one that it makes there.
     Records,
     /// Every mount and count of the store.
     Mounts,
@@ -183,13 +183,13 @@ impl<'a> Scene<'a> {
             unchanged(before, &look(path)?).with_context(|| path.display().to_string())?;
         }
         self.no_layer_holds_the_secret()?;
-        if entitled == Entitled::Records {
-            // What it did to other records is told from the host's own, and put right.
-            self.store.run(["check", "--repair"])?;
-        }
         for (path, before) in &self.records {
             let now = fs::read(path).with_context(|| path.display().to_string())?;
             ensure!(now == *before, "{}: another record", path.display());
+        }
+        if entitled == Entitled::Records {
+            // What it made of its own record is told from the host's, and put right.
+            self.store.run(["check", "--repair"])?;
         }
         self.store.run(["exists", "foreign"])?.expect(0)?;
         if self.mounts {

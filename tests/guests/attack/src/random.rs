@@ -117,7 +117,7 @@ impl Random {
             3 => vec!["d"; self.below(200)].join("/").into_bytes(),
             _ => {
                 let parts: Vec<&str> = (0..=self.below(4))
-                    .map(|_| self.choose(&PARTS[..if self.0 % 3 == 0 { 20 } else { 9 }]))
+                    .map(|_| self.choose(&PARTS[..if self.0.is_multiple_of(3) { 20 } else { 9 }]))
                     .collect();
                 parts.join("/").into_bytes()
             }
