@@ -5,7 +5,8 @@ SETUP     ?= yes
 PREFIX    ?= /usr/local
 DESTDIR   ?=
 CASES     ?=
-export TOOLCHAIN SETUP
+TIME      ?= 60
+export TOOLCHAIN SETUP TIME
 
 CARGO  ?= cargo
 # In CI the lock file is the truth; at a desk a change of a manifest updates it.
@@ -20,6 +21,7 @@ MINIMAL   := $(OUT)/minimal.wasm
 C_GUEST   := $(OUT)/c.wasm
 WRONG     := $(OUT)/wrong.wasm
 HOSTILE   := $(OUT)/hostile.wasm
+ATTACK    := $(OUT)/attack.wasm
 # Where `.cargo/config.toml` has every cargo put the host's output, unless somebody says otherwise.
 BUILD     := $(or $(CARGO_TARGET_DIR),target)
 BINARY    := $(BUILD)/release/layerbox
@@ -27,7 +29,7 @@ AOT       := $(BUILD)/release/layerbox-aot
 
 # Each step needs the one before it, and cargo keeps the processors busy by itself.
 .NOTPARALLEL:
-.PHONY: all help toolchain setup component guests guest-c test lint doc demo tcb reproducible install clean
+.PHONY: all help toolchain setup component guests guest-c test fuzz lint doc demo tcb reproducible install clean
 
 all: component ## the component, and the binary target/release/layerbox that embeds it (default)
 	$(CARGO) build $(LOCKED) --release -p layerbox
@@ -37,6 +39,7 @@ help: ## this text
 	@echo
 	@echo '  TOOLCHAIN=auto|rustup|debian   where the compiler for wasm32-wasip2 comes from (.ci/toolchain)'
 	@echo '  SETUP=no                       install nothing: no Debian packages, nothing into rustup'
+	@echo '  TIME=60                        make fuzz: seconds for each target'
 	@echo '  CASES=WORD                     make test: only the cases of the suite whose name holds WORD, and no unit tests'
 	@echo '  PREFIX=/usr/local DESTDIR=     make install'
 
@@ -63,12 +66,16 @@ guests: guest-c ## components that only tests run
 	@.ci/component layerbox-guest-minimal $(MINIMAL)
 	@.ci/component layerbox-guest-wrong $(WRONG)
 	@.ci/component layerbox-guest-hostile $(HOSTILE)
+	@.ci/component layerbox-guest-attack $(ATTACK)
 
 guest-c: ## the one of them that is written in C, with clang and wasi-libc of Debian, unpacked below target/
 	@.ci/guest-c $(C_GUEST)
 
 test: setup all guests ## the unit tests of all crates, then the suite on real mounts
 	@LAYERBOX_BIN="$${LAYERBOX_BIN:-$(BINARY)}" .ci/test $(CASES)
+
+fuzz: ## each fuzzer for TIME seconds (60), guided by coverage; needs a C++ compiler
+	@.ci/fuzz
 
 lint: component ## formatting, clippy and rustdoc with warnings denied, and cargo-deny where it is installed
 	$(CARGO) fmt --all --check

@@ -5,7 +5,7 @@
 //! WASI and the one directory that was opened for it. A record that is not exactly of this form is [`Error::Corrupt`]:
 //! a guess here would show one layer's files in another.
 
-use std::fs::{self, File};
+use std::fs::{self, File, OpenOptions};
 use std::io::{ErrorKind, Read, Write};
 use std::path::{Path, PathBuf};
 
@@ -208,7 +208,15 @@ impl Records {
 }
 
 fn write_synced(path: &Path, bytes: &[u8]) -> Result<()> {
-    let mut file = File::create(path).map_err(|failure| error::io(None, "open", &failure))?;
+    let open = || OpenOptions::new().write(true).create_new(true).open(path);
+    let mut file = match open() {
+        // Left by a write that was cut off. It is not written through: should it be a link, that would be another layer's record.
+        Err(failure) if failure.kind() == ErrorKind::AlreadyExists => {
+            fs::remove_file(path).and_then(|()| open())
+        }
+        other => other,
+    }
+    .map_err(|failure| error::io(None, "open", &failure))?;
     file.write_all(bytes).map_err(|failure| error::io(None, "write", &failure))?;
     file.sync_all().map_err(|failure| error::io(None, "fsync", &failure))
 }

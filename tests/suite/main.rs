@@ -1,7 +1,8 @@
 //! The suite: what layerbox does, seen from outside, on real file systems and mounts.
 //!
 //! `cargo test -p layerbox-tests --test suite -- [--list] [WORD…]` runs the cases whose names hold one of the words, or all of them. The binary is that of
-//! `LAYERBOX_BIN`, else `target/release/layerbox`. Its last line is `suite: N passed, N failed, N skipped`.
+//! `LAYERBOX_BIN`, else `target/release/layerbox`. `--archives DIRECTORY` runs nothing and writes the archives of the hostile catalogue there, seeds for
+//! the fuzzers. Its last line is `suite: N passed, N failed, N skipped`.
 
 mod cases;
 mod command;
@@ -22,6 +23,17 @@ fn main() -> ExitCode {
         && flag == measure::FLAG
     {
         return measure::run_and_report(report, program);
+    }
+    if let [flag, directory] = &arguments[..]
+        && flag == "--archives"
+    {
+        return match cases::write_archives(directory.as_ref()) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
+                eprintln!("suite: {error:#}");
+                ExitCode::FAILURE
+            }
+        };
     }
     match suite(&arguments) {
         Ok(code) => code,

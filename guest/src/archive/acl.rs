@@ -70,7 +70,7 @@ pub(super) fn encode(text: &[u8]) -> Result<Vec<u8>, Error> {
     Ok(value)
 }
 
-/// Turns the kernel's form into text, users and groups by number; none where the value is not of that form.
+/// Turns the kernel's form into text, users and groups by number; none where the value is not exactly as the kernel keeps it.
 pub(super) fn decode(value: &[u8]) -> Option<Vec<u8>> {
     let (version, entries) = value.split_first_chunk::<4>()?;
     if u32::from_le_bytes(*version) != VERSION {
@@ -96,7 +96,9 @@ pub(super) fn decode(value: &[u8]) -> Option<Vec<u8>> {
         let letter = |bit, letter| if permissions & bit != 0 { letter } else { '-' };
         lines.push(format!("{who}:{}{}{}", letter(4, 'r'), letter(2, 'w'), letter(1, 'x')));
     }
-    Some(lines.join(",").into_bytes())
+    let text = lines.join(",").into_bytes();
+    // The kernel keeps no other form. One that came in an archive would be read back from its text as another value.
+    (encode(&text).as_deref() == Ok(value)).then_some(text)
 }
 
 /// Whether the sorted entries are what `posix_acl_valid` of the kernel takes.

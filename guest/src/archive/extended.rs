@@ -87,6 +87,10 @@ impl<'a> Extended<'a> {
             b"uid" => once(&mut self.uid, field::decimal(value, "uid")?),
             b"gid" => once(&mut self.gid, field::decimal(value, "gid")?),
             b"mtime" => once(&mut self.mtime, records::parse_time(value)?),
+            // Of no use here, but an archive in which they are no times is none for GNU tar, and one with a NUL in
+            // the name of an owner is none for Go.
+            b"atime" | b"ctime" => records::parse_time(value).map(drop),
+            b"uname" | b"gname" => without_nul(value).map(drop),
             b"hdrcharset" => charset(value),
             b"RHT.security.selinux" => self.xattrs.add_selinux(value),
             b"SCHILY.acl.access" => self.xattrs.add_acl(acl::ACCESS, value),
@@ -110,6 +114,9 @@ impl<'a> Extended<'a> {
             self.xattrs.add_libarchive(name, value)
         } else if let Some(name) = key.strip_prefix(b"GNU.sparse.") {
             self.sparse.add(name, value)
+        } else if key.starts_with(b"GNU.sparse") {
+            // bsdtar looks no further than here before it takes the file for a sparse one.
+            Err(Fault::rule("unknown GNU.sparse record"))
         } else {
             Ok(())
         }
@@ -126,13 +133,22 @@ pub(super) fn check_global(body: &[u8]) -> Result<(), Fault> {
                 return Err(Fault::rule("global header with a name, a link or a size"));
             }
             b"hdrcharset" => charset(value)?,
-            _ if moves_bytes(key) || key.starts_with(b"GNU.sparse.") => {
+            // They apply to nothing here, but to be read by all they must be what they say.
+            b"mtime" | b"atime" | b"ctime" => records::parse_time(value).map(drop)?,
+            b"uname" | b"gname" => without_nul(value).map(drop)?,
+            b"uid" | b"gid" => field::decimal(value, "owner in a global header").and_then(check_owner)?,
+            _ if moves_bytes(key) || key.starts_with(b"GNU.sparse") => {
                 return Err(Fault::rule("global header of a multi-volume or sparse archive"));
             }
             _ => {}
         }
     }
     Ok(())
+}
+
+/// Whether a number can be an owner at all.
+fn check_owner(id: u64) -> Result<(), Fault> {
+    u32::try_from(id).map(drop).map_err(|_| Fault::rule("owner in a global header out of bounds"))
 }
 
 /// Whether a record changes which bytes of the archive belong to a file, for one of the readers.

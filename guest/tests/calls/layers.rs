@@ -87,3 +87,15 @@ fn listing_passes_over_what_is_no_layer() {
     assert_eq!(fs::read(directory.join("a")).unwrap(), b"b\n", "as Docker's driver writes it");
     assert_eq!(fs::read(directory.join("b")).unwrap(), b"");
 }
+
+#[test]
+fn a_record_is_not_written_through_what_was_left_in_its_place() {
+    let store = Store::new(DIALECTS[0]);
+    store.layer("b", &[]);
+    let directory = store.path("b").join("../../layers");
+    std::os::unix::fs::symlink("b", directory.join(".a.tmp")).unwrap();
+    store.layer("a", &["b"]);
+    assert_eq!(fs::read(directory.join("b")).unwrap(), b"", "the link was followed");
+    assert!(fs::symlink_metadata(directory.join("a")).unwrap().is_file());
+    assert_eq!(fs::read(directory.join("a")).unwrap(), b"b\n");
+}

@@ -72,6 +72,10 @@ impl Store {
     pub fn ancestors_on_disk(&self, id: &LayerId) -> Result<Vec<LayerId>, Failure> {
         let path = format!("layers/{id}");
         let corrupt = |what: &str| Failure::Corrupt(format!("{path}: {what}"));
+        // A component that has gone wrong may have left anything here when it was lent `layers/`, a link or a directory as well.
+        if self.dir.symlink_metadata(&path).is_ok_and(|found| !found.is_file()) {
+            return Err(corrupt("it is not a regular file"));
+        }
         let bytes = read_small(&self.dir, &path)?.ok_or_else(|| corrupt("it is missing"))?;
         let text = String::from_utf8(bytes).map_err(|_| corrupt("it is no text"))?;
         let mut ancestors = Vec::new();
@@ -98,6 +102,10 @@ impl Store {
     pub fn restore_ancestors(&self, id: &LayerId, record: &Record) -> Result<(), Failure> {
         if self.is_recorded(id, record) {
             return Ok(());
+        }
+        let path = format!("layers/{id}");
+        if self.dir.symlink_metadata(&path).is_ok_and(|found| found.is_dir()) {
+            self.move_away(&path)?;
         }
         let text: String = record.ancestors.iter().map(|id| format!("{id}\n")).collect();
         write_atomically(&self.dir, "layers", id.as_str(), text.as_bytes())

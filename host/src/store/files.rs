@@ -28,7 +28,13 @@ pub(super) fn ids_in(dir: &Dir, name: &str) -> Result<Vec<LayerId>, Failure> {
 /// Writes a file so that after a crash it has its old content or its new one: temporary name, sync, rename, sync of the directory.
 pub(super) fn write_atomically(dir: &Dir, directory: &str, name: &str, bytes: &[u8]) -> Result<(), Failure> {
     let temporary = format!("{directory}/.{name}.tmp");
-    let options = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).clone();
+    // What a write that was cut off has left is taken away, and never written through: in `layers/` a component that has gone wrong could have put a
+    // link there to a record of the host's.
+    if dir.symlink_metadata(&temporary).is_ok_and(|found| found.is_dir()) {
+        dir.remove_dir_all(&temporary).map_err(|e| Failure::io("rmdir", &e))?;
+    }
+    ignore_missing(dir.remove_file(&temporary), "unlink")?;
+    let options = OpenOptions::new().write(true).create_new(true).mode(0o600).clone();
     let mut file = dir.open_with(&temporary, &options).map_err(|e| Failure::io("open", &e))?;
     file.write_all(bytes).map_err(|e| Failure::io("write", &e))?;
     file.sync_all().map_err(|e| Failure::io("fsync", &e))?;

@@ -375,8 +375,13 @@ impl Store {
     /// Those of removing files.
     pub fn undo_make(&self, id: &LayerId) -> Result<(), Failure> {
         self.remove_traces(id)?;
-        ignore_missing(self.dir.remove_file(format!("layers/{id}")), "unlink")?;
-        ignore_missing(self.dir.remove_file(format!("layers/.{id}.tmp")), "unlink")?;
+        for record in [format!("layers/{id}"), format!("layers/.{id}.tmp")] {
+            // A component that has gone wrong may have made a directory of it. Were that an error, the store could not be opened again.
+            if self.dir.symlink_metadata(&record).is_ok_and(|found| found.is_dir()) {
+                self.to_trash(&record)?;
+            }
+            ignore_missing(self.dir.remove_file(&record), "unlink")?;
+        }
         self.conclude(id)
     }
 

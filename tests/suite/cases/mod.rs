@@ -2,6 +2,7 @@
 
 mod cache;
 mod config;
+mod attack;
 mod depth;
 mod dialects;
 mod errors;
@@ -14,6 +15,8 @@ mod sandbox;
 mod speed;
 mod streams;
 mod wrong;
+
+pub use hostile::write_archives;
 
 use crate::harness::Case;
 
@@ -28,6 +31,7 @@ pub fn all() -> Vec<Case> {
         sandbox::cases(),
         config::cases(),
         cache::cases(),
+        attack::cases(),
         errors::cases(),
         faults::cases(),
         mounts::cases(),

@@ -120,7 +120,12 @@ fn records_of_the_wrong_form_are_refused() {
 
 #[test]
 fn records_that_readers_take_differently_are_refused() {
-    let cases: [(&str, Records<'_>, &str); 19] = [
+    let cases: [(&str, Records<'_>, &str); 24] = [
+        ("access time that is none", &[("atime", b"+1")], "not a decimal"),
+        ("change time that is none", &[("ctime", b"")], "not a decimal"),
+        ("owner's name with a NUL", &[("uname", b"a\0b")], "NUL"),
+        ("group's name with a NUL", &[("gname", b"a\0b")], "NUL"),
+        ("almost a sparse file", &[("GNU.sparse1name", b"a")], "unknown GNU.sparse"),
         ("path twice", &[("path", b"a"), ("path", b"b")], "given twice"),
         ("size twice", &[("size", b"0"), ("size", b"0")], "given twice"),
         ("owner twice", &[("uid", b"1"), ("uid", b"2")], "given twice"),
@@ -177,6 +182,19 @@ fn global_headers_apply_to_nothing() {
     assert_eq!(read_one(&archive(&[&harmless, &file(b"f")])), Ok(plain(b"f")));
     for key in ["path", "linkpath", "size", "GNU.sparse.name", "GNU.volume.size", "SCHILY.realsize"] {
         assert_refused(key, &archive(&[&global(&[(key, b"1")]), &file(b"f")]), "global header");
+    }
+    let odd: [(&str, &[u8]); 7] = [
+        ("uid", b"-1"),
+        ("gid", b"4294967296"),
+        ("mtime", b"+1"),
+        ("atime", b""),
+        ("ctime", b"now"),
+        ("uname", b"a\0b"),
+        ("GNU.sparse", b""),
+    ];
+    for (key, value) in odd {
+        let archive = archive(&[&global(&[(key, value)]), &file(b"f")]);
+        assert!(read(&archive).is_err(), "{key}");
     }
     let odd = archive(&[&extension(b'g', b"7 path\n"), &file(b"f")]);
     assert_refused("malformed", &odd, "without a key");

@@ -87,6 +87,19 @@ fn sparse_records_are_read() {
 }
 
 #[test]
+fn a_map_in_a_body_is_not_read_before_its_padding_is_there() {
+    let archive = in_body(b"1\n0\n0\n", b"0", b"");
+    let headers = archive.len() - 2 * BLOCK;
+    for there in [headers - BLOCK + 6, headers - 1] {
+        let mut decoder = Decoder::new();
+        assert_eq!(decoder.step(&archive[..there], false), Ok(Step::Need(headers)), "{there}");
+        assert_refused("cut off in the padding of a map", &archive[..there], "cut off");
+    }
+    let step = Decoder::new().step(&archive[..headers], false);
+    assert!(matches!(step, Ok(Step::Member { consumed, .. }) if consumed == headers), "{step:?}");
+}
+
+#[test]
 fn long_maps_in_bodies_are_read() {
     let extents: Vec<_> = (0..10_000).map(|index| (index * 10, 1)).collect();
     let lines: Vec<_> = extents.iter().map(|(offset, length)| format!("{offset}\n{length}\n")).collect();

@@ -237,3 +237,14 @@ fn what_would_not_be_read_back_is_not_written() {
         assert_eq!((error.entry, &out[..]), (member.name, &b"before"[..]), "{case}");
     }
 }
+
+#[test]
+fn an_acl_that_the_kernel_would_not_keep_is_written_as_an_attribute_only() {
+    // The owner's entry has an id, which means nothing and would not come back from the text.
+    let value = b"\x02\0\0\0\x01\0\x06\0\0\0\0\0\x04\0\x04\0\xff\xff\xff\xff\x20\0\x04\0\xff\xff\xff\xff";
+    let xattrs = vec![(b"system.posix_acl_access".to_vec(), value.to_vec())];
+    let member = Member { xattrs, ..read_one(&archive(&[&file(b"f")])).unwrap() };
+    let mut bytes = Vec::new();
+    encode(&member, &mut bytes).unwrap();
+    assert_eq!(read_one(&archive(&[&bytes])), Ok(member));
+}

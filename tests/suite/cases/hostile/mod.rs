@@ -78,17 +78,34 @@ impl Row {
 /// A group of the catalogue.
 type Table = fn() -> Vec<Row>;
 
+/// The groups.
+const GROUPS: [(&str, Table); 6] = [
+    ("names", names::rows),
+    ("links", links::rows),
+    ("reader", reader::rows),
+    ("whiteouts", whiteouts::rows),
+    ("attributes", attributes::rows),
+    ("resources", resources::rows),
+];
+
+/// Writes every archive of the catalogue into a directory, a file each.
+///
+/// # Errors
+///
+/// They cannot be written.
+pub fn write_archives(directory: &Path) -> Result<()> {
+    fs::create_dir_all(directory)?;
+    for (group, rows) in GROUPS {
+        for (number, row) in rows().iter().enumerate() {
+            fs::write(directory.join(format!("{group}-{number:03}")), &row.archive)?;
+        }
+    }
+    Ok(())
+}
+
 pub(super) fn cases() -> Vec<Case> {
-    let groups: [(&str, Table); 6] = [
-        ("names", names::rows),
-        ("links", links::rows),
-        ("reader", reader::rows),
-        ("whiteouts", whiteouts::rows),
-        ("attributes", attributes::rows),
-        ("resources", resources::rows),
-    ];
     let mut cases = Vec::new();
-    for (group, rows) in groups {
+    for (group, rows) in GROUPS {
         for row in rows() {
             for dialect in Dialect::ALL {
                 if row.only.is_none_or(|only| only == dialect) {
