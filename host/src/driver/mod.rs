@@ -25,7 +25,7 @@ use crate::store::lock::{Guard, Mode};
 pub use crate::store::maps::{IdMaps, IdRange};
 use crate::store::record::Record;
 pub use crate::store::{Opening, Owner};
-pub use archive::{ApplyOptions, DiffOutcome, Progress, Totals};
+pub use archive::{ApplyOptions, DiffOutcome, Given, Progress, Totals};
 pub use layerbox_privileged::mount::Choice as BackendChoice;
 pub use model::{Change, ChangeKind, LayerSummary, Metadata};
 

@@ -245,6 +245,10 @@ pub(in crate::cli) struct Verify {
     #[arg(long, value_name = "N", default_value_t = 1)]
     pub(in crate::cli) seed: u64,
 
+    /// Also hold it to what the contract leaves open and the component that is built in decides
+    #[arg(long)]
+    pub(in crate::cli) strict: bool,
+
     /// Print the names of the cases, and run none
     #[arg(long)]
     pub(in crate::cli) list: bool,
