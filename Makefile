@@ -27,7 +27,7 @@ AOT       := $(BUILD)/release/layerbox-aot
 
 # Each step needs the one before it, and cargo keeps the processors busy by itself.
 .NOTPARALLEL:
-.PHONY: all help toolchain setup component guests guest-c test lint doc demo tcb reproducible install clean
+.PHONY: all help toolchain setup component guests guest-c test hostile lint doc demo tcb reproducible install clean
 
 all: component ## the component, and the binary target/release/layerbox that embeds it (default)
 	$(CARGO) build $(LOCKED) --release -p layerbox
@@ -69,6 +69,9 @@ guest-c: ## the one of them that is written in C, with clang and wasi-libc of De
 
 test: setup all guests ## the unit tests of all crates, then the suite on real mounts
 	@LAYERBOX_BIN="$${LAYERBOX_BIN:-$(BINARY)}" .ci/test $(CASES)
+
+hostile: setup all ## every hostile archive of the catalogue, and what came of it in each run: a table
+	@LAYERBOX_BIN="$${LAYERBOX_BIN:-$(BINARY)}" $(CARGO) test $(LOCKED) --release -q -p layerbox-tests --test suite -- --table $(CASES)
 
 lint: component ## formatting, clippy and rustdoc with warnings denied, and cargo-deny where it is installed
 	$(CARGO) fmt --all --check

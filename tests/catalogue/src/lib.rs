@@ -19,7 +19,7 @@ use std::sync::Arc;
 
 pub use attempt::{Applied, Subject, attempt};
 pub use look::{Found, describe, look};
-pub use oracle::{Oracle, Snapshot};
+pub use oracle::{Oracle, SECRET, Snapshot};
 pub use rows::all;
 
 /// How a store writes deletions down.

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use crate::look::{Found, look};
 
 /// What only the victim has.
-const SECRET: &[u8] = b"the secret of the victim";
+pub const SECRET: &[u8] = b"the secret of the victim";
 
 /// What some archives name by an absolute path. It is nowhere on the machine.
 const CANARY: &str = "/layerbox-canary";

@@ -13,6 +13,8 @@ mod speed;
 mod streams;
 mod wrong;
 
+pub use hostile::table::print as hostile_table;
+
 use crate::harness::Case;
 
 /// All of them, in the order in which they are run.
