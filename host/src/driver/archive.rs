@@ -10,6 +10,7 @@ use layerbox_privileged::layer::{Filler, Policy};
 pub use layerbox_privileged::node::Totals;
 use layerbox_privileged::stream::{Sink, Source};
 
+use super::patience::Timed;
 use super::{Change, ChangeKind, Driver, IdRange, call, layer_id, require_root};
 use crate::error::{Error, Failure};
 use crate::sandbox::differ;
@@ -176,7 +177,8 @@ impl Driver {
         let filler = Filler::new(self.store.stage(id)?, policy)?;
         let lease = self
             .lease(Access::Read)
-            .filling(id.clone(), filler, Source::new(archive))
+            .filling(id.clone(), filler, Source::new(Box::new(Timed::new(archive, &limits))))
+            .expanding(limits.expansion)
             .telling(progress.clone());
         let parent = parent.map(str::to_owned);
         let options = differ::ApplyOptions {

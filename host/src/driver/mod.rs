@@ -6,6 +6,7 @@
 mod archive;
 mod lifecycle;
 mod model;
+mod patience;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -28,6 +29,7 @@ pub use crate::store::{Opening, Owner};
 pub use archive::{ApplyOptions, DiffOutcome, Given, Progress, Totals};
 pub use layerbox_privileged::mount::Choice as BackendChoice;
 pub use model::{Change, ChangeKind, LayerSummary, Metadata};
+pub use patience::Patient;
 
 /// How a store is opened.
 #[derive(Debug, Clone)]

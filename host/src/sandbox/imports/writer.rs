@@ -72,11 +72,13 @@ impl HostWriter for State {
         let source = if bodies.is_some() { lease.source.as_mut() } else { None };
         let put = put(filler, entries, source, &lease.progress);
         self.clock.resume();
-        put
+        put?;
+        Ok(self.lease.check_expansion()?)
     }
 
     fn fill(&mut self, handle: Resource<WriterHandle>, offset: u64, bytes: Vec<u8>) -> Answer<()> {
-        Ok(self.filler(&handle)?.fill(offset, bytes)?)
+        self.filler(&handle)?.fill(offset, bytes)?;
+        Ok(self.lease.check_expansion()?)
     }
 
     fn mark(

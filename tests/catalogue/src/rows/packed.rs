@@ -153,6 +153,21 @@ fn zstd_rows(plain: &[u8], held: &[&str]) -> Vec<Row> {
         })
         .bounds(bytes(10 << 20))
         .saying("10485760"),
+        limit("a zstd bomb within the bounds, but thousands of times its length", || {
+            let mut blocks = vec![Block::Raw(member("a", b'0').size(256 << 20).header().to_vec())];
+            blocks.resize(1 + (1 << 11), Block::Repeated(7, 128 << 10));
+            zstd_frame(0, &[USUAL_WINDOW], &blocks)
+        })
+        .saying("expansion"),
+        exact(
+            "zeros that are thousands of times the archive become a hole",
+            || {
+                let mut blocks = vec![Block::Raw(member("a", b'0').size(100 << 20).header().to_vec())];
+                blocks.resize(1 + 800, Block::Repeated(0, 128 << 10));
+                zstd_frame(0, &[USUAL_WINDOW], &blocks)
+            },
+            &["a file of 104857600"],
+        ),
         limit("a zstd stream of more entries than the set bound", || zstd(&super::empty_files("f", 3000)))
             .bounds(super::entries(1000))
             .saying("1000"),

@@ -2,6 +2,7 @@
 //! what it says; and somebody who changes a layer while it is worked on.
 
 mod guests;
+mod limits;
 mod line;
 mod races;
 mod streams;
@@ -48,6 +49,7 @@ pub(super) fn cases() -> Vec<Case> {
     }
     cases.extend(streams::cases());
     cases.extend(guests::cases());
+    cases.extend(limits::cases());
     cases.extend(races::cases());
     cases
 }
