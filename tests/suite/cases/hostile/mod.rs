@@ -8,7 +8,7 @@ mod races;
 mod streams;
 pub(crate) mod table;
 
-use anyhow::{Error, Result};
+use anyhow::{Error, Result, ensure};
 use layerbox_catalogue::{Row, Subject, attempt};
 
 use crate::harness::{Case, case};
@@ -47,9 +47,29 @@ pub(super) fn cases() -> Vec<Case> {
             }
         }
     }
+    cases.push(case("hostile: SECURITY.md names rows and cases that exist", |_| documented()));
     cases.extend(streams::cases());
     cases.extend(guests::cases());
     cases.extend(limits::cases());
     cases.extend(races::cases());
     cases
+}
+
+/// Each name in the last column of a table of SECURITY.md, where the column is "shown by".
+fn documented() -> Result<()> {
+    let text = std::fs::read_to_string(crate::command::repository().join("SECURITY.md"))?;
+    let mut known: std::collections::BTreeSet<String> =
+        layerbox_catalogue::all().iter().map(Row::name).collect();
+    known.extend(super::all().into_iter().map(|case| case.name));
+    let (mut shown, mut names) = (false, 0);
+    for line in text.lines() {
+        shown = (shown && line.starts_with('|')) || line.ends_with("| shown by |");
+        let last = line.trim_end_matches(" |").rsplit(" | ").next().filter(|_| shown).unwrap_or_default();
+        for name in last.split('`').skip(1).step_by(2) {
+            ensure!(known.contains(name), "SECURITY.md names `{name}`, which is neither a row nor a case");
+            names += 1;
+        }
+    }
+    ensure!(names > 50, "only {names} names were found: the tables have another form");
+    Ok(())
 }
