@@ -92,6 +92,7 @@ pub(crate) const OPEN: &[&str] = &[
     "bytes after the end of the archive that go on beyond all bounds",
     "a time before the first second that can be said",
     "a time before the first second that can be said, in base 256",
+    "zeros that are thousands of times the archive become a hole",
 ];
 
 fn row(title: &'static str, archive: impl Into<Archive>, outcome: Outcome) -> Row {
