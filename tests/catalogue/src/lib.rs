@@ -116,8 +116,21 @@ pub struct Row {
 }
 
 impl Row {
-    /// The name by which a row is chosen and quoted: group and title in lower case letters, digits and dashes.
+    /// Whether it is named after a rule of the contract, and its name stays the same for good. A component that breaks one rule breaks one of these rows,
+    /// and any number of others.
+    pub fn is_named(&self) -> bool {
+        self.given_name().is_some()
+    }
+
+    fn given_name(&self) -> Option<&'static str> {
+        rows::NAMES.iter().find(|(_, title)| *title == self.title).map(|&(name, _)| name)
+    }
+
+    /// The name by which a row is chosen and quoted: the one that it was given, else group and title in lower case letters, digits and dashes.
     pub fn name(&self) -> String {
+        if let Some(name) = self.given_name() {
+            return name.to_owned();
+        }
         let mut name = format!("{}-", self.group);
         for byte in self.title.bytes() {
             match byte.to_ascii_lowercase() {

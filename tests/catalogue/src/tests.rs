@@ -13,5 +13,10 @@ fn names_are_unique_and_short_enough_to_read() {
         rows.iter().filter(|row| !seen.insert(row.name())).map(|row| row.title).collect()
     };
     assert_eq!(names.len(), rows.len(), "there twice: {twice:?}");
+    assert_eq!(
+        rows.iter().filter(|row| row.is_named()).count(),
+        crate::rows::NAMES.len(),
+        "a name without a row"
+    );
     assert_eq!(rows.iter().filter(|row| row.open).count(), crate::rows::OPEN.len(), "a title without a row");
 }

@@ -178,6 +178,17 @@ pub(super) fn rows() -> Vec<Row> {
             tar(&[file("a", "x").pax("SCHILY.acl.access", "all of them")]),
         ),
         refused(
+            "an access list as text with names of users",
+            tar(&[file("a", "x")
+                .pax("SCHILY.acl.access", "user::rw-,user:somebody:r--,group::r--,mask::r--,other::r--")]),
+        ),
+        refused(
+            "an access list as text and as an attribute that says something else",
+            tar(&[file("a", "x")
+                .pax("SCHILY.acl.access", "user::rwx,group::r--,other::r--")
+                .xattr("system.posix_acl_access", acl())]),
+        ),
+        refused(
             "an access list of another system",
             tar(&[file("a", "x").pax("SCHILY.acl.ace", "owner@:r::allow")]),
         ),

@@ -14,7 +14,7 @@ pub(super) fn cases() -> Vec<Case> {
         name: format!("hostile/{}", row.name()),
         about: row.title,
         scope: Scope::Each,
-        broad: false,
+        broad: !row.is_named(),
         run: Arc::new(move |context: &Context<'_>| attempt(context, &row)),
     };
     catalogue::all().into_iter().map(case).collect()
