@@ -27,7 +27,7 @@ fn numbers_that_all_readers_take_alike_are_read() {
 
 #[test]
 fn numbers_that_readers_take_differently_are_refused() {
-    let cases: [(&str, usize, &[u8], &str); 20] = [
+    let cases: [(&str, usize, &[u8], &str); 21] = [
         ("plus", SIZE, b"+0000000012\0", "size: not an octal number"),
         ("minus", SIZE, b"-0000000001\0", "size: not an octal number"),
         ("minus after spaces", UID, b"     -1\0", "uid: not an octal number"),
