@@ -29,7 +29,7 @@ AOT       := $(BUILD)/release/layerbox-aot
 
 # Each step needs the one before it, and cargo keeps the processors busy by itself.
 .NOTPARALLEL:
-.PHONY: all help toolchain setup component guests guest-c test fuzz lint doc demo tcb reproducible install clean
+.PHONY: all help toolchain setup component guests guest-c test fuzz hostile lint doc demo tcb reproducible install clean
 
 all: component ## the component, and the binary target/release/layerbox that embeds it (default)
 	$(CARGO) build $(LOCKED) --release -p layerbox
@@ -76,6 +76,9 @@ test: setup all guests ## the unit tests of all crates, then the suite on real m
 
 fuzz: ## each fuzzer for TIME seconds (60), guided by coverage; needs a C++ compiler
 	@.ci/fuzz
+
+hostile: setup all ## every hostile archive of the catalogue, and what came of it in each run: a table
+	@LAYERBOX_BIN="$${LAYERBOX_BIN:-$(BINARY)}" $(CARGO) test $(LOCKED) --release -q -p layerbox-tests --test suite -- --table $(CASES)
 
 lint: component ## formatting, clippy and rustdoc with warnings denied, and cargo-deny where it is installed
 	$(CARGO) fmt --all --check

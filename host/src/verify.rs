@@ -15,7 +15,7 @@ use layerbox_privileged::mount::{Backend, Layout, Unions};
 use rustix::fs::{MemfdFlags, XattrFlags};
 
 use crate::digest::Digest;
-use crate::driver::{ApplyOptions, BackendChoice, ChangeKind, Code, Driver, Settings, Shipped};
+use crate::driver::{ApplyOptions, BackendChoice, ChangeKind, Code, Driver, Given, Settings, Shipped};
 use crate::error::{Error, Failure};
 use crate::sandbox::Sandbox;
 use crate::store::Store;
@@ -229,6 +229,18 @@ impl Verified {
         }
     }
 
+    fn apply_given(
+        &self,
+        id: &str,
+        parent: Option<&str>,
+        archive: &[u8],
+        given: Given,
+    ) -> Result<suite::Totals, suite::Failure> {
+        let options = ApplyOptions { sync: false, given, ..ApplyOptions::default() };
+        let archive = Box::new(io::Cursor::new(archive.to_vec()));
+        self.call(|driver| driver.apply_diff(id, parent, archive, &options)).map(totals)
+    }
+
     fn path(&self, kind: &str, id: &str) -> PathBuf {
         self.place.root.join(kind).join(id)
     }
@@ -304,9 +316,18 @@ impl suite::Store for Verified {
     }
 
     fn apply(&self, id: &str, parent: Option<&str>, archive: &[u8]) -> Result<suite::Totals, suite::Failure> {
-        let options = ApplyOptions { sync: false, ..ApplyOptions::default() };
-        let archive = Box::new(io::Cursor::new(archive.to_vec()));
-        self.call(|driver| driver.apply_diff(id, parent, archive, &options)).map(totals)
+        self.apply_given(id, parent, archive, Given::default())
+    }
+
+    fn apply_within(
+        &self,
+        id: &str,
+        archive: &[u8],
+        bounds: suite::Bounds,
+    ) -> Result<suite::Totals, suite::Failure> {
+        let suite::Bounds { entries, bytes, no_devices } = bounds;
+        let given = Given { entries, bytes, devices: no_devices.then_some(false) };
+        self.apply_given(id, None, archive, given)
     }
 
     fn changes(&self, id: &str, parent: Option<&str>) -> Result<Vec<suite::Change>, suite::Failure> {

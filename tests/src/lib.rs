@@ -4,6 +4,7 @@
 //! - [`tree`] takes a picture of a directory tree, and tells what differs between two.
 //! - [`model`] computes what layers on top of each other must look like.
 
-pub mod archive;
+pub use layerbox_catalogue::archive;
+
 pub mod model;
 pub mod tree;

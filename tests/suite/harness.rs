@@ -90,6 +90,11 @@ pub fn strict() -> bool {
         && std::env::var("SETUP").map_or(true, |value| value != "no")
 }
 
+/// Whether cases that need root can be run.
+pub fn is_root() -> bool {
+    nix::unistd::geteuid().is_root()
+}
+
 /// Whether the kernel has a file system.
 pub fn has_filesystem(name: &str) -> bool {
     std::fs::read_to_string("/proc/filesystems")

@@ -1,8 +1,8 @@
 //! The suite: what layerbox does, seen from outside, on real file systems and mounts.
 //!
-//! `cargo test -p layerbox-tests --test suite -- [--list] [WORD…]` runs the cases whose names hold one of the words, or all of them. The binary is that of
-//! `LAYERBOX_BIN`, else `target/release/layerbox`. `--archives DIRECTORY` runs nothing and writes the archives of the hostile catalogue there, seeds for
-//! the fuzzers. Its last line is `suite: N passed, N failed, N skipped`.
+//! `cargo test -p layerbox-tests --test suite -- [--list | --table] [WORD…]` runs the cases whose names hold one of the words, or all of them. The binary is that of
+//! `LAYERBOX_BIN`, else `target/release/layerbox`. `--table` prints the table of hostile archives instead. `--archives DIRECTORY` runs nothing and writes
+//! those archives there, seeds for the fuzzers. The last line is `suite: N passed, N failed, N skipped`.
 
 mod cases;
 mod command;
@@ -54,9 +54,14 @@ fn suite(arguments: &[String]) -> Result<ExitCode> {
         }
         return Ok(ExitCode::SUCCESS);
     }
+    let table = arguments.iter().any(|argument| argument == "--table");
     let binary = command::binary();
     ensure!(binary.exists(), "{} is not there: run make, or set LAYERBOX_BIN", binary.display());
     let ground = scratch::Ground::new()?;
+    if table {
+        let right = cases::hostile_table(&words, ground.place())?;
+        return Ok(if right { ExitCode::SUCCESS } else { ExitCode::FAILURE });
+    }
     let totals = harness::run(&cases, ground.place());
     drop(ground);
     println!("suite: {} passed, {} failed, {} skipped", totals.passed, totals.failed, totals.skipped);

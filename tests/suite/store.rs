@@ -33,6 +33,15 @@ impl Dialect {
     }
 }
 
+impl From<Dialect> for layerbox_catalogue::Dialect {
+    fn from(dialect: Dialect) -> layerbox_catalogue::Dialect {
+        match dialect {
+            Dialect::Aufs => layerbox_catalogue::Dialect::Aufs,
+            Dialect::Overlay => layerbox_catalogue::Dialect::Overlay,
+        }
+    }
+}
+
 /// A store in a directory.
 #[derive(Debug)]
 pub struct Store {
@@ -49,6 +58,11 @@ impl Store {
     /// Its directory.
     pub fn root(&self) -> &Path {
         &self.root
+    }
+
+    /// How it writes deletions down.
+    pub fn dialect(&self) -> Dialect {
+        self.dialect
     }
 
     /// The content of a layer, as it lies on disk.

@@ -39,6 +39,10 @@ pub(super) fn assemble(
     let uid = id(fields.uid, extended.uid, "uid")?;
     let gid = id(fields.gid, extended.gid, "gid")?;
     let mtime = extended.mtime.unwrap_or(Timestamp { seconds: fields.mtime, nanoseconds: 0 });
+    // The one second that cannot be written again, because its magnitude does not fit.
+    if mtime.seconds == i64::MIN {
+        return Err(Fault::rule("mtime out of bounds"));
+    }
     let xattrs = extended.xattrs.finish()?;
     let form = sparse_form(block, fields, extended.sparse)?;
     let mut map = 0;

@@ -2,7 +2,7 @@
 
 use std::io::{self, Read};
 
-use ruzstd::decoding::errors::{FrameDecoderError, ReadFrameHeaderError};
+use ruzstd::decoding::errors::{FrameDecoderError, FrameHeaderError, ReadFrameHeaderError};
 use ruzstd::decoding::{BlockDecodingStrategy, FrameDecoder};
 
 use super::input::Input;
@@ -149,6 +149,10 @@ impl<R: Read> Reader<R> {
             FrameDecoderError::WindowSizeTooBig { requested, .. } => {
                 UnpackError::Limit(format!("window of a zstd frame ({MAX_ZSTD_WINDOW} bytes): {requested}"))
                     .into()
+            }
+            FrameDecoderError::FailedToInitialize(FrameHeaderError::WindowTooBig { got })
+            | FrameDecoderError::FrameHeaderError(FrameHeaderError::WindowTooBig { got }) => {
+                UnpackError::Limit(format!("window of a zstd frame ({MAX_ZSTD_WINDOW} bytes): {got}")).into()
             }
             FrameDecoderError::ReadFrameHeaderError(ReadFrameHeaderError::SkipFrame { .. }) => {
                 corrupt("a skippable frame in the wrong place")

@@ -17,7 +17,7 @@ use super::context::Context;
 use super::destination::Destination;
 use super::output::{ByteName, Paint, count, human_size};
 use super::{Outcome, Stop, Usage};
-use crate::driver::{ApplyOptions, ChangeKind, Progress, Totals};
+use crate::driver::{ApplyOptions, ChangeKind, Patient, Progress, Totals};
 use crate::error::{Error, Escaped, Failure};
 
 /// What `apply-diff` and `diff-size` print as JSON.
@@ -36,9 +36,11 @@ impl From<Totals> for SizeObject {
 pub(super) fn apply_diff(context: &Context, arguments: ApplyDiff) -> Outcome {
     let id = arguments.id.as_str();
     let input = open_input(id, arguments.file.as_deref())?;
-    let driver = context.open_with(&settings(context, &arguments)?, false)?;
+    let settings = settings(context, &arguments)?;
+    let driver = context.open_with(&settings, false)?;
     let options = ApplyOptions { sync: !arguments.no_sync, ..ApplyOptions::default() };
     let bar = context.log.shows_progress().then(|| progress_bar(&input, &options.progress));
+    let input = Patient::new(input, &settings.limits);
     let archive: Box<dyn Read + Send> = match &bar {
         Some(bar) => Box::new(bar.wrap_read(input)),
         None => Box::new(input),
@@ -62,6 +64,9 @@ fn settings(context: &Context, arguments: &ApplyDiff) -> Result<crate::driver::S
     if let Some(time) = arguments.max_time {
         limits.set_guest_time(time);
     }
+    limits.expansion = arguments.max_expansion.unwrap_or(limits.expansion);
+    limits.stall_time = arguments.max_stall_time.or(limits.stall_time);
+    limits.total_time = arguments.max_total_time.or(limits.total_time);
     if let Some(memory) = arguments.max_memory {
         limits.memory = usize::try_from(memory)
             .map_err(|_| Failure::InvalidArgument("--max-memory: more than this machine can address".into()))

@@ -47,6 +47,9 @@ pub(super) struct LimitsTable {
     handles: Option<u32>,
     entries: Option<u64>,
     bytes: Option<Word<Size>>,
+    expansion: Option<u64>,
+    stall_time: Option<Word<Time>>,
+    total_time: Option<Word<Time>>,
 }
 
 impl LimitsTable {
@@ -54,6 +57,7 @@ impl LimitsTable {
     pub(super) fn limits(&self) -> Limits {
         let all = Limits::default();
         let size = |word: &Option<Word<Size>>| word.as_ref().map(|Word(Size(bytes))| *bytes);
+        let time = |word: &Option<Word<Time>>| word.as_ref().map(|Word(Time(time))| *time);
         let mut limits = Limits {
             // More than an address space has is no limit.
             memory: size(&self.memory)
@@ -61,10 +65,13 @@ impl LimitsTable {
             handles: self.handles.map_or(all.handles, |count| usize::try_from(count).unwrap_or(usize::MAX)),
             entries: self.entries.unwrap_or(all.entries),
             bytes: size(&self.bytes).unwrap_or(all.bytes),
+            expansion: self.expansion.unwrap_or(all.expansion),
+            stall_time: time(&self.stall_time).or(all.stall_time),
+            total_time: time(&self.total_time).or(all.total_time),
             ..all
         };
-        if let Some(Word(Time(time))) = &self.guest_time {
-            limits.set_guest_time(*time);
+        if let Some(time) = time(&self.guest_time) {
+            limits.set_guest_time(time);
         }
         limits
     }
@@ -312,7 +319,10 @@ mod tests {
             guest-time = '2m'
             handles = 5
             entries = 6
-            bytes = 1000";
+            bytes = 1000
+            expansion = 7
+            stall-time = '8s'
+            total-time = '9s'";
         let file = parse(text.as_bytes()).unwrap();
         assert_eq!(file.root.map(|path| path.0), Some(PathBuf::from("/r")));
         assert_eq!(file.guest.map(|path| path.0), Some(PathBuf::from("/g")));
@@ -323,6 +333,9 @@ mod tests {
         let limits = file.limits.limits();
         assert_eq!((limits.memory, limits.guest_time.as_secs()), (64 << 20, 120));
         assert_eq!((limits.handles, limits.entries, limits.bytes), (5, 6, 1000));
+        let seconds = |time: Option<Duration>| time.map(|time| time.as_secs());
+        assert_eq!(limits.expansion, 7);
+        assert_eq!((seconds(limits.stall_time), seconds(limits.total_time)), (Some(8), Some(9)));
         assert_eq!(parse(b"").unwrap().limits.limits().handles, Limits::default().handles);
     }
 }

@@ -42,8 +42,8 @@ struct CaseObject {
 }
 
 pub(super) fn verify(context: &Context, arguments: Verify) -> Outcome {
-    let Verify { file, only, except, sequences, seed, list } = arguments;
-    let mut options = Options { only, except, sequences, seed, ..Options::default() };
+    let Verify { file, only, except, sequences, seed, strict, list } = arguments;
+    let mut options = Options { only, except, sequences, seed, strict, ..Options::default() };
     if list {
         return print_names(context, &options);
     }

@@ -10,6 +10,7 @@ use layerbox_privileged::layer::{Filler, Policy};
 pub use layerbox_privileged::node::Totals;
 use layerbox_privileged::stream::{Sink, Source};
 
+use super::patience::Timed;
 use super::{Change, ChangeKind, Driver, IdRange, call, layer_id, require_root};
 use crate::error::{Error, Failure};
 use crate::sandbox::differ;
@@ -34,6 +35,19 @@ pub struct ApplyOptions {
     pub sync: bool,
     /// Where it is told how far it is.
     pub progress: Arc<Progress>,
+    /// What is given for this call instead of the driver's own settings.
+    pub given: Given,
+}
+
+/// Settings that are given for one call. What is not given is as the driver was opened with.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Given {
+    /// Names that the archive may make.
+    pub entries: Option<u64>,
+    /// Bytes that it may write.
+    pub bytes: Option<u64>,
+    /// Whether it may hold device nodes.
+    pub devices: Option<bool>,
 }
 
 impl Driver {
@@ -153,19 +167,22 @@ impl Driver {
         archive: Box<dyn Read + Send>,
         options: &ApplyOptions,
     ) -> Result<Totals, Failure> {
-        let ApplyOptions { sync, progress } = options;
-        let limits = self.sandbox.limits();
+        let ApplyOptions { sync, progress, given } = options;
+        let mut limits = self.sandbox.limits().clone();
+        limits.entries = given.entries.unwrap_or(limits.entries);
+        limits.bytes = given.bytes.unwrap_or(limits.bytes);
+        let devices = given.devices.unwrap_or(self.devices);
         let root = self.store.format().maps().root()?;
-        let policy =
-            Policy { root, devices: self.devices, max_entries: limits.entries, max_bytes: limits.bytes };
+        let policy = Policy { root, devices, max_entries: limits.entries, max_bytes: limits.bytes };
         let filler = Filler::new(self.store.stage(id)?, policy)?;
         let lease = self
             .lease(Access::Read)
-            .filling(id.clone(), filler, Source::new(archive))
+            .filling(id.clone(), filler, Source::new(Box::new(Timed::new(archive, &limits))))
+            .expanding(limits.expansion)
             .telling(progress.clone());
         let parent = parent.map(str::to_owned);
         let options = differ::ApplyOptions {
-            devices: self.devices,
+            devices,
             maps: self.owners(),
             max_entries: limits.entries,
             max_bytes: limits.bytes,

@@ -1,12 +1,13 @@
 //! The calls that move no content: create, remove, get, put, exists, list, status, metadata, cleanup.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use layerbox_privileged::id::LayerId;
 
 use super::{Driver, LayerSummary, Metadata, call, layer_id, require_root};
 use crate::error::{Error, Failure};
-use crate::sandbox::{Access, lifecycle::Place};
+use crate::sandbox::{Access, FREE_EXPANSION, lifecycle::Place};
 use crate::store::lock::Mode;
 use crate::store::record::Record;
 
@@ -228,6 +229,16 @@ impl Driver {
             ));
             rows.push(("Entry Limit".to_owned(), format!("{} an archive", limits.entries)));
             rows.push(("Byte Limit".to_owned(), format!("{} bytes an archive", limits.bytes)));
+            rows.push((
+                "Expansion Limit".to_owned(),
+                format!("{} times an archive, beyond {FREE_EXPANSION} bytes", limits.expansion),
+            ));
+            let time = |time: Option<Duration>| match time {
+                Some(time) => format!("{} s", time.as_secs()),
+                None => "none".to_owned(),
+            };
+            rows.push(("Stall Time Limit".to_owned(), time(limits.stall_time)));
+            rows.push(("Total Time Limit".to_owned(), time(limits.total_time)));
             rows.push((
                 "Device Nodes".to_owned(),
                 if self.devices { "allowed" } else { "refused" }.to_owned(),

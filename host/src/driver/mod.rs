@@ -6,6 +6,7 @@
 mod archive;
 mod lifecycle;
 mod model;
+mod patience;
 
 use std::borrow::Cow;
 use std::path::PathBuf;
@@ -28,9 +29,10 @@ pub use crate::store::maps::{IdMaps, IdRange};
 use crate::store::record::Record;
 pub use crate::store::{Opening, Owner};
 use crate::trust;
-pub use archive::{ApplyOptions, DiffOutcome, Progress, Totals};
+pub use archive::{ApplyOptions, DiffOutcome, Given, Progress, Totals};
 pub use layerbox_privileged::mount::Choice as BackendChoice;
 pub use model::{Change, ChangeKind, LayerSummary, Metadata};
+pub use patience::Patient;
 
 /// How a store is opened.
 #[derive(Debug, Clone)]

@@ -14,7 +14,7 @@ use layerbox_privileged::node::Totals;
 use layerbox_privileged::references::References;
 use layerbox_privileged::stream::{Sink, Source};
 
-use super::types;
+use super::{FREE_EXPANSION, types};
 use crate::error::Failure;
 use crate::store::Store;
 
@@ -63,6 +63,7 @@ pub struct Lease {
     pub(super) filler: Option<(LayerId, Filler)>,
     pub(super) filled: Option<Totals>,
     pub(super) progress: Arc<Progress>,
+    pub(super) expansion: u64,
     pub(super) source: Option<Source>,
     pub(super) sink: Option<Sink>,
     pub(super) making: Option<LayerId>,
@@ -96,6 +97,7 @@ impl Lease {
             filler: None,
             filled: None,
             progress: Arc::default(),
+            expansion: u64::MAX,
             source: None,
             sink: None,
             making: None,
@@ -126,6 +128,25 @@ impl Lease {
     pub fn telling(mut self, progress: Arc<Progress>) -> Lease {
         self.progress = progress;
         self
+    }
+
+    /// Bounds what is filled to so many times what was read ([`super::Limits::expansion`]).
+    pub fn expanding(mut self, times: u64) -> Lease {
+        self.expansion = times;
+        self
+    }
+
+    /// Holds what was filled to what was read.
+    pub(super) fn check_expansion(&self) -> Result<(), Failure> {
+        let (Some((_, filler)), Some(source)) = (&self.filler, &self.source) else { return Ok(()) };
+        let (written, read) = (filler.written(), source.bytes_read());
+        let allowed = read.saturating_mul(self.expansion).saturating_add(FREE_EXPANSION);
+        if written > allowed {
+            let bound =
+                format!("expansion ({} times the archive: {written} bytes of {read})", self.expansion);
+            return Err(Failure::Limit { entry: Vec::new(), bound });
+        }
+        Ok(())
     }
 
     /// Also lends the stream that goes out.

@@ -72,7 +72,16 @@ pub struct Limits {
     pub entries: u64,
     /// Bytes that an archive may write, or have.
     pub bytes: u64,
+    /// How many times its own length an archive may write, beyond the first [`FREE_EXPANSION`] bytes. Blocks of zeros, which become holes, do not count.
+    pub expansion: u64,
+    /// How long an archive may give nothing; none: for ever.
+    pub stall_time: Option<Duration>,
+    /// How long one archive may take in all; none: for ever.
+    pub total_time: Option<Duration>,
 }
+
+/// What an archive may write whatever its own length is.
+pub const FREE_EXPANSION: u64 = 64 << 20;
 
 impl Limits {
     /// How much longer than the component the host may work.
@@ -96,6 +105,10 @@ impl Default for Limits {
             handles: 4096,
             entries: 10_000_000,
             bytes: 1 << 40,
+            // gzip reaches 1032, with bytes that are all the same.
+            expansion: 2000,
+            stall_time: None,
+            total_time: None,
         }
     }
 }

@@ -21,4 +21,4 @@ pub mod view;
 
 pub use cases::{Case, Context, Outcome, Scope, Stop};
 pub use runner::{Options, Report, Summary, Verdict, names, run};
-pub use subject::{Change, ChangeKind, Dialect, Diff, Failure, Layer, Store, Subject, Totals};
+pub use subject::{Bounds, Change, ChangeKind, Dialect, Diff, Failure, Layer, Store, Subject, Totals};

@@ -19,13 +19,22 @@ pub struct Options {
     pub sequences: u64,
     /// The seed of the first; those after it count up.
     pub seed: u64,
+    /// Whether a component is also held to what the contract leaves open, as the one that layerbox carries decides it.
+    pub strict: bool,
     /// Set by somebody else: no further case is begun, and long ones end.
     pub stop: Arc<AtomicBool>,
 }
 
 impl Default for Options {
     fn default() -> Options {
-        Options { only: Vec::new(), except: Vec::new(), sequences: 200, seed: 1, stop: Arc::default() }
+        Options {
+            only: Vec::new(),
+            except: Vec::new(),
+            sequences: 200,
+            seed: 1,
+            strict: false,
+            stop: Arc::default(),
+        }
     }
 }
 

@@ -4,6 +4,8 @@
 
 use std::path::{Path, PathBuf};
 
+pub use layerbox_catalogue::Bounds;
+
 /// How a store writes deletions down.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Dialect {
@@ -30,6 +32,15 @@ impl Dialect {
         match self {
             Dialect::Aufs => Dialect::Overlay,
             Dialect::Overlay => Dialect::Aufs,
+        }
+    }
+}
+
+impl From<Dialect> for layerbox_catalogue::Dialect {
+    fn from(dialect: Dialect) -> layerbox_catalogue::Dialect {
+        match dialect {
+            Dialect::Aufs => layerbox_catalogue::Dialect::Aufs,
+            Dialect::Overlay => layerbox_catalogue::Dialect::Overlay,
         }
     }
 }
@@ -144,6 +155,8 @@ pub trait Store: Send + Sync {
     fn diff(&self, id: &str, parent: Option<&str>) -> Result<Diff, Failure>;
     /// Fills an empty layer from an archive. It need not outlast a power cut.
     fn apply(&self, id: &str, parent: Option<&str>, archive: &[u8]) -> Result<Totals, Failure>;
+    /// As [`Store::apply`], within bounds.
+    fn apply_within(&self, id: &str, archive: &[u8], bounds: Bounds) -> Result<Totals, Failure>;
     /// Lists what differs.
     fn changes(&self, id: &str, parent: Option<&str>) -> Result<Vec<Change>, Failure>;
     /// What a layer's own content adds up to.

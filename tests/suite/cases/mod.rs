@@ -17,6 +17,7 @@ mod streams;
 mod wrong;
 
 pub use hostile::write_archives;
+pub use hostile::table::print as hostile_table;
 
 use crate::harness::Case;
 

@@ -27,7 +27,7 @@ fn numbers_that_all_readers_take_alike_are_read() {
 
 #[test]
 fn numbers_that_readers_take_differently_are_refused() {
-    let cases: [(&str, usize, &[u8], &str); 20] = [
+    let cases: [(&str, usize, &[u8], &str); 21] = [
         ("plus", SIZE, b"+0000000012\0", "size: not an octal number"),
         ("minus", SIZE, b"-0000000001\0", "size: not an octal number"),
         ("minus after spaces", UID, b"     -1\0", "uid: not an octal number"),
@@ -47,6 +47,12 @@ fn numbers_that_readers_take_differently_are_refused() {
         ("base 256, no owner", UID, b"\x80\0\0\0\xff\xff\xff\xff", "uid out of bounds"),
         ("base 256, beyond 32 bits", GID, b"\x80\0\0\x01\0\0\0\0", "gid out of bounds"),
         ("base 256, beyond 63 bits", SIZE, b"\x80\0\0\0\x80\0\0\0\0\0\0\0", "size: number too large"),
+        (
+            "base 256, the least of 64 bits",
+            MTIME,
+            b"\xff\xff\xff\xff\x80\0\0\0\0\0\0\0",
+            "mtime out of bounds",
+        ),
         ("base 256, beyond 64 bits", MTIME, b"\x80\0\x01\0\0\0\0\0\0\0\0\0", "mtime: number too large"),
     ];
     for (case, offset, field, rule) in cases {
@@ -58,7 +64,7 @@ fn numbers_that_readers_take_differently_are_refused() {
 fn times_before_1970_and_far_ahead_are_exact() {
     let cases: [(&[u8], i64); 4] = [
         (b"\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff", -1),
-        (b"\xff\xff\xff\xff\x80\0\0\0\0\0\0\0", i64::MIN),
+        (b"\xff\xff\xff\xff\x80\0\0\0\0\0\0\x01", i64::MIN + 1),
         (b"\x80\0\0\0\x7f\xff\xff\xff\xff\xff\xff\xff", i64::MAX),
         (b"77777777777\0", (1 << 33) - 1),
     ];

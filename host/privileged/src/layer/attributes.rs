@@ -14,6 +14,7 @@ use nix::sys::stat::{FchmodatFlags, Mode, UtimensatFlags, fchmod, fchmodat, futi
 use nix::sys::time::TimeSpec;
 use nix::unistd::{Gid, Uid, fchown, fchownat};
 use rustix::fs::XattrFlags;
+use rustix::io::Errno;
 
 use super::resolve::by_descriptor;
 use crate::{Attributes, Error, Timestamp, Xattr};
@@ -69,6 +70,20 @@ pub(super) fn refused(rule: &str) -> Error {
     Error::Refused { entry: Vec::new(), rule: rule.into() }
 }
 
+/// Why an extended attribute was not set. The kernel checks values that it acts upon (capabilities, access control lists), and some kinds of files
+/// take none of a namespace: then it is the archive that asks for what cannot be, and not the machine that fails.
+fn not_set(operation: &'static str, name: &[u8], errno: Errno) -> Error {
+    match errno {
+        Errno::INVAL | Errno::PERM | Errno::ACCESS | Errno::OPNOTSUPP | Errno::RANGE | Errno::TOOBIG => {
+            refused(&format!(
+                "the kernel does not take the extended attribute `{}` ({errno})",
+                name.escape_ascii()
+            ))
+        }
+        other => Error::io(operation)(other),
+    }
+}
+
 /// Sets the attributes of an open regular file.
 pub(super) fn settle_file(file: &File, made: Made, attributes: &Attributes) -> Result<(), Error> {
     if made.owner_differs(attributes) {
@@ -79,7 +94,8 @@ pub(super) fn settle_file(file: &File, made: Made, attributes: &Attributes) -> R
         fchmod(file, mode(attributes)).map_err(Error::io("fchmod"))?;
     }
     for Xattr { name, value } in &attributes.xattrs {
-        rustix::fs::fsetxattr(file, name, value, XattrFlags::empty()).map_err(Error::io("fsetxattr"))?;
+        rustix::fs::fsetxattr(file, name, value, XattrFlags::empty())
+            .map_err(|errno| not_set("fsetxattr", name, errno))?;
     }
     let time = time(attributes.mtime);
     futimens(file, &time, &time).map_err(Error::io("futimens"))
@@ -102,7 +118,8 @@ pub(super) fn settle(
     }
     for Xattr { name, value } in &attributes.xattrs {
         let path = by_descriptor(dir, last);
-        rustix::fs::lsetxattr(path, name, value, XattrFlags::empty()).map_err(Error::io("lsetxattr"))?;
+        rustix::fs::lsetxattr(path, name, value, XattrFlags::empty())
+            .map_err(|errno| not_set("lsetxattr", name, errno))?;
     }
     let time = time(attributes.mtime);
     utimensat(dir, last, &time, &time, UtimensatFlags::NoFollowSymlink).map_err(Error::io("utimensat"))

@@ -249,6 +249,10 @@ pub(in crate::cli) struct Verify {
     #[arg(long, value_name = "N", default_value_t = 1)]
     pub(in crate::cli) seed: u64,
 
+    /// Also hold it to what the contract leaves open and the component that is built in decides
+    #[arg(long)]
+    pub(in crate::cli) strict: bool,
+
     /// Print the names of the cases, and run none
     #[arg(long)]
     pub(in crate::cli) list: bool,
@@ -291,6 +295,18 @@ pub(in crate::cli) struct ApplyDiff {
     /// Let the component compute no longer than this; s, m, h
     #[arg(long, value_name = "TIME", value_parser = values::time, hide_short_help = true)]
     pub(in crate::cli) max_time: Option<Duration>,
+
+    /// Refuse an archive that writes more than N times its own length, beyond 64 MiB; zeros do not count
+    #[arg(long, value_name = "N", hide_short_help = true)]
+    pub(in crate::cli) max_expansion: Option<u64>,
+
+    /// Give up when nothing of the archive comes for as long as this; s, m, h
+    #[arg(long, value_name = "TIME", value_parser = values::time, hide_short_help = true)]
+    pub(in crate::cli) max_stall_time: Option<Duration>,
+
+    /// Give up when the archive takes longer than this in all; s, m, h
+    #[arg(long, value_name = "TIME", value_parser = values::time, hide_short_help = true)]
+    pub(in crate::cli) max_total_time: Option<Duration>,
 }
 
 /// The arguments of `diff`.

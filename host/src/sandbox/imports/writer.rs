@@ -53,18 +53,20 @@ impl HostWriter for State {
         let Some((_, filler)) = &mut lease.filler else {
             return Err(Failure::Denied("a layer to fill".to_owned()).into());
         };
-        self.clock.moving(|| {
+        self.clock.moving(|| -> Answer<()> {
             for entry in entries {
                 let source = if bodies.is_some() { lease.source.as_mut() } else { None };
                 filler.put(convert::entry(entry)?, source)?;
                 lease.progress.entries.fetch_add(1, Ordering::Relaxed);
             }
             Ok(())
-        })
+        })?;
+        Ok(self.lease.check_expansion()?)
     }
 
     fn fill(&mut self, handle: Resource<WriterHandle>, offset: u64, bytes: Vec<u8>) -> Answer<()> {
-        Ok(self.filler(&handle)?.fill(offset, bytes)?)
+        self.filler(&handle)?.fill(offset, bytes)?;
+        Ok(self.lease.check_expansion()?)
     }
 
     fn mark(

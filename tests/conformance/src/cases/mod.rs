@@ -19,7 +19,6 @@ mod lifecycle;
 mod marks;
 mod model;
 mod mounts;
-mod reader;
 mod size;
 mod stack;
 mod union;
@@ -147,7 +146,6 @@ pub fn all() -> Vec<Case> {
         union::cases(),
         stack::cases(),
         hostile::cases(),
-        reader::cases(),
         model::cases(),
     ];
     groups.into_iter().flatten().collect()

@@ -262,6 +262,11 @@ impl Filler {
         Ok(self.totals)
     }
 
+    /// How many bytes were written to files so far, those of replaced ones counted, holes not.
+    pub fn written(&self) -> u64 {
+        self.written
+    }
+
     /// What something is like that is made with the permission bits of `mode`.
     fn made(&self, mode: u32) -> Made {
         Made { mode: mode & 0o777 & !self.umask, uid: self.owner.0, gid: self.owner.1 }

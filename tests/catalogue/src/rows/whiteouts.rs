@@ -1,0 +1,195 @@
+//! Deletions that delete the wrong thing, or come in by the side door.
+
+use crate::archive::{Member, character, dir, file, member, opaque, symlink, whiteout};
+
+use super::{Row, exact, names, refused, tar};
+use crate::look::show;
+
+pub(super) fn rows() -> Vec<Row> {
+    vec![
+        refused("of the empty name", tar(&[file(".wh.", "")])).saying(".wh."),
+        refused("of the directory itself, .", tar(&[file(".wh..", "")])),
+        refused("of the parent, ..", tar(&[file("d/.wh...", "")])),
+        exact("of a whiteout at the root, where it is bookkeeping", tar(&[file(".wh..wh.x", "")]), &[]),
+        refused("of a whiteout, nested", tar(&[file("d/.wh..wh.x", "")])),
+        refused("in the middle of a name", tar(&[file(".wh.d/file", "x")])),
+        refused("that is a directory", tar(&[dir(".wh.d/")])),
+        refused("that is a symlink", tar(&[symlink(".wh.d", "x")])),
+        refused("opaque mark that is a directory", tar(&[dir("d/.wh..wh..opq/")])),
+        exact("of a lower file", tar(&[whiteout("in-parent")]), &["in-parent deleted"]),
+        exact("with a body that is ignored", tar(&[file(".wh.in-parent", "body")]), &["in-parent deleted"]),
+        exact(
+            "below a symlink to a directory of the layer",
+            tar(&[dir("d/"), symlink("l", "d"), whiteout("l/lower")]),
+            &["d directory", "d/lower deleted", "l -> d"],
+        ),
+        exact(
+            "below a symlink out: it deletes in the layer, as in a chroot",
+            tar(&[dir("victim/"), symlink("l", "../../victim"), whiteout("l/hello")]),
+            &["l -> ../../victim", "victim directory", "victim/hello deleted"],
+        ),
+        refused(
+            "below a symlink out to what the layer does not have",
+            tar(&[symlink("l", "../../victim"), whiteout("l/hello")]),
+        ),
+        exact(
+            "and a file of the same name after it",
+            tar(&[whiteout("in-parent"), file("in-parent", "new")]),
+            &["in-parent file \"new\""],
+        ),
+        exact(
+            "and a file of the same name before it",
+            tar(&[file("in-parent", "new"), whiteout("in-parent")]),
+            &["in-parent file \"new\""],
+        ),
+        exact(
+            "opaque in the middle: what the archive holds survives",
+            tar(&[file("d/a", "a"), opaque("d"), file("d/b", "b")]),
+            &["d directory, implied", "d/ opaque", "d/a file \"a\"", "d/b file \"b\""],
+        ),
+        exact("an opaque root", tar(&[opaque(""), file("a", "x")]), &["/ opaque", "a file \"x\""]),
+        exact(
+            "of a directory that comes anew",
+            tar(&[whiteout("d"), dir("d/"), file("d/x", "x")]),
+            &["d directory", "d/ opaque", "d/x file \"x\""],
+        ),
+        exact(
+            "of a directory whose name a file takes",
+            tar(&[whiteout("d"), file("d", "x")]),
+            &["d file \"x\""],
+        ),
+        exact(
+            "aufs' bookkeeping at the root is dropped",
+            tar(&[
+                file(".wh..wh.aufs", ""),
+                dir(".wh..wh.plnk/"),
+                file(".wh..wh.plnk/1.2", "x"),
+                dir(".wh..wh.orph/"),
+                file("a", "x"),
+            ]),
+            &["a file \"x\""],
+        ),
+        refused("aufs' bookkeeping elsewhere", tar(&[file("d/.wh..wh.aufs", "")])),
+        refused("a device 0:0", tar(&[character("dev", 0, 0)])).saying("dev"),
+        refused("trusted.overlay.opaque", tar(&[dir("d/").xattr("trusted.overlay.opaque", "y")])),
+        refused(
+            "trusted.overlay.redirect",
+            tar(&[dir("d/").xattr("trusted.overlay.redirect", "/../victim")]),
+        ),
+        refused("trusted.overlay.metacopy", tar(&[file("f", "x").xattr("trusted.overlay.metacopy", "")])),
+        refused("user.overlay.opaque", tar(&[dir("d/").xattr("user.overlay.opaque", "y")])),
+        exact(
+            "a whiteout of something with a long name",
+            tar(&[whiteout(&"n".repeat(251))]),
+            &[&format!("{} deleted", show(&[b'n'; 251]))],
+        ),
+        refused("a whiteout over 255 bytes", tar(&[whiteout(&"n".repeat(252))])),
+        refused("with a slash at its end", tar(&[file(".wh.x/", "")])),
+        refused("of nothing, as a directory", tar(&[dir(".wh./")])),
+        refused("that is a FIFO", tar(&[member(".wh.d", b'6')])),
+        refused("that is a device", tar(&[character(".wh.d", 1, 3)])),
+        refused("of the whiteout of a name", tar(&[file("d/.wh..wh.d", "")])),
+        exact("twice", tar(&[whiteout("in-parent"), whiteout("in-parent")]), &["in-parent deleted"]),
+        exact("of what no lower layer has", tar(&[whiteout("never")]), &["never deleted"]),
+        exact(
+            "of a name in a directory that no entry speaks of",
+            tar(&[whiteout("d/lower")]),
+            &["d directory, implied", "d/lower deleted"],
+        ),
+        exact(
+            "of a directory and of what is in it",
+            tar(&[whiteout("d"), whiteout("d/lower")]),
+            &["d directory, implied", "d/ opaque", "d/lower deleted"],
+        ),
+        exact(
+            "of a name that the archive makes a symlink",
+            tar(&[symlink("in-parent", "x"), whiteout("in-parent")]),
+            &["in-parent -> x"],
+        ),
+        refused(
+            "of a name below what the archive makes a file",
+            tar(&[file("d/x", "1"), whiteout("d/x"), file("d", "2")]),
+        ),
+        refused("below a file", tar(&[file("f", "x"), whiteout("f/y")])),
+        refused("below a loop of symlinks", tar(&[symlink("l", "l"), whiteout("l/y")])),
+        exact(
+            "with attributes that say nothing",
+            tar(&[whiteout("in-parent").mode(0o4777).owner(5, 6).xattr("user.x", "v")]),
+            &["in-parent deleted"],
+        ),
+        exact(
+            "opaque mark twice",
+            tar(&[dir("d/"), opaque("d"), opaque("d")]),
+            &["d directory", "d/ opaque"],
+        ),
+        exact(
+            "opaque mark of a directory that no entry speaks of",
+            tar(&[opaque("d/e")]),
+            &["d directory, implied", "d/e directory, implied", "d/e/ opaque"],
+        ),
+        exact(
+            "opaque mark in a symlink to a directory of the layer",
+            tar(&[dir("d/"), symlink("l", "d"), opaque("l")]),
+            &["d directory", "d/ opaque", "l -> d"],
+        ),
+        refused("opaque mark in a symlink out", tar(&[symlink("l", "../../victim"), opaque("l")])),
+        refused("opaque mark in a file", tar(&[file("f", "x"), opaque("f")])),
+        refused("opaque mark that is a symlink", tar(&[dir("d/"), symlink("d/.wh..wh..opq", "x")])),
+        refused("opaque mark that is a FIFO", tar(&[dir("d/"), member("d/.wh..wh..opq", b'6')])),
+        refused("opaque mark on the way", tar(&[file("d/.wh..wh..opq/x", "x")])),
+        exact(
+            "opaque mark with a body that is ignored",
+            tar(&[dir("d/"), file("d/.wh..wh..opq", "body")]),
+            &["d directory", "d/ opaque"],
+        ),
+        exact(
+            "opaque mark of a directory whose name a file takes",
+            tar(&[dir("d/"), opaque("d"), file("e", "x")]),
+            &["d directory", "d/ opaque", "e file \"x\""],
+        ),
+        refused(
+            "opaque mark of a directory that becomes a file",
+            tar(&[dir("d/"), opaque("d"), file("d", "x")]),
+        ),
+        exact(
+            "a bookkeeping name that is nearly the opaque mark, at the root",
+            tar(&[file(".wh..wh..opq.x", "x")]),
+            &[],
+        ),
+        refused(
+            "a bookkeeping name that is nearly the opaque mark, nested",
+            tar(&[file("d/.wh..wh..opq.x", "x")]),
+        ),
+        refused("bookkeeping at the root, and .. in it", tar(&[file(".wh..wh.plnk/../../victim/x", "x")])),
+        exact(
+            "a body in bookkeeping is skipped",
+            tar(&[file(".wh..wh.x", vec![7; 5000]), file("a", "x")]),
+            &["a file \"x\""],
+        ),
+        exact(
+            "a device 0:1 and a block device 0:0 are devices",
+            tar(&[character("c", 0, 1), Member { kind: b'4', ..character("b", 0, 0) }]),
+            &["b block 0:0", "c character 0:1"],
+        ),
+        refused("a device 0:0 over what is there", tar(&[file("f", "x"), character("f", 0, 0)])).saying("f"),
+        refused("trusted.overlay.opaque under an encoded name", {
+            tar(&[dir("d/").pax("LIBARCHIVE.xattr.trusted%2Eoverlay%2Eopaque", "eQ")])
+        }),
+        refused(
+            "trusted.overlay with an escaped layer in it",
+            tar(&[dir("d/").xattr("trusted.overlay.overlay.opaque", "y")]),
+        ),
+        refused("trusted.overlay.origin", tar(&[file("f", "x").xattr("trusted.overlay.origin", "\0")])),
+        refused("user.overlay.whiteout", tar(&[file("f", "").xattr("user.overlay.whiteout", "")])),
+        exact(
+            "attributes whose names only begin as those of overlayfs",
+            tar(&[file("f", "x").xattr("trusted.overlays", "v").xattr("trusted.overlay", "w")]),
+            &["f file \"x\", trusted.overlay=w, trusted.overlays=v"],
+        ),
+        names(
+            "40,000 in one directory",
+            || tar(&(0..40_000).map(|number| whiteout(&format!("d/f{number}"))).collect::<Vec<_>>()),
+            40_001,
+        ),
+    ]
+}
