@@ -32,6 +32,8 @@ pub struct DiffOutcome {
 pub struct ApplyOptions {
     /// Whether the layer must survive a power cut once the call has succeeded.
     pub sync: bool,
+    /// Whether the archive may hold device nodes; none: as the store's settings say.
+    pub devices: Option<bool>,
     /// Where it is told how far it is.
     pub progress: Arc<Progress>,
 }
@@ -153,11 +155,11 @@ impl Driver {
         archive: Box<dyn Read + Send>,
         options: &ApplyOptions,
     ) -> Result<Totals, Failure> {
-        let ApplyOptions { sync, progress } = options;
+        let ApplyOptions { sync, devices, progress } = options;
+        let devices = devices.unwrap_or(self.devices);
         let limits = self.sandbox.limits();
         let root = self.store.format().maps().root()?;
-        let policy =
-            Policy { root, devices: self.devices, max_entries: limits.entries, max_bytes: limits.bytes };
+        let policy = Policy { root, devices, max_entries: limits.entries, max_bytes: limits.bytes };
         let filler = Filler::new(self.store.stage(id)?, policy)?;
         let lease = self
             .lease(Access::Read)
@@ -165,7 +167,7 @@ impl Driver {
             .telling(progress.clone());
         let parent = parent.map(str::to_owned);
         let options = differ::ApplyOptions {
-            devices: self.devices,
+            devices,
             maps: self.owners(),
             max_entries: limits.entries,
             max_bytes: limits.bytes,

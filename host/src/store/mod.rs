@@ -24,7 +24,7 @@ pub mod lock;
 pub mod maps;
 pub mod record;
 mod recover;
-mod runtime;
+pub(crate) mod runtime;
 
 use std::io;
 use std::os::fd::OwnedFd;

@@ -6,25 +6,38 @@ use std::path::{Path, PathBuf};
 
 use crate::error::Failure;
 
-/// The directory for what a reboot must clear: below `/run/layerbox` for root, below `$XDG_RUNTIME_DIR` where that cannot be written.
+/// The directory for what a reboot must clear of a store. It has a directory `locks` in it.
 ///
 /// It is named after the store's identity, not its path, so that a store that is reached by two paths has one.
 pub(super) fn runtime_directory(identity: &str) -> Result<PathBuf, Failure> {
+    let mut directory = private_directory(&[identity, "locks"])?;
+    directory.pop();
+    Ok(directory)
+}
+
+/// A directory for what a reboot must clear: below `/run/layerbox` for root, below `$XDG_RUNTIME_DIR` where that cannot be written. Only its owner can
+/// enter it.
+///
+/// # Errors
+///
+/// Those of making directories.
+pub(crate) fn private_directory(names: &[&str]) -> Result<PathBuf, Failure> {
     let mut candidates = vec![PathBuf::from("/run")];
     candidates.extend(std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from));
     candidates.push(PathBuf::from("/dev/shm"));
     let mut last = io::Error::from(io::ErrorKind::NotFound);
     for base in candidates {
         let uid = nix::unistd::geteuid();
-        let ours = base.join(if base == Path::new("/dev/shm") {
+        let mut directory = base.join(if base == Path::new("/dev/shm") {
             format!("layerbox-{uid}")
         } else {
             "layerbox".to_owned()
         });
-        let directory = ours.join(identity);
-        let made = make_private(&ours)
-            .and_then(|()| make_private(&directory))
-            .and_then(|()| make_private(&directory.join("locks")));
+        let mut made = make_private(&directory);
+        for name in names {
+            directory.push(name);
+            made = made.and_then(|()| make_private(&directory));
+        }
         match made {
             Ok(()) => return Ok(directory),
             Err(e) => last = e,

@@ -10,7 +10,7 @@ use std::path::PathBuf;
 
 use clap::{Args, ColorChoice, Parser, ValueEnum};
 
-pub(super) use commands::{ApplyDiff, Command, Diff, GuestCommand, Verify};
+pub(super) use commands::{ApplyDiff, Command, Diff, GuestCommand, Serve, Verify};
 
 /// The whole command line.
 #[derive(Debug, Parser)]
