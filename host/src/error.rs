@@ -254,7 +254,7 @@ mod libc_codes {
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.operation)?;
-        if let Some(layer) = &self.layer {
+        if let Some(layer) = self.layer.as_ref().filter(|layer| !layer.is_empty()) {
             write!(f, " {}", shortened(layer))?;
         }
         write!(f, ": {}", self.failure)
@@ -345,6 +345,9 @@ fn is_deceptive(c: char) -> bool {
 /// Text from outside that should have been an id, for a message of one line.
 fn shortened(text: &str) -> String {
     const SHOWN: usize = 140;
+    if text.is_empty() {
+        return "(empty)".to_owned();
+    }
     let mut characters = text.chars();
     let shown: String = characters.by_ref().take(SHOWN).collect();
     let rest = if characters.next().is_some() { "…" } else { "" };

@@ -38,8 +38,10 @@ impl Admin {
             Ok(stores.collect::<Vec<_>>())
         };
         let calls = &self.service.calls;
+        // Before the counting, which is one more.
+        let running = calls.running();
         let stores = calls.within(PATIENCE, count, drop).await.unwrap_or_default();
-        plain(StatusCode::OK, self.service.observer.metrics.text(calls.running(), &stores))
+        plain(StatusCode::OK, self.service.observer.metrics.text(running, &stores))
     }
 
     /// Asks every store, through the sandbox, whether it has a layer.

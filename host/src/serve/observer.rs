@@ -67,7 +67,7 @@ impl Watched {
             fields.push(("layer", self.layer.chars().take(140).collect::<String>().into()));
         }
         // To the microsecond.
-        fields.push(("seconds", ((time.as_secs_f64() * 1e6).round() / 1e6).into()));
+        fields.push(("milliseconds", ((time.as_secs_f64() * 1e6).round() / 1e3).into()));
         for (key, count) in [("received", bytes.0), ("sent", bytes.1)] {
             if count > 0 {
                 fields.push((key, count.into()));

@@ -13,7 +13,9 @@ use crate::sandbox::Sandbox;
 pub struct Stores {
     settings: Settings,
     sandbox: Arc<Sandbox>,
-    /// By canonical root.
+    /// Held while a store is opened.
+    opening: Mutex<()>,
+    /// By canonical root. Never held for long.
     open: Mutex<BTreeMap<PathBuf, Arc<Driver>>>,
 }
 
@@ -21,7 +23,7 @@ impl Stores {
     /// No store yet. Those that are opened get everything but the root and the id maps from `settings`.
     pub fn new(settings: Settings, sandbox: Arc<Sandbox>) -> Stores {
         let settings = Settings { owner: Owner::Service, ..settings };
-        Stores { settings, sandbox, open: Mutex::default() }
+        Stores { settings, sandbox, opening: Mutex::default(), open: Mutex::default() }
     }
 
     /// The store at `root`, opened where it is not. With `make`, a root that is missing or empty becomes a store.
@@ -30,21 +32,18 @@ impl Stores {
     ///
     /// Those of [`Driver::with_sandbox`]; [`Failure::Conflict`] where the store is open with other id maps than `maps`.
     pub fn open(&self, root: &Path, maps: Option<IdMaps>, make: bool) -> Result<Arc<Driver>, Error> {
-        // Held while a store is opened: two engines that come at once must not both try, and opening waits for nobody for long.
-        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Ok(canonical) = root.canonicalize()
-            && let Some(driver) = open.get(&canonical)
-        {
-            return match maps {
-                Some(maps) if maps != *driver.maps() => {
-                    let what = format!("the store at {} has other id maps", root.display());
-                    Err(Failure::Conflict(what).during("open", None))
-                }
-                _ => Ok(driver.clone()),
-            };
+        if let Some(driver) = self.get(root) {
+            return with_maps(driver, maps);
+        }
+        // Two engines that come at once must not both try. Calls on stores that are open do not wait here: opening may take as long as a command line
+        // holds the store.
+        let _opening = self.opening.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(driver) = self.get(root) {
+            return with_maps(driver, maps);
         }
         let settings = Settings { root: root.to_owned(), maps, ..self.settings.clone() };
         let driver = Arc::new(Driver::with_sandbox(&settings, self.sandbox.clone(), make)?);
+        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
         open.insert(driver.root().to_owned(), driver.clone());
         Ok(driver)
     }
@@ -59,4 +58,13 @@ impl Stores {
     pub fn all(&self) -> Vec<Arc<Driver>> {
         self.open.lock().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
     }
+}
+
+/// The store of a driver, if it has these id maps.
+fn with_maps(driver: Arc<Driver>, maps: Option<IdMaps>) -> Result<Arc<Driver>, Error> {
+    if maps.is_some_and(|maps| maps != *driver.maps()) {
+        let what = format!("the store at {} has other id maps", driver.root().display());
+        return Err(Failure::Conflict(what).during("open", None));
+    }
+    Ok(driver)
 }

@@ -9,6 +9,7 @@ mod hostile;
 mod mounts;
 mod roundtrip;
 mod sandbox;
+mod service;
 mod speed;
 mod streams;
 
@@ -26,6 +27,7 @@ pub fn all() -> Vec<Case> {
         errors::cases(),
         faults::cases(),
         mounts::cases(),
+        service::cases(),
         hostile::cases(),
         speed::cases(),
     ]

@@ -119,6 +119,10 @@ async fn pump(
                 // Trailers say nothing here.
                 Err(_) => continue,
             },
+            // dockerd's second try after a connection that broke: the body it had is gone, and nothing is no archive.
+            Ok(None) if *count == 0 => {
+                return Sent::Broken(CallError::Request("the request has no body".to_owned()));
+            }
             Ok(None) => Piece::End,
         };
         let ended = matches!(piece, Piece::End);
