@@ -197,6 +197,10 @@ pub fn parse<'a, T: Deserialize<'a> + Default>(body: &'a [u8], operation: Operat
         }
         return Err("the request has no body".to_owned());
     }
+    // serde would take an array for an object whose fields are all missing.
+    if body.trim_ascii_start().first() != Some(&b'{') {
+        return Err("the body is no JSON object".to_owned());
+    }
     serde_json::from_slice(body).map_err(|e| format!("the body is not what it should be: {e}"))
 }
 

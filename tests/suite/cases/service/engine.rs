@@ -95,7 +95,7 @@ fn id_maps(place: &Place) -> Result<()> {
     ensure!(owner(&content)? == (100_000, 100_000), "the layer's root: {:?}", owner(&content)?);
     ensure!(owner(&content.join("user"))? == (100_007, 100_008), "{:?}", owner(&content.join("user"))?);
     let diff = service.raw("Diff", json!({ "ID": "a" }).to_string().as_bytes())?;
-    ensure!(String::from_utf8_lossy(&diff.body).contains("0000007\00000010\0"), "owners in the archive");
+    ensure!(String::from_utf8_lossy(&diff.body).contains("0000007\x000000010\0"), "owners in the archive");
     for name in ["", "diff", "mnt"] {
         let found = std::fs::metadata(home.join(name))?;
         let (mode, group) = (found.permissions().mode() & 0o777, found.gid());
