@@ -155,11 +155,14 @@ fn hostile(place: &Place) -> Result<()> {
 }
 
 fn broken_diff(place: &Place) -> Result<()> {
-    let service = with_large(place, 8 << 20, &[])?;
-    // Behind eight megabytes that are sent already a file that cannot be opened: it lies on another mount.
+    let service = Service::start(place, &[])?;
+    service.init()?;
+    let members: Vec<_> = (0..20_000).map(|number| file(format!("f{number:05}"), vec![b'x'; 700])).collect();
+    service.layer("large", "", &members)?;
+    // Behind megabytes that are sent already something that no layer holds: another file system.
     let content = service.path("home/diff/large");
-    std::fs::write(content.join("z"), "z")?;
-    mount(Some(&content.join("a")), &content.join("z"), None::<&str>, MsFlags::MS_BIND, None::<&str>)?;
+    std::fs::create_dir(content.join("z"))?;
+    mount(Some("tmpfs"), &content.join("z"), Some("tmpfs"), MsFlags::empty(), None::<&str>)?;
     let answer = service.raw("Diff", json!({ "ID": "large" }).to_string().as_bytes())?;
     ensure!(answer.status == 200 && !answer.body.is_empty(), "{}", answer.status);
     ensure!(!answer.whole, "half an archive looks whole: {} bytes", answer.body.len());
