@@ -3,9 +3,11 @@
 //! One [`Error`] says which operation on which layer failed, and [`Failure`] says why: one case for each thing that a caller can act on. The
 //! component's own errors (`error` in `wit/types.wit`), those of the privileged part and those of the sandbox all end here.
 
+use std::borrow::Cow;
 use std::fmt;
 
 use layerbox_privileged::id::LayerId;
+use serde::{Deserialize, Serialize};
 
 /// An operation that failed.
 #[derive(Debug, thiserror::Error)]
@@ -19,8 +21,8 @@ pub struct Error {
     pub failure: Failure,
 }
 
-/// Why an operation failed.
-#[derive(Debug, thiserror::Error)]
+/// Why an operation failed. It crosses from the service to the command line as it is.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error, Serialize, Deserialize)]
 pub enum Failure {
     /// There is no such layer.
     #[error("no such layer: {}", Escaped(.0.as_bytes()))]
@@ -113,7 +115,18 @@ pub enum Failure {
     GuestFailed(String),
     /// Only root of a user namespace may do this.
     #[error("{0} needs root, or a user namespace of one's own")]
-    NotRoot(&'static str),
+    NotRoot(Cow<'static, str>),
+    /// No service answers where one was named.
+    #[error("no service answers at {socket}: {}", os_text(*.code))]
+    NoService {
+        /// The socket that was named.
+        socket: String,
+        /// The error number of connect(2).
+        code: i32,
+    },
+    /// The service went away, or said what cannot be understood.
+    #[error("the service {0}")]
+    Service(Cow<'static, str>),
 }
 
 /// Exit statuses of the command line (`layerbox(1)`); the classes that scripts tell apart.
@@ -167,7 +180,9 @@ impl Failure {
             | Failure::Corrupt(_)
             | Failure::Unsupported(_)
             | Failure::GuestFailed(_)
-            | Failure::NotRoot(_) => Class::Failed,
+            | Failure::NotRoot(_)
+            | Failure::NoService { .. }
+            | Failure::Service(_) => Class::Failed,
         }
     }
 
@@ -196,6 +211,8 @@ impl Failure {
             Failure::GuestRefused(_) => "guest-refused",
             Failure::GuestFailed(_) => "guest-failed",
             Failure::NotRoot(_) => "not-root",
+            Failure::NoService { .. } => "no-service",
+            Failure::Service(_) => "service",
         }
     }
 
@@ -238,6 +255,8 @@ impl Failure {
                 Some("an id is 1 to 128 of A-Z a-z 0-9 _ . - and begins with a letter or a digit")
             }
             Failure::Corrupt(_) => Some("layerbox check says more"),
+            Failure::NoService { .. } => Some("start one: layerbox serve; or leave --socket out"),
+            Failure::Service(_) => Some("layerbox list and metadata show whether the call was done"),
             _ => None,
         }
     }

@@ -7,9 +7,11 @@
 //! 3. `layerbox_privileged`: what the component's imports end in: file operations bound to one layer, mounts, reference counts.
 //! 4. [`store`]: the records of a root on disk, which tell what exists and what is whole.
 //!
-//! The command line ([`cli`]) and the service ([`serve`]) are thin layers over the driver. [`verify`] holds a component against the contract, in stores of its own.
+//! The command line ([`cli`]) and the service ([`serve`]) are thin layers over the driver; where a service owns a store, the command line's calls go to it
+//! ([`control`]). [`verify`] holds a component against the contract, in stores of its own.
 
 pub mod cli;
+pub mod control;
 pub mod driver;
 pub mod error;
 pub mod sandbox;

@@ -41,7 +41,7 @@ impl Verification {
     pub fn open(settings: &Settings, shipped: Shipped) -> Result<Verification, Error> {
         let open = || -> Result<Verification, Failure> {
             if !nix::unistd::geteuid().is_root() {
-                return Err(Failure::NotRoot("verifying a component"));
+                return Err(Failure::NotRoot("verifying a component".into()));
             }
             let sandbox = Driver::sandbox(settings, shipped)?;
             // The usual place first, and one that is on a disk where that is a union itself.

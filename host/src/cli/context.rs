@@ -11,7 +11,8 @@ use super::arguments::{Backend, Devices, Global};
 use super::output::Paint;
 use super::report::{Log, Reporter};
 use super::{Outcome, Stop, Usage};
-use crate::driver::{BackendChoice, Driver, Limits, Owner, Settings, Shipped};
+use crate::control::Calls;
+use crate::driver::{BackendChoice, Limits, Owner, Settings, Shipped};
 use crate::error::Error;
 
 /// Where root keeps the store.
@@ -22,6 +23,10 @@ const SYSTEM_ROOT: &str = "/var/lib/layerbox";
 pub(super) struct Context {
     /// The store, and how it is used.
     pub(super) settings: Settings,
+    /// The service that was named.
+    pub(super) socket: Option<PathBuf>,
+    /// Whether archives may hold device nodes, where that was said: a service has its own mind where it was not.
+    pub(super) devices: Option<bool>,
     /// The component that is built in.
     pub(super) shipped: Shipped,
     /// The umask that the process was started with; files that are no layer content obey it.
@@ -39,13 +44,10 @@ pub(super) struct Context {
 impl Context {
     /// Works out the settings from the options and the environment.
     pub(super) fn new(global: Global, shipped: Shipped, umask: Mode) -> Result<Context, Stop> {
-        if global.socket.is_some() {
-            return Err(usage("--socket: this version has no service", Some("leave the option out")).into());
-        }
         let log = Log::new(&global);
         let reporter = Reporter::new(&global);
         let devices = match global.devices {
-            Some(devices) => devices == Devices::Allow,
+            Some(devices) => Some(devices == Devices::Allow),
             None => devices_of_environment()?,
         };
         let settings = Settings {
@@ -59,16 +61,17 @@ impl Context {
             maps: None,
             guest: global.guest,
             limits: Limits::default(),
-            devices,
+            devices: devices.unwrap_or(true),
             guest_log: global.verbose,
         };
         let paint = Paint::new(global.color, io::stdout().is_terminal());
-        Ok(Context { settings, shipped, umask, json: global.json, log, reporter, paint })
+        let socket = global.socket.or_else(|| variable("LAYERBOX_SOCKET"));
+        Ok(Context { settings, socket, devices, shipped, umask, json: global.json, log, reporter, paint })
     }
 
-    /// Opens the store; `make`: makes one where there is none.
-    pub(super) fn open(&self, make: bool) -> Result<Driver, Error> {
-        Driver::open(&self.settings, self.shipped, make)
+    /// Finds the service that owns the store, or opens the store; `make`: makes one where there is none.
+    pub(super) fn open(&self, make: bool) -> Result<Calls, Error> {
+        Calls::open(&self.settings, self.socket.as_deref(), self.shipped, make)
     }
 
     /// Prints the result of a command: `value` as JSON, or else what `text` writes.
@@ -95,7 +98,6 @@ impl Context {
 
 /// The store's directory, absolute.
 fn root(option: Option<PathBuf>) -> Result<PathBuf, Stop> {
-    let variable = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
     let root = option.or_else(|| variable("LAYERBOX_ROOT")).or_else(|| {
         if nix::unistd::geteuid().is_root() {
             return Some(PathBuf::from(SYSTEM_ROOT));
@@ -111,12 +113,18 @@ fn root(option: Option<PathBuf>) -> Result<PathBuf, Stop> {
     Ok(std::path::absolute(&root).map_err(|error| usage(format!("--root: {error}"), None))?)
 }
 
-/// What `LAYERBOX_DEVICES` says; allowed where it says nothing.
-fn devices_of_environment() -> Result<bool, Usage> {
+/// A path in the environment; an empty one is none.
+fn variable(name: &str) -> Option<PathBuf> {
+    std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from)
+}
+
+/// What `LAYERBOX_DEVICES` says.
+fn devices_of_environment() -> Result<Option<bool>, Usage> {
     match std::env::var_os("LAYERBOX_DEVICES") {
-        None => Ok(true),
-        Some(value) if value.is_empty() || value == "allow" => Ok(true),
-        Some(value) if value == "refuse" => Ok(false),
+        None => Ok(None),
+        Some(value) if value.is_empty() => Ok(None),
+        Some(value) if value == "allow" => Ok(Some(true)),
+        Some(value) if value == "refuse" => Ok(Some(false)),
         // Somebody who sets it wants safety: a misspelt value must not mean "allow".
         Some(_) => Err(usage("LAYERBOX_DEVICES is neither allow nor refuse", None)),
     }

@@ -9,6 +9,7 @@ mod model;
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use layerbox_privileged::id::LayerId;
 use layerbox_privileged::mount::{Choice, Layout, Unions};
@@ -21,11 +22,11 @@ use crate::sandbox::{Access, Lease, Sandbox, UnionLease};
 pub use crate::sandbox::{Limits, Shipped};
 use crate::store::Store;
 pub use crate::store::check::Finding;
-use crate::store::lock::{Guard, Mode};
+use crate::store::lock::{Guard, Mode, PATIENCE};
 pub use crate::store::maps::{IdMaps, IdRange};
 use crate::store::record::Record;
 pub use crate::store::{Opening, Owner};
-pub use archive::{ApplyOptions, DiffOutcome, Progress, Totals};
+pub use archive::{ApplyOptions, DiffOutcome, Given, Progress, Totals};
 pub use layerbox_privileged::mount::Choice as BackendChoice;
 pub use model::{Change, ChangeKind, LayerSummary, Metadata};
 
@@ -53,7 +54,13 @@ pub struct Settings {
 impl Settings {
     /// Those of them that are the store's.
     pub(crate) fn opening(&self, make: bool) -> Opening {
-        Opening { owner: self.owner, backend: self.backend, maps: self.maps.clone(), make }
+        Opening {
+            owner: self.owner,
+            backend: self.backend,
+            maps: self.maps.clone(),
+            make,
+            patience: PATIENCE,
+        }
     }
 }
 
@@ -76,12 +83,27 @@ impl Driver {
     ///
     /// Those of [`Store::open`] and of the sandbox; [`Failure::NotRoot`] for `make` without the rights to make layers.
     pub fn open(settings: &Settings, shipped: Shipped, make: bool) -> Result<Driver, Error> {
+        Driver::open_within(settings, shipped, make, PATIENCE)
+    }
+
+    /// As [`Driver::open`], waiting no longer than `patience` for others that use the store.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Driver::open`].
+    pub(crate) fn open_within(
+        settings: &Settings,
+        shipped: Shipped,
+        make: bool,
+        patience: Duration,
+    ) -> Result<Driver, Error> {
         let open = || -> Result<Driver, Failure> {
             if make {
                 require_root("making layers")?;
             }
             let sandbox = Driver::sandbox(settings, shipped)?;
-            Driver::assemble(settings, Arc::new(sandbox), make)
+            let opening = Opening { patience, ..settings.opening(make) };
+            Driver::assemble(settings, Arc::new(sandbox), opening)
         };
         open().map_err(|failure| failure.during("open", None))
     }
@@ -92,7 +114,8 @@ impl Driver {
     ///
     /// Those of [`Driver::open`], but for the sandbox's.
     pub fn with_sandbox(settings: &Settings, sandbox: Arc<Sandbox>, make: bool) -> Result<Driver, Error> {
-        Driver::assemble(settings, sandbox, make).map_err(|failure| failure.during("open", None))
+        Driver::assemble(settings, sandbox, settings.opening(make))
+            .map_err(|failure| failure.during("open", None))
     }
 
     /// Makes the component of `settings` ready.
@@ -106,8 +129,8 @@ impl Driver {
         Ok(sandbox)
     }
 
-    fn assemble(settings: &Settings, sandbox: Arc<Sandbox>, make: bool) -> Result<Driver, Failure> {
-        let store = Store::open(&settings.root, settings.opening(make))?;
+    fn assemble(settings: &Settings, sandbox: Arc<Sandbox>, opening: Opening) -> Result<Driver, Failure> {
+        let store = Store::open(&settings.root, opening)?;
         let layout = Layout { root: store.root().to_owned(), runtime: store.runtime().to_owned() };
         let unions = Unions::new(store.format().backend(), layout)?;
         let references = References::new(store.runtime())?;
@@ -123,6 +146,16 @@ impl Driver {
     /// The canonical path of the store's root.
     pub fn root(&self) -> &std::path::Path {
         self.store.root()
+    }
+
+    /// The records of the store.
+    pub(crate) fn store(&self) -> &Store {
+        &self.store
+    }
+
+    /// The digest of the component that works on it.
+    pub(crate) fn digest(&self) -> String {
+        self.sandbox.digest()
     }
 
     /// The id maps of the store.
@@ -205,9 +238,18 @@ pub fn inspect(guest: Option<&std::path::Path>, shipped: Shipped) -> Result<Insp
     read().map_err(|failure| failure.during("guest inspect", None))
 }
 
+/// The digest by which a component in a file is named.
+///
+/// # Errors
+///
+/// Those of reading.
+pub(crate) fn digest_of(guest: &std::path::Path) -> Result<String, Failure> {
+    Ok(crate::sandbox::digest(&inspect::read(guest)?))
+}
+
 /// Layers keep owners, device nodes and attributes that only root of a user namespace can write.
 fn require_root(what: &'static str) -> Result<(), Failure> {
-    if nix::unistd::geteuid().is_root() { Ok(()) } else { Err(Failure::NotRoot(what)) }
+    if nix::unistd::geteuid().is_root() { Ok(()) } else { Err(Failure::NotRoot(what.into())) }
 }
 
 /// A layer id from outside.

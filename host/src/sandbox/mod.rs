@@ -14,6 +14,7 @@ mod memory;
 
 use std::borrow::Cow;
 use std::path::Path;
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use layerbox_privileged::node::Totals;
@@ -88,6 +89,7 @@ pub struct Sandbox {
     engine: Engine,
     ready: bindings::DriverPre<State>,
     component: Cow<'static, [u8]>,
+    digest: OnceLock<String>,
     limits: Limits,
     show_log: bool,
     ticker: clock::Ticker,
@@ -164,17 +166,25 @@ impl Sandbox {
             .and_then(bindings::DriverPre::new)
             .map_err(|e| Failure::GuestRefused(format!("{e:#}")))?;
         let ticker = clock::Ticker::new(engine.clone()).map_err(|e| Failure::io("clone", &e))?;
-        Ok(Sandbox { engine, ready, component: bytes, limits, show_log: false, ticker })
+        Ok(Sandbox {
+            engine,
+            ready,
+            component: bytes,
+            digest: OnceLock::new(),
+            limits,
+            show_log: false,
+            ticker,
+        })
     }
 
     /// The SHA-256 digest of the component, as `sha256:` and hexadecimal digits.
     ///
     /// Counted when it is asked for: no call needs it, and it takes longer than all else at the start of a command.
     pub fn digest(&self) -> String {
-        digest(&self.component)
+        self.digest.get_or_init(|| digest(&self.component)).clone()
     }
 
-    /// The limits that every call has.
+    /// The limits that a call has which brings none of its own.
     pub fn limits(&self) -> &Limits {
         &self.limits
     }
@@ -195,7 +205,8 @@ impl Sandbox {
         call: impl FnOnce(&Instance, &mut Call) -> wasmtime::Result<Result<T, types::Error>>,
     ) -> Result<(T, Leftovers), Failure> {
         let _ticking = self.ticker.begin();
-        let mut store = Call { store: self.store(lease)? };
+        let limits = lease.limits.clone().unwrap_or_else(|| self.limits.clone());
+        let mut store = Call { store: self.store(lease, &limits)? };
         let answer = self
             .ready
             .instantiate(&mut store.store)
@@ -212,11 +223,11 @@ impl Sandbox {
                 Ok((value, leftovers))
             }
             Ok(Err(error)) => Err(convert::failure(error)),
-            Err(trap) => Err(self.trapped(store.store.data(), &trap)),
+            Err(trap) => Err(trapped(store.store.data(), &trap, &limits)),
         }
     }
 
-    fn store(&self, lease: Lease) -> Result<Store<State>, Failure> {
+    fn store(&self, lease: Lease, limits: &Limits) -> Result<Store<State>, Failure> {
         let mut wasi = WasiCtx::builder();
         // Fifteen times faster than handing each file operation to another thread, and this thread has nothing else to do.
         wasi.allow_blocking_current_thread(true);
@@ -230,9 +241,9 @@ impl Sandbox {
         wasi.preopened_dir(lease.store.layers_path(), "/layers", permissions)
             .map_err(|e| Failure::GuestFailed(format!("layers/ cannot be lent: {e:#}")))?;
         let mut table = ResourceTable::new();
-        table.set_max_capacity(self.limits.handles);
-        let limits = memory::Bounds::new(self.limits.memory);
-        let clock = clock::GuestClock::new(self.limits.guest_time);
+        table.set_max_capacity(limits.handles);
+        let clock = clock::GuestClock::new(limits.guest_time);
+        let limits = memory::Bounds::new(limits.memory);
         let state = State { lease, table, wasi: wasi.build(), limits, clock, log };
         let mut store = Store::new(&self.engine, state);
         store.limiter(|state| &mut state.limits);
@@ -254,27 +265,24 @@ impl Sandbox {
         store.set_epoch_deadline(1);
         Ok(store)
     }
+}
 
-    /// Why a component did not come to its end.
-    fn trapped(&self, state: &State, trap: &wasmtime::Error) -> Failure {
-        if state.clock.is_spent() {
-            let bound = format!("time of the component ({} s)", self.limits.guest_time.as_secs());
-            return Failure::Limit { entry: Vec::new(), bound };
-        }
-        if let Some(imports::Fault(failure)) = trap.downcast_ref() {
-            return Failure::GuestFailed(failure.clone());
-        }
-        // A component that gets no more memory ends in some trap of its own; the bounds know that it was asked for.
-        if state.limits.were_reached() {
-            return Failure::Limit {
-                entry: Vec::new(),
-                bound: format!("memory ({} bytes)", self.limits.memory),
-            };
-        }
-        let last = state.log.last_line();
-        let said = if last.is_empty() { String::new() } else { format!("; it said: {last}") };
-        Failure::GuestFailed(format!("{}{said}", trap.root_cause()))
+/// Why a component did not come to its end.
+fn trapped(state: &State, trap: &wasmtime::Error, limits: &Limits) -> Failure {
+    if state.clock.is_spent() {
+        let bound = format!("time of the component ({} s)", limits.guest_time.as_secs());
+        return Failure::Limit { entry: Vec::new(), bound };
     }
+    if let Some(imports::Fault(failure)) = trap.downcast_ref() {
+        return Failure::GuestFailed(failure.clone());
+    }
+    // A component that gets no more memory ends in some trap of its own; the bounds know that it was asked for.
+    if state.limits.were_reached() {
+        return Failure::Limit { entry: Vec::new(), bound: format!("memory ({} bytes)", limits.memory) };
+    }
+    let last = state.log.last_line();
+    let said = if last.is_empty() { String::new() } else { format!("; it said: {last}") };
+    Failure::GuestFailed(format!("{}{said}", trap.root_cause()))
 }
 
 /// An instance of the component, for one call.

@@ -6,7 +6,8 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 
 use nix::fcntl::{Flock, FlockArg};
-use nix::sys::stat::{Mode, umask};
+use rustix::io::Errno;
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, socket_with};
 use sha2::{Digest as _, Sha256};
 
 use crate::error::Failure;
@@ -19,6 +20,8 @@ pub enum Role {
     Docker,
     /// Metrics and health.
     Admin,
+    /// The calls of command lines.
+    Control,
 }
 
 impl Role {
@@ -27,6 +30,7 @@ impl Role {
         match self {
             Role::Docker => "docker",
             Role::Admin => "admin",
+            Role::Control => "control",
         }
     }
 }
@@ -51,9 +55,8 @@ struct Claim {
 }
 
 impl Endpoint {
-    /// Makes a socket that the owner and the group can reach. A socket that nobody listens on any more is replaced.
-    ///
-    /// The umask of the process is changed meanwhile, so this is for the start, when there are no other threads.
+    /// Makes a socket that the owner and the group can reach, or for [`Role::Control`] the owner alone. A socket that nobody listens on any more is
+    /// replaced.
     ///
     /// # Errors
     ///
@@ -94,15 +97,12 @@ impl Endpoint {
             Err(e) if e.kind() == io::ErrorKind::NotFound => {}
             Err(e) => return Err(at("stat", &e)),
         }
-        // From its first moment on nobody else may connect.
-        let before = umask(Mode::from_bits_truncate(0o117));
-        let bound = UnixListener::bind(&path);
-        umask(before);
-        let listener = bound.map_err(|e| at("bind", &e))?;
+        let mode = if role == Role::Control { 0o600 } else { 0o660 };
+        let listener = listening(&path, mode).map_err(|errno| at("bind", &errno.into()))?;
         Ok(Endpoint { role, path, listener, state, made: Some(Claim { _lock: lock }) })
     }
 
-    /// The sockets that systemd made (sd_listen_fds(3)). Their names say what is spoken: `docker` or `admin`; one without a name of its own (then it has that
+    /// The sockets that systemd made (sd_listen_fds(3)). Their names say what is spoken: `docker`, `admin` or `control`; one without a name of its own (then it has that
     /// of its unit) is Docker's.
     ///
     /// # Errors
@@ -118,10 +118,11 @@ impl Endpoint {
             let role = match name {
                 "docker" | "unknown" | "" => Role::Docker,
                 "admin" => Role::Admin,
+                "control" => Role::Control,
                 unit if unit.ends_with(".socket") => Role::Docker,
                 other => {
                     let what = format!(
-                        "systemd passed a socket of the name {other}, and only docker and admin are known"
+                        "systemd passed a socket of the name {other}, and only docker, admin and control are known"
                     );
                     return Err(Failure::InvalidArgument(what));
                 }
@@ -140,6 +141,15 @@ impl Endpoint {
             endpoints.push(Endpoint { role, path, listener, state, made: None });
         }
         Ok(endpoints)
+    }
+
+    /// The listener, for threads.
+    ///
+    /// # Errors
+    ///
+    /// Those of the system.
+    pub fn blocking_listener(&self) -> Result<UnixListener, Failure> {
+        self.listener.try_clone().map_err(|e| Failure::io("dup", &e))
     }
 
     /// The listener, for tokio.
@@ -161,6 +171,16 @@ impl Drop for Endpoint {
             drop(std::fs::remove_file(&self.path));
         }
     }
+}
+
+/// A socket at a path, listening, of a mode that the umask only takes from.
+fn listening(path: &Path, mode: u32) -> Result<UnixListener, Errno> {
+    let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
+    // Linux gives the file the mode that the socket has when it is bound: there is no moment in which others can connect.
+    rustix::fs::fchmod(&socket, rustix::fs::Mode::from_raw_mode(mode))?;
+    rustix::net::bind(&socket, &SocketAddrUnix::new(path)?)?;
+    rustix::net::listen(&socket, 128)?;
+    Ok(UnixListener::from(socket))
 }
 
 /// The file for what is to be remembered of a socket, on a tmpfs.

@@ -24,6 +24,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
+use crate::control::server;
 use crate::driver::{Driver, Settings, Shipped};
 use crate::error::{Error, Failure};
 use admin::Admin;
@@ -44,6 +45,8 @@ pub struct Options {
     pub docker: Vec<PathBuf>,
     /// The socket to make for operators.
     pub admin: Option<PathBuf>,
+    /// The socket to make for command lines; none: one that they find through the store.
+    pub control: Option<PathBuf>,
     /// For a call without a stream.
     pub deadline: Duration,
     /// For a call with one.
@@ -60,7 +63,7 @@ pub struct Options {
 #[derive(Debug)]
 pub struct Service {
     /// The stores.
-    pub stores: Stores,
+    pub stores: Arc<Stores>,
     /// How calls are run.
     pub calls: Calls,
     /// Log and metrics.
@@ -92,7 +95,7 @@ fn start(
     shipped: Shipped,
     ready: impl FnOnce(&str),
 ) -> Result<(), Failure> {
-    // Before there is any other thread: it reads and changes the environment, and the umask.
+    // Before there is any other thread: it reads and changes the environment.
     let mut endpoints = Endpoint::activated()?;
     for path in &options.docker {
         endpoints.push(Endpoint::bind(Role::Docker, path)?);
@@ -100,13 +103,15 @@ fn start(
     if let Some(path) = &options.admin {
         endpoints.push(Endpoint::bind(Role::Admin, path)?);
     }
-    if endpoints.is_empty() {
-        return Err(Failure::InvalidArgument("no socket to listen on: give --docker or --admin".to_owned()));
+    match &options.control {
+        Some(path) => endpoints.push(Endpoint::bind(Role::Control, path)?),
+        None if endpoints.iter().any(|endpoint| endpoint.role == Role::Control) => {}
+        None => endpoints.push(Endpoint::bind(Role::Control, &server::usual_socket(&settings.root)?)?),
     }
     let sandbox = Arc::new(Driver::sandbox(&settings, shipped)?);
     let root = settings.root.clone();
     let service = Arc::new(Service {
-        stores: Stores::new(settings, sandbox),
+        stores: Arc::new(Stores::new(settings, sandbox)),
         calls: Calls::new(options.deadline, options.transfer_deadline, options.stall),
         observer: Arc::new(Observer { log: options.log, metrics: Metrics::default() }),
     });
@@ -147,7 +152,6 @@ impl Service {
         let (phase, watcher) = watch::channel(Phase::Running);
         let mut fronts = JoinSet::new();
         for endpoint in endpoints {
-            let listener = endpoint.listener()?;
             match endpoint.role {
                 Role::Docker => {
                     let engines = Engines::read(endpoint.state.clone(), root.to_owned())?;
@@ -161,11 +165,16 @@ impl Service {
                     if let Err(error) = resumed.await {
                         self.observer.log.error("resuming", &[("error", error.to_string().into())]);
                     }
-                    fronts.spawn(http::serve(listener, docker, watcher.clone()));
+                    fronts.spawn(http::serve(endpoint.listener()?, docker, watcher.clone()));
                 }
                 Role::Admin => {
                     let admin = Arc::new(Admin::new(self.clone()));
-                    fronts.spawn(http::serve(listener, admin, watcher.clone()));
+                    fronts.spawn(http::serve(endpoint.listener()?, admin, watcher.clone()));
+                }
+                Role::Control => {
+                    let listener = endpoint.blocking_listener()?;
+                    let server = server::start(listener, self.stores.clone(), self.observer.clone())?;
+                    fronts.spawn(until_closed(server, watcher.clone()));
                 }
             }
         }
@@ -205,6 +214,20 @@ impl Service {
         watchdog.abort();
         Ok(())
     }
+}
+
+/// Ends the server of command lines as the service ends. It runs on threads of its own, and so does the waiting for them.
+async fn until_closed(server: server::Handle, mut phase: watch::Receiver<Phase>) {
+    http::passed(&mut phase, Phase::Running).await;
+    let server = Arc::new(server);
+    let draining = server.clone();
+    let mut drained = tokio::task::spawn_blocking(move || draining.drain());
+    tokio::select! {
+        _ = &mut drained => return,
+        () = http::passed(&mut phase, Phase::Draining) => {}
+    }
+    server.cut();
+    drop(tokio::time::timeout(CLEANING, drained).await);
 }
 
 /// Tells systemd; where there is none, nobody.

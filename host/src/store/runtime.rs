@@ -22,17 +22,8 @@ pub(super) fn runtime_directory(identity: &str) -> Result<PathBuf, Failure> {
 ///
 /// Those of making directories.
 pub(crate) fn private_directory(names: &[&str]) -> Result<PathBuf, Failure> {
-    let mut candidates = vec![PathBuf::from("/run")];
-    candidates.extend(std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from));
-    candidates.push(PathBuf::from("/dev/shm"));
     let mut last = io::Error::from(io::ErrorKind::NotFound);
-    for base in candidates {
-        let uid = nix::unistd::geteuid();
-        let mut directory = base.join(if base == Path::new("/dev/shm") {
-            format!("layerbox-{uid}")
-        } else {
-            "layerbox".to_owned()
-        });
+    for mut directory in candidates() {
         let mut made = make_private(&directory);
         for name in names {
             directory.push(name);
@@ -46,12 +37,25 @@ pub(crate) fn private_directory(names: &[&str]) -> Result<PathBuf, Failure> {
     Err(Failure::io("mkdir", &last))
 }
 
+/// The directories that [`runtime_directory`] would take, where they are there: the first is the one that it takes, unless that cannot be written any more.
+pub(super) fn existing_directories(identity: &str) -> impl Iterator<Item = PathBuf> {
+    let candidates = candidates().into_iter().filter(|ours| is_private(ours).unwrap_or(false));
+    candidates.map(move |ours| ours.join(identity)).filter(|directory| is_private(directory).unwrap_or(false))
+}
+
+/// Where the directories of all stores may lie, the best place first.
+fn candidates() -> Vec<PathBuf> {
+    let mut candidates = vec![PathBuf::from("/run/layerbox")];
+    candidates.extend(std::env::var_os("XDG_RUNTIME_DIR").map(|base| PathBuf::from(base).join("layerbox")));
+    candidates.push(PathBuf::from(format!("/dev/shm/layerbox-{}", nix::unistd::geteuid())));
+    candidates
+}
+
 /// Makes a directory that only its owner can enter; one that is there already must be the caller's own.
 fn make_private(path: &Path) -> io::Result<()> {
     match std::fs::DirBuilder::new().mode(0o700).create(path) {
         Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {
-            let found = std::fs::symlink_metadata(path)?;
-            if found.is_dir() && found.uid() == nix::unistd::geteuid().as_raw() && found.mode() & 0o022 == 0 {
+            if is_private(path)? {
                 Ok(())
             } else {
                 Err(io::Error::from(io::ErrorKind::PermissionDenied))
@@ -59,4 +63,10 @@ fn make_private(path: &Path) -> io::Result<()> {
         }
         other => other,
     }
+}
+
+/// Whether it is a directory of the caller that nobody else writes to.
+fn is_private(path: &Path) -> io::Result<bool> {
+    let found = std::fs::symlink_metadata(path)?;
+    Ok(found.is_dir() && found.uid() == nix::unistd::geteuid().as_raw() && found.mode() & 0o022 == 0)
 }

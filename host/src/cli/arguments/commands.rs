@@ -161,11 +161,12 @@ pub(in crate::cli) enum Command {
         repair: bool,
     },
 
-    /// Serve container engines over sockets
+    /// Serve container engines and command lines over sockets
     ///
     /// Answers until it is asked to end by SIGTERM or Ctrl-C; then calls under way come to their end, and mounts stay
-    /// as they are. Prints a ready line, and tells systemd; takes over sockets that systemd opened (named docker or
-    /// admin). Each engine names its own store when it starts; --root is for clients that name none. Writes a line on
+    /// as they are. Prints a ready line, and tells systemd; takes over sockets that systemd opened (named docker,
+    /// admin or control). Each engine names its own store when it starts; --root is for clients that name none. Commands
+    /// find the service through its store, whatever it listens on; --socket names a socket for them. Writes a line on
     /// stderr for each call (--quiet: only for those that failed).
     #[command(
         after_long_help = "Examples:\n  layerbox serve --docker /run/docker/plugins/layerbox.sock\n  layerbox serve --docker D --admin A & curl --unix-socket A http://admin/metrics"
