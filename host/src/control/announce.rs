@@ -25,7 +25,7 @@ pub fn announce(runtime: &Path, socket: &Path) -> Result<(), Failure> {
     std::fs::rename(&new, runtime.join(NAME)).map_err(link("rename"))
 }
 
-/// Ends [`announce`]. The caller still owns the store.
+/// Ends [`announce`](announce()). The caller still owns the store.
 pub fn withdraw(runtime: &Path) {
     // A link that stays behind leads to a socket where nobody listens, which is understood.
     drop(std::fs::remove_file(runtime.join(NAME)));

@@ -4,7 +4,7 @@
 //! What a call is about crosses as frames of JSON (`protocol`); the archives do not. The command line passes the descriptor of its file or pipe,
 //! and the service reads or writes that. A command line that goes away ends its call (`streams`).
 //!
-//! The service is found through the store ([`announce`]), or named by its socket. It answers root and its own user, who could open the store themselves;
+//! The service is found through the store ([`announce`](announce())), or named by its socket. It answers root and its own user, who could open the store themselves;
 //! so it also opens a root that it has not owned before, when it is named and asked to.
 
 mod announce;

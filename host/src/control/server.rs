@@ -1,6 +1,7 @@
 //! The service's end: a socket that command lines connect to, and a thread for each of them.
 //!
-//! Only root and the service's own user are answered: they could open the stores themselves. The sockets of the stores ([`announce`]) lead to this one.
+//! Only root and the service's own user are answered: they could open the stores themselves. What [`announce`](super::announce()) leaves with each store leads
+//! to this socket.
 
 use std::collections::HashMap;
 use std::io;

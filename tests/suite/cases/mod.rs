@@ -1,5 +1,6 @@
 //! The cases, a module for each promise.
 
+mod control;
 mod depth;
 mod dialects;
 mod errors;
@@ -28,6 +29,7 @@ pub fn all() -> Vec<Case> {
         faults::cases(),
         mounts::cases(),
         service::cases(),
+        control::cases(),
         hostile::cases(),
         speed::cases(),
     ]

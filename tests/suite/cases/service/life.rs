@@ -118,8 +118,6 @@ fn sockets(place: &Place) -> Result<()> {
     std::fs::write(&plain, "mine")?;
     second(&plain)?.expect(4)?.says("no socket")?;
     ensure!(std::fs::read(&plain)? == b"mine", "a file was taken for a socket");
-    let mut command = bare();
-    run(command.arg("--root").arg(place.join("second")).arg("serve"), b"")?.expect(2)?.says("--docker")?;
     Ok(())
 }
 
