@@ -17,6 +17,10 @@ COMPONENT := $(OUT)/driver.wasm
 COMPILED  := $(OUT)/driver.cwasm
 SOCKETS   := $(OUT)/sockets.wasm
 PLAIN     := $(OUT)/plain.wasm
+MINIMAL   := $(OUT)/minimal.wasm
+C_GUEST   := $(OUT)/c.wasm
+WRONG     := $(OUT)/wrong.wasm
+HOSTILE   := $(OUT)/hostile.wasm
 # Where `.cargo/config.toml` has every cargo put the host's output, unless somebody says otherwise.
 BUILD     := $(or $(CARGO_TARGET_DIR),target)
 BINARY    := $(BUILD)/release/layerbox
@@ -24,13 +28,13 @@ AOT       := $(BUILD)/release/layerbox-aot
 
 # Each step needs the one before it, and cargo keeps the processors busy by itself.
 .NOTPARALLEL:
-.PHONY: all help toolchain setup component guests test lint doc demo tcb reproducible install clean
+.PHONY: all help toolchain setup component guests guest-c test lint doc demo tcb reproducible install clean
 
 all: component ## the component, and the binary target/release/layerbox that embeds it (default)
 	$(CARGO) build $(LOCKED) --release -p layerbox
 
 help: ## this text
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@echo
 	@echo '  TOOLCHAIN=auto|rustup|debian   where the compiler for wasm32-wasip2 comes from (.ci/toolchain)'
 	@echo '  SETUP=no                       install nothing: no Debian packages, nothing into rustup'
@@ -54,9 +58,15 @@ component: ## the component: target/component/driver.wasm, and compiled ahead of
 		$(AOT) $(COMPONENT) $(COMPILED).new && mv $(COMPILED).new $(COMPILED); \
 	fi
 
-guests: ## components that only tests run
+guests: guest-c ## components that only tests run
 	@.ci/component layerbox-guest-sockets $(SOCKETS)
 	@.ci/component layerbox-guest-plain $(PLAIN)
+	@.ci/component layerbox-guest-minimal $(MINIMAL)
+	@.ci/component layerbox-guest-wrong $(WRONG)
+	@.ci/component layerbox-guest-hostile $(HOSTILE)
+
+guest-c: ## the one of them that is written in C, with clang and wasi-libc of Debian, unpacked below target/
+	@.ci/guest-c $(C_GUEST)
 
 test: setup all guests ## the unit tests of all crates, then the suite on real mounts
 	@LAYERBOX_BIN="$${LAYERBOX_BIN:-$(BINARY)}" .ci/test $(CASES)

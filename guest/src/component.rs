@@ -16,11 +16,11 @@ use crate::layers::{LayerId, Records};
 use crate::lifecycle::Lifecycle;
 
 /// Where the host opens the records.
-const RECORDS: &str = "/layers";
+pub const RECORDS: &str = "/layers";
 
 /// The imports that are functions, and those that open resources.
 #[derive(Debug)]
-struct Imports;
+pub struct Imports;
 
 impl host::Source for streams::Source {
     fn read(&self, max: u32) -> Result<Vec<u8>> {

@@ -18,6 +18,9 @@ const MAX_RECORD: u64 = 1 << 20;
 /// The most ancestors that a record may list: eight times what any union takes today.
 const MAX_ANCESTORS: usize = 4096;
 
+/// How often the directory is read anew because a record in it went away while it was read.
+const ATTEMPTS: u32 = 1000;
+
 /// The longest id, in bytes.
 const MAX_ID: usize = 128;
 
@@ -79,9 +82,13 @@ impl Records {
     pub fn ancestors(&self, id: &LayerId) -> Result<Vec<LayerId>> {
         let path = self.find(id)?.ok_or_else(|| Error::NotFound(id.0.clone()))?;
         let mut text = Vec::new();
-        File::open(path)
-            .and_then(|file| file.take(MAX_RECORD + 1).read_to_end(&mut text))
-            .map_err(|failure| error::io(None, "read", &failure))?;
+        File::open(path).and_then(|file| file.take(MAX_RECORD + 1).read_to_end(&mut text)).map_err(
+            |failure| match failure.kind() {
+                // It was there a moment ago, and another call has removed it.
+                ErrorKind::NotFound => Error::NotFound(id.0.clone()),
+                _ => error::io(None, "read", &failure),
+            },
+        )?;
         parse(id, &text)
     }
 
@@ -104,33 +111,56 @@ impl Records {
         Ok(Layer { id: id.0.clone(), ancestors })
     }
 
-    /// All layers, in the order of their ids. What is in the directory and is not named as a layer is, is none: temporary
-    /// files, and what Docker's driver was removing when it was stopped.
+    /// All layers, in the order of their ids. Other calls may remove layers meanwhile: what has gone is left out.
     ///
     /// # Errors
     /// [`Error::Corrupt`] for a damaged record.
-    pub fn ids(&self) -> Result<Vec<LayerId>> {
-        let failed = |failure| error::io(None, "readdir", &failure);
-        let mut ids = Vec::new();
-        for entry in fs::read_dir(&self.directory).map_err(failed)? {
-            let name = entry.map_err(failed)?.file_name();
-            ids.extend(name.to_str().and_then(|text| LayerId::parse(text).ok()));
+    pub fn all(&self) -> Result<Vec<Layer>> {
+        let mut layers = Vec::new();
+        for id in self.ids()? {
+            match self.layer(&id) {
+                Err(Error::NotFound(_)) => {}
+                found => layers.push(found?),
+            }
         }
-        ids.sort_unstable();
-        Ok(ids)
+        Ok(layers)
     }
 
     /// A layer whose parent is this one, if there is any.
     ///
     /// # Errors
-    /// As [`Self::ids`].
-    pub fn child(&self, parent: &LayerId) -> Result<Option<LayerId>> {
-        for id in self.ids()? {
-            if self.ancestors(&id)?.first() == Some(parent) {
-                return Ok(Some(id));
+    /// As [`Self::all`].
+    pub fn child(&self, parent: &LayerId) -> Result<Option<String>> {
+        let is_child = |layer: &Layer| layer.ancestors.first().is_some_and(|first| *first == parent.0);
+        Ok(self.all()?.into_iter().find(is_child).map(|layer| layer.id))
+    }
+
+    /// The names in the directory that are ids. What is there and is not named as a layer is, is none: temporary files, and what
+    /// Docker's driver was removing when it was stopped.
+    fn ids(&self) -> Result<Vec<LayerId>> {
+        let failed = |failure| error::io(None, "readdir", &failure);
+        for _ in 0..ATTEMPTS {
+            let mut ids = Vec::new();
+            let mut is_whole = true;
+            for entry in fs::read_dir(&self.directory).map_err(failed)? {
+                match entry {
+                    Ok(entry) => {
+                        ids.extend(entry.file_name().to_str().and_then(|id| LayerId::parse(id).ok()))
+                    }
+                    // WASI looks at what each name stands for, and fails where that has gone since the name was read.
+                    Err(failure) if failure.kind() == ErrorKind::NotFound => is_whole = false,
+                    Err(failure) => return Err(failed(failure)),
+                }
+                if !is_whole {
+                    break;
+                }
+            }
+            if is_whole {
+                ids.sort_unstable();
+                return Ok(ids);
             }
         }
-        Ok(None)
+        Err(Error::Busy("layers/ changes faster than it can be read".to_owned()))
     }
 
     /// Writes a record: first under another name, then, once its bytes are on the disk, under its own. Whoever looks sees

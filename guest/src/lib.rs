@@ -57,9 +57,12 @@ pub mod bindings {
         world: "driver",
         additional_derives: [PartialEq, Eq],
         generate_all,
+        // Another crate can make a component of its own of this one's parts, without the feature `exports`.
+        pub_export_macro: true,
+        default_bindings_module: "layerbox_guest::bindings",
     });
 
-    #[cfg(target_arch = "wasm32")]
+    #[cfg(all(target_arch = "wasm32", feature = "exports"))]
     export!(Component with_types_in self);
 
     /// What the exports are implemented for: see [`component`](crate::component).

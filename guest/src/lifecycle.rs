@@ -33,7 +33,7 @@ impl<'a, H> Lifecycle<'a, H> {
     /// # Errors
     /// [`Error::Corrupt`] for a damaged record.
     pub fn list(&self) -> Result<Vec<Layer>> {
-        self.records.ids()?.iter().map(|id| self.records.layer(id)).collect()
+        self.records.all()
     }
 
     /// One layer.
@@ -91,7 +91,7 @@ impl<H: Directories + Mounts + References> Lifecycle<'_, H> {
         if force {
             // The host would refuse to discard it, but only once it had been unmounted for nothing.
             if let Some(child) = self.records.child(&id)? {
-                return Err(Error::HasChildren(child.into()));
+                return Err(Error::HasChildren(child));
             }
             self.host.unmount(&id, true)?;
             self.host.clear(&id)?;

@@ -9,6 +9,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
 
+use crate::harness::{Skip, strict};
+
 /// How long a program may take.
 const DEADLINE: Duration = Duration::from_secs(300);
 
@@ -160,6 +162,20 @@ pub fn binary() -> PathBuf {
         .map_or_else(|| PathBuf::from("target/release/layerbox"), PathBuf::from);
     // Cargo starts a test in its package's directory, people type paths as seen from the top.
     if path.is_relative() { repository().join(path) } else { path }
+}
+
+/// A component that `make guests` builds for tests.
+///
+/// # Errors
+///
+/// It was not built: a skip, or in continuous integration a failure.
+pub fn component(name: &str) -> Result<PathBuf> {
+    let path = repository().join("target/component").join(name).with_extension("wasm");
+    if path.exists() {
+        return Ok(path);
+    }
+    let text = format!("target/component/{name}.wasm is not there: make guests");
+    if strict() { bail!(text) } else { Err(Skip(text).into()) }
 }
 
 /// The top of the repository.

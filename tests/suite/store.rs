@@ -223,7 +223,9 @@ impl Store {
 /// The binary without what the environment of the run says about stores.
 pub fn bare() -> Command {
     let mut command = Command::new(binary());
-    for variable in ["LAYERBOX_ROOT", "LAYERBOX_SOCKET", "LAYERBOX_DEVICES", "NO_COLOR"] {
+    for variable in
+        ["LAYERBOX_ROOT", "LAYERBOX_SOCKET", "LAYERBOX_DEVICES", "LAYERBOX_GUEST_TIME", "NO_COLOR"]
+    {
         command.env_remove(variable);
     }
     // A group of its own: what a case kills is this and nothing else.

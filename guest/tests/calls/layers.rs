@@ -82,7 +82,7 @@ fn listing_passes_over_what_is_no_layer() {
     let directory = store.path("a").join("../../layers");
     fs::write(directory.join(".c.tmp"), "b\n").unwrap();
     fs::write(directory.join("x-removing"), "").unwrap();
-    let ids: Vec<_> = store.records.ids().unwrap().into_iter().map(String::from).collect();
+    let ids: Vec<_> = store.records.all().unwrap().into_iter().map(|layer| layer.id).collect();
     assert_eq!(ids, ["a", "b"]);
     assert_eq!(fs::read(directory.join("a")).unwrap(), b"b\n", "as Docker's driver writes it");
     assert_eq!(fs::read(directory.join("b")).unwrap(), b"");

@@ -153,7 +153,7 @@ fn create_refuses_before_anything_is_made() {
         let host = Recorder::new(&store, "");
         assert_eq!(host.calls().create(id, parent, depth), Err(expected), "{id} on {parent:?}");
         assert_eq!(host.steps(), [""; 0], "{id} on {parent:?}");
-        assert_eq!(store.records.ids().unwrap().len(), 3, "{id} on {parent:?}");
+        assert_eq!(store.records.all().unwrap().len(), 3, "{id} on {parent:?}");
     }
 }
 

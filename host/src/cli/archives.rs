@@ -37,7 +37,7 @@ impl From<Totals> for SizeObject {
 pub(super) fn apply_diff(context: &Context, arguments: ApplyDiff) -> Outcome {
     let id = arguments.id.as_str();
     let input = open_input(id, arguments.file.as_deref())?;
-    let given = given(&arguments)?;
+    let given = given(context, &arguments)?;
     let driver = context.open(false)?;
     let options =
         ApplyOptions { sync: !arguments.no_sync, devices: context.devices, given, ..ApplyOptions::default() };
@@ -54,14 +54,14 @@ pub(super) fn apply_diff(context: &Context, arguments: ApplyDiff) -> Outcome {
 }
 
 /// The limits that were given for this call.
-fn given(arguments: &ApplyDiff) -> Result<Given, Stop> {
+fn given(context: &Context, arguments: &ApplyDiff) -> Result<Given, Stop> {
     let memory = arguments.max_memory.map(usize::try_from).transpose();
     let memory = memory
         .map_err(|_| Failure::InvalidArgument("--max-memory: more than this machine can address".into()))
         .map_err(|failure| failed("apply-diff", &arguments.id, failure))?;
     Ok(Given {
         memory,
-        guest_time: arguments.max_time,
+        guest_time: arguments.max_time.or(context.guest_time),
         entries: arguments.max_entries,
         bytes: arguments.max_bytes,
     })

@@ -3,11 +3,12 @@
 use std::fmt;
 use std::io::{self, BufWriter, IsTerminal as _, Write};
 use std::path::PathBuf;
+use std::time::Duration;
 
 use nix::sys::stat::Mode;
 use serde::Serialize;
 
-use super::arguments::{Backend, Devices, Global};
+use super::arguments::{self, Backend, Devices, Global};
 use super::output::Paint;
 use super::report::{Log, Reporter};
 use super::{Outcome, Stop, Usage};
@@ -27,6 +28,8 @@ pub(super) struct Context {
     pub(super) socket: Option<PathBuf>,
     /// Whether archives may hold device nodes, where that was said: a service has its own mind where it was not.
     pub(super) devices: Option<bool>,
+    /// How long the component may compute, where that was said; as with the devices.
+    pub(super) guest_time: Option<Duration>,
     /// The component that is built in.
     pub(super) shipped: Shipped,
     /// The umask that the process was started with; files that are no layer content obey it.
@@ -50,6 +53,11 @@ impl Context {
             Some(devices) => Some(devices == Devices::Allow),
             None => devices_of_environment()?,
         };
+        let mut limits = Limits::default();
+        let guest_time = global.guest_time.map_or_else(guest_time_of_environment, |time| Ok(Some(time)))?;
+        if let Some(time) = guest_time {
+            limits.set_guest_time(time);
+        }
         let settings = Settings {
             root: root(global.root)?,
             backend: match global.backend {
@@ -60,13 +68,24 @@ impl Context {
             owner: Owner::CommandLine,
             maps: None,
             guest: global.guest,
-            limits: Limits::default(),
+            limits,
             devices: devices.unwrap_or(true),
             guest_log: global.verbose,
         };
         let paint = Paint::new(global.color, io::stdout().is_terminal());
         let socket = global.socket.or_else(|| variable("LAYERBOX_SOCKET"));
-        Ok(Context { settings, socket, devices, shipped, umask, json: global.json, log, reporter, paint })
+        Ok(Context {
+            settings,
+            socket,
+            devices,
+            guest_time,
+            shipped,
+            umask,
+            json: global.json,
+            log,
+            reporter,
+            paint,
+        })
     }
 
     /// Finds the service that owns the store, or opens the store; `make`: makes one where there is none.
@@ -127,6 +146,17 @@ fn devices_of_environment() -> Result<Option<bool>, Usage> {
         Some(value) if value == "refuse" => Ok(Some(false)),
         // Somebody who sets it wants safety: a misspelt value must not mean "allow".
         Some(_) => Err(usage("LAYERBOX_DEVICES is neither allow nor refuse", None)),
+    }
+}
+
+/// What `LAYERBOX_GUEST_TIME` says, if anything.
+fn guest_time_of_environment() -> Result<Option<Duration>, Usage> {
+    let Some(value) = std::env::var_os("LAYERBOX_GUEST_TIME").filter(|value| !value.is_empty()) else {
+        return Ok(None);
+    };
+    match arguments::time(&value.to_string_lossy()) {
+        Ok(time) => Ok(Some(time)),
+        Err(shape) => Err(usage(format!("LAYERBOX_GUEST_TIME is not {shape}"), None)),
     }
 }
 

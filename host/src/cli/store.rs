@@ -90,8 +90,9 @@ impl Serialize for Rows<'_> {
 pub(super) fn status(context: &Context) -> Outcome {
     let rows = context.open(false)?.status()?;
     context.print(&Rows(&rows), |out| {
-        rows.iter()
-            .try_for_each(|(key, value)| writeln!(out, "{}: {}", context.paint.bold(key), OneLine(value)))
+        rows.iter().try_for_each(|(key, value)| {
+            writeln!(out, "{}: {}", context.paint.bold(&OneLine(key).to_string()), OneLine(value))
+        })
     })
 }
 

@@ -59,13 +59,14 @@ pub struct Given {
 impl Given {
     /// These limits, and for the rest others.
     fn over(&self, limits: &Limits) -> Limits {
-        Limits {
-            memory: self.memory.unwrap_or(limits.memory),
-            guest_time: self.guest_time.unwrap_or(limits.guest_time),
-            handles: limits.handles,
-            entries: self.entries.unwrap_or(limits.entries),
-            bytes: self.bytes.unwrap_or(limits.bytes),
+        let mut limits = limits.clone();
+        if let Some(time) = self.guest_time {
+            limits.set_guest_time(time);
         }
+        limits.memory = self.memory.unwrap_or(limits.memory);
+        limits.entries = self.entries.unwrap_or(limits.entries);
+        limits.bytes = self.bytes.unwrap_or(limits.bytes);
+        limits
     }
 }
 

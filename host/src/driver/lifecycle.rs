@@ -65,8 +65,11 @@ impl Driver {
         let parent = parent.map(LayerId::to_string);
         self.sandbox.run(lease, |guest, call| guest.create(call, &id.to_string(), parent.as_ref(), depth))?;
         // The list of ancestors decides what later calls see; the component must not get it wrong.
-        if self.store.ancestors_on_disk(id)? != record.ancestors {
-            return Err(Failure::GuestFailed("it wrote other ancestors than the layer has".to_owned()));
+        if !self.store.is_recorded(id, record) {
+            return Err(Failure::GuestFailed("it did not write the ancestors that the layer has".to_owned()));
+        }
+        if !self.store.has_directories(id) {
+            return Err(Failure::GuestFailed("it did not make the layer's directories".to_owned()));
         }
         self.store.sync_layers()?;
         self.store.commit(id, record)?;
@@ -88,7 +91,7 @@ impl Driver {
             let removed = self.sandbox.run(lease, |guest, call| guest.remove(call, &id.to_string(), force));
             let is_left = self.store.record(id)?.is_some();
             let ended = if is_left {
-                self.store.conclude(id)
+                self.store.restore_ancestors(id, &record).and_then(|()| self.store.conclude(id))
             } else {
                 self.store.sync_layers().and_then(|()| self.store.undo_make(id))
             };
@@ -117,13 +120,25 @@ impl Driver {
             let mut stack = vec![id.clone()];
             stack.extend(record.ancestors.iter().cloned());
             let lease = self.lease(Access::Read).trees(stack, []).unions(self.unions_of(id, &record));
-            let (place, _) =
-                self.sandbox.run(lease, |guest, call| guest.get(call, &id.to_string(), label))?;
+            let got = self.sandbox.run(lease, |guest, call| guest.get(call, &id.to_string(), label));
+            let (place, _) = got.inspect_err(|_| {
+                // The error to tell is the first one; a mount that stays behind is found by the next get.
+                drop(self.unmount_unused(id, &record));
+            })?;
             match place {
                 Place::Content => Ok(self.store.content_path(id)),
-                Place::Merged => Ok(self.store.mount_point(id)),
+                Place::Merged if self.is_live(id)? => Ok(self.store.mount_point(id)),
+                Place::Merged => Err(Failure::GuestFailed("it did not mount the layer".to_owned())),
             }
         })
+    }
+
+    /// Takes away the mount of a layer that nobody was told of.
+    fn unmount_unused(&self, id: &LayerId, record: &Record) -> Result<(), Failure> {
+        if self.unions_of(id, record).count(id)? == 0 {
+            self.unions.unmount(id, false)?;
+        }
+        Ok(())
     }
 
     /// Ends one get; the last one unmounts.

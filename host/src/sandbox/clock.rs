@@ -1,52 +1,120 @@
-//! The time that a component may run, and the ticks that interrupt it.
+//! What a call may use of the machine's time: the component's own, the host's on its behalf, and how often it may ask for that.
 //!
 //! Wasmtime interrupts a component when a counter of the engine, the epoch, has been moved on. A thread moves it while calls are under way; at each
-//! interruption a call looks how long its component has really run. Time spent in the host (waiting for an archive, writing files) is not the
-//! component's and does not count.
+//! interruption a call looks how long its component has really run. What the host does for it is measured at each of its calls, so that a component cannot
+//! escape its bound by spending its time there: in reading a layer again and again, say. Time in which the host moves the bytes of an archive or waits for whoever is
+//! at its other end counts for neither; what is moved has bounds of its own.
 
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use wasmtime::Engine;
+use wasmtime::{CallHook, Engine};
+
+use super::Limits;
 
 /// How often a component that computes is interrupted to look at its clock.
 const TICK: Duration = Duration::from_millis(10);
 
-/// How long a component has run in one call.
-pub(super) struct GuestClock {
-    allowed: Duration,
+/// A clock that stands still at times.
+#[derive(Default)]
+struct Stopwatch {
     used: Duration,
     since: Option<Instant>,
-    spent: bool,
 }
 
-impl GuestClock {
-    pub(super) fn new(allowed: Duration) -> GuestClock {
-        GuestClock { allowed, used: Duration::ZERO, since: None, spent: false }
+impl Stopwatch {
+    fn start(&mut self, now: Instant) {
+        self.since = Some(now);
     }
 
-    /// The component begins or goes on to run.
-    pub(super) fn guest_runs(&mut self) {
-        self.since = Some(Instant::now());
-    }
-
-    /// The component has called the host, or returned to it.
-    pub(super) fn guest_rests(&mut self) {
+    fn stop(&mut self, now: Instant) {
         if let Some(since) = self.since.take() {
-            self.used += since.elapsed();
+            self.used += now.saturating_duration_since(since);
+        }
+    }
+}
+
+/// What one call has used.
+pub(super) struct CallClock {
+    guest_time: Duration,
+    host_time: Duration,
+    host_calls: u64,
+    guest: Stopwatch,
+    host: Stopwatch,
+    calls: u64,
+    spent: Option<String>,
+}
+
+impl CallClock {
+    pub(super) fn new(limits: &Limits) -> CallClock {
+        CallClock {
+            guest_time: limits.guest_time,
+            host_time: limits.host_time,
+            host_calls: limits.host_calls,
+            guest: Stopwatch::default(),
+            host: Stopwatch::default(),
+            calls: 0,
+            spent: None,
         }
     }
 
-    /// Whether it has run for as long as it may.
-    pub(super) fn is_over(&mut self) -> bool {
-        let running = self.since.map_or(Duration::ZERO, |since| since.elapsed());
-        self.spent = self.used + running > self.allowed;
-        self.spent
+    /// Goes from one side to the other.
+    ///
+    /// # Errors
+    ///
+    /// The bound that was reached, in words for a person.
+    pub(super) fn cross(&mut self, hook: CallHook) -> Result<(), String> {
+        let now = Instant::now();
+        match hook {
+            CallHook::CallingWasm => self.guest.start(now),
+            CallHook::ReturningFromWasm => self.guest.stop(now),
+            CallHook::CallingHost => {
+                self.guest.stop(now);
+                self.host.start(now);
+                self.calls += 1;
+                if self.calls > self.host_calls {
+                    return Err(self.spend(format!("calls of the host ({})", self.host_calls)));
+                }
+            }
+            CallHook::ReturningFromHost => {
+                self.host.stop(now);
+                self.guest.start(now);
+                if self.host.used > self.host_time {
+                    return Err(self.spend(format!("time of the host ({} s)", self.host_time.as_secs())));
+                }
+            }
+        }
+        Ok(())
     }
 
-    /// Whether the call was ended for that reason.
-    pub(super) fn is_spent(&self) -> bool {
-        self.spent
+    /// Whether the component has run for as long as it may.
+    pub(super) fn is_over(&mut self) -> bool {
+        let running = self.guest.since.map_or(Duration::ZERO, |since| since.elapsed());
+        let is_over = self.guest.used + running > self.guest_time;
+        if is_over {
+            self.spend(format!("time of the component ({} s)", self.guest_time.as_secs()));
+        }
+        is_over
+    }
+
+    fn spend(&mut self, bound: String) -> String {
+        self.spent = Some(bound.clone());
+        bound
+    }
+
+    /// The bound for which the call was ended, if it was.
+    pub(super) fn spent(&self) -> Option<&str> {
+        self.spent.as_deref()
+    }
+
+    /// What follows in this call of the host is the moving of an archive's bytes.
+    pub(super) fn pause(&mut self) {
+        self.host.stop(Instant::now());
+    }
+
+    /// That was all of it.
+    pub(super) fn resume(&mut self) {
+        self.host.start(Instant::now());
     }
 }
 
@@ -120,5 +188,50 @@ impl Drop for Ticker {
     fn drop(&mut self) {
         self.shared.lock().closed = true;
         self.shared.changed.notify_all();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn clock(limits: Limits) -> CallClock {
+        let mut clock = CallClock::new(&limits);
+        clock.cross(CallHook::CallingWasm).unwrap();
+        clock
+    }
+
+    #[test]
+    fn calls_of_the_host_are_counted() {
+        let mut clock = clock(Limits { host_calls: 2, ..Limits::default() });
+        for _ in 0..2 {
+            clock.cross(CallHook::CallingHost).unwrap();
+            clock.cross(CallHook::ReturningFromHost).unwrap();
+        }
+        assert_eq!(clock.cross(CallHook::CallingHost).unwrap_err(), "calls of the host (2)");
+        assert_eq!(clock.spent(), Some("calls of the host (2)"));
+    }
+
+    #[test]
+    fn time_of_the_host_counts_but_for_moving_bytes() {
+        let mut clock = clock(Limits { host_time: Duration::from_millis(40), ..Limits::default() });
+        let nap = || std::thread::sleep(Duration::from_millis(50));
+        clock.cross(CallHook::CallingHost).unwrap();
+        clock.pause();
+        nap();
+        clock.resume();
+        clock.cross(CallHook::ReturningFromHost).unwrap();
+        clock.cross(CallHook::CallingHost).unwrap();
+        nap();
+        assert!(clock.cross(CallHook::ReturningFromHost).is_err());
+        assert!(!clock.is_over(), "none of it was the component's");
+    }
+
+    #[test]
+    fn time_of_the_component_counts() {
+        let mut clock = clock(Limits { guest_time: Duration::from_millis(40), ..Limits::default() });
+        assert!(!clock.is_over());
+        std::thread::sleep(Duration::from_millis(50));
+        assert!(clock.is_over());
     }
 }

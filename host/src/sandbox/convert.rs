@@ -152,34 +152,59 @@ pub(super) fn error(failure: Failure) -> types::Error {
     }
 }
 
+/// The longest name in a component's error that goes on, in bytes: 4,096 components of 255.
+const MAX_NAME: usize = 1 << 20;
+
+/// The longest text of a component's error that goes on, in bytes; a message for a person is shorter.
+const LONGEST_TEXT: usize = 4096;
+
+/// What a component says of an error, as much of it as goes on.
+fn said(mut text: String) -> String {
+    if text.len() > LONGEST_TEXT {
+        text.truncate(text.floor_char_boundary(LONGEST_TEXT));
+        text.push('…');
+    }
+    text
+}
+
 /// An answer of the component, for the caller.
 pub(super) fn failure(error: types::Error) -> Failure {
     use types::Error as E;
     let code = |code: u32| i32::try_from(code).unwrap_or_default();
+    let entry = |name: Option<Vec<u8>>| {
+        let mut name = name.unwrap_or_default();
+        name.truncate(MAX_NAME);
+        name
+    };
     match error {
-        E::NotFound(id) => Failure::NotFound(id),
+        E::NotFound(id) => Failure::NotFound(said(id)),
         E::Exists(_) => Failure::Exists,
-        E::NoSuchParent(id) => Failure::NoSuchParent(id),
-        E::InvalidId(text) => Failure::InvalidId(text),
+        E::NoSuchParent(id) => Failure::NoSuchParent(said(id)),
+        E::InvalidId(text) => Failure::InvalidId(said(text)),
         E::TooDeep(limit) => Failure::TooDeep(limit),
-        E::Incomplete(id) => Failure::Incomplete(id),
-        E::Busy(who) => Failure::Busy(who),
-        E::HasChildren(id) => Failure::HasChildren(id),
-        E::Conflict(what) => Failure::Conflict(what),
-        E::Refused(types::Refusal { entry, rule }) => Failure::Refused { entry, rule },
-        E::Limit(types::Excess { entry, bound }) => {
-            Failure::Limit { entry: entry.unwrap_or_default(), bound }
+        E::Incomplete(id) => Failure::Incomplete(said(id)),
+        E::Busy(who) => Failure::Busy(said(who)),
+        E::HasChildren(id) => Failure::HasChildren(said(id)),
+        E::Conflict(what) => Failure::Conflict(said(what)),
+        E::Refused(types::Refusal { entry: name, rule }) => {
+            Failure::Refused { entry: entry(Some(name)), rule: said(rule) }
         }
-        E::Denied(what) => Failure::Denied(what),
-        E::MountFailed(types::MountFailure { layer, filesystem, cause }) => {
-            Failure::MountFailed { layer, filesystem, detail: cause.operation, code: code(cause.code) }
+        E::Limit(types::Excess { entry: name, bound }) => {
+            Failure::Limit { entry: entry(name), bound: said(bound) }
         }
-        E::Io(types::IoFailure { entry, operation, code: errno }) => {
-            Failure::Io { entry: entry.unwrap_or_default(), operation, code: code(errno) }
+        E::Denied(what) => Failure::Denied(said(what)),
+        E::MountFailed(types::MountFailure { layer, filesystem, cause }) => Failure::MountFailed {
+            layer: layer.map(said),
+            filesystem: filesystem.map(said),
+            detail: said(cause.operation),
+            code: code(cause.code),
+        },
+        E::Io(types::IoFailure { entry: name, operation, code: errno }) => {
+            Failure::Io { entry: entry(name), operation: said(operation), code: code(errno) }
         }
-        E::Corrupt(what) => Failure::Corrupt(what),
-        E::InvalidArgument(what) => Failure::InvalidArgument(what),
-        E::Unsupported(what) => Failure::Unsupported(what),
+        E::Corrupt(what) => Failure::Corrupt(said(what)),
+        E::InvalidArgument(what) => Failure::InvalidArgument(said(what)),
+        E::Unsupported(what) => Failure::Unsupported(said(what)),
     }
 }
 

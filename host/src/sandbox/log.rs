@@ -21,10 +21,14 @@ impl GuestLog {
         String::from_utf8_lossy(&kept).into_owned()
     }
 
-    /// The last line, for the message of a call that failed.
+    /// The last line, for the message of a call that failed; not what Rust adds behind the message of a panic.
     pub(super) fn last_line(&self) -> String {
         let text = self.text();
-        let line = text.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or_default();
+        let line = text
+            .lines()
+            .rev()
+            .find(|line| !line.trim().is_empty() && !line.starts_with("note: run with `RUST_BACKTRACE"))
+            .unwrap_or_default();
         crate::error::Escaped(line.chars().take(200).collect::<String>().as_bytes()).to_string()
     }
 

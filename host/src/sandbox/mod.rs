@@ -8,6 +8,7 @@ mod clock;
 mod convert;
 mod imports;
 pub mod inspect;
+mod layers;
 mod lease;
 mod log;
 mod memory;
@@ -19,8 +20,8 @@ use std::time::Duration;
 
 use layerbox_privileged::node::Totals;
 use sha2::{Digest, Sha256};
-use wasmtime::component::{Component, Linker, ResourceTable};
-use wasmtime::{CallHook, Engine, Store, UpdateDeadline};
+use wasmtime::component::{Component, Linker, ResourceTable, ResourceTableError};
+use wasmtime::{Engine, Store, UpdateDeadline};
 use wasmtime_wasi::{FsPerms, WasiCtx, WasiCtxView, WasiView};
 
 use crate::error::Failure;
@@ -48,6 +49,10 @@ mod bindings {
     });
 }
 
+/// The most bytes that a component can hand over at once, as an argument or as its answer, counted as they are in the host: lists may be far larger there
+/// than in the component, which can name the same memory many times.
+const HANDED_OVER: usize = 128 << 20;
+
 /// How much one call may use.
 #[derive(Debug, Clone)]
 pub struct Limits {
@@ -55,12 +60,27 @@ pub struct Limits {
     pub memory: usize,
     /// Time in which the component itself runs; the time of its imports does not count.
     pub guest_time: Duration,
+    /// Time in which the host works for it; moving the bytes of an archive does not count.
+    pub host_time: Duration,
+    /// How often it may call the host.
+    pub host_calls: u64,
     /// Handles that are open at the same time.
     pub handles: usize,
     /// Names that an archive may make.
     pub entries: u64,
-    /// Bytes that an archive may write.
+    /// Bytes that an archive may write, or have.
     pub bytes: u64,
+}
+
+impl Limits {
+    /// How much longer than the component the host may work.
+    const HOST_SHARE: u32 = 12;
+
+    /// Bounds the time of the component, and in proportion to it that of the host.
+    pub fn set_guest_time(&mut self, time: Duration) {
+        self.guest_time = time;
+        self.host_time = time.saturating_mul(Limits::HOST_SHARE);
+    }
 }
 
 impl Default for Limits {
@@ -68,6 +88,9 @@ impl Default for Limits {
         Limits {
             memory: 256 << 20,
             guest_time: Duration::from_secs(300),
+            host_time: Duration::from_secs(300) * Limits::HOST_SHARE,
+            // Ten million entries, each put by itself and with its body in some pieces, take a quarter of them.
+            host_calls: 200_000_000,
             handles: 4096,
             entries: 10_000_000,
             bytes: 1 << 40,
@@ -110,7 +133,11 @@ pub(in crate::sandbox) struct State {
     pub(in crate::sandbox) table: ResourceTable,
     wasi: WasiCtx,
     limits: memory::Bounds,
-    clock: clock::GuestClock,
+    pub(in crate::sandbox) clock: clock::CallClock,
+    /// What may still be written to `layers/`, in bytes.
+    pub(in crate::sandbox) record_room: layers::Room,
+    /// What may still go out as an archive, in bytes.
+    pub(in crate::sandbox) archive_room: u64,
     log: log::GuestLog,
 }
 
@@ -234,6 +261,8 @@ impl Sandbox {
         wasi.allow_tcp(false).allow_udp(false).allow_ip_name_lookup(false);
         let log = log::GuestLog::default();
         wasi.stderr(log.clone());
+        // Enough for the keys of hash tables. What it asks for more costs the host time.
+        wasi.max_random_size(4096);
         let permissions = match lease.layers {
             Access::Read => FsPerms::ReadOnly,
             Access::Write => FsPerms::ReadWrite,
@@ -242,18 +271,21 @@ impl Sandbox {
             .map_err(|e| Failure::GuestFailed(format!("layers/ cannot be lent: {e:#}")))?;
         let mut table = ResourceTable::new();
         table.set_max_capacity(limits.handles);
-        let clock = clock::GuestClock::new(limits.guest_time);
-        let limits = memory::Bounds::new(limits.memory);
-        let state = State { lease, table, wasi: wasi.build(), limits, clock, log };
+        let state = State {
+            lease,
+            table,
+            wasi: wasi.build(),
+            limits: memory::Bounds::new(limits.memory),
+            clock: clock::CallClock::new(limits),
+            record_room: layers::Room::new(),
+            archive_room: limits.bytes,
+            log,
+        };
         let mut store = Store::new(&self.engine, state);
+        store.set_hostcall_fuel(HANDED_OVER);
         store.limiter(|state| &mut state.limits);
         store.call_hook(|mut context, hook| {
-            let state = context.data_mut();
-            match hook {
-                CallHook::CallingWasm | CallHook::ReturningFromHost => state.clock.guest_runs(),
-                CallHook::CallingHost | CallHook::ReturningFromWasm => state.clock.guest_rests(),
-            }
-            Ok(())
+            context.data_mut().clock.cross(hook).map_err(wasmtime::Error::msg)
         });
         store.epoch_deadline_callback(|mut context| {
             Ok(if context.data_mut().clock.is_over() {
@@ -269,16 +301,27 @@ impl Sandbox {
 
 /// Why a component did not come to its end.
 fn trapped(state: &State, trap: &wasmtime::Error, limits: &Limits) -> Failure {
-    if state.clock.is_spent() {
-        let bound = format!("time of the component ({} s)", limits.guest_time.as_secs());
-        return Failure::Limit { entry: Vec::new(), bound };
+    let limit = |bound: String| Failure::Limit { entry: Vec::new(), bound };
+    if let Some(bound) = state.clock.spent() {
+        return limit(bound.to_owned());
     }
     if let Some(imports::Fault(failure)) = trap.downcast_ref() {
         return Failure::GuestFailed(failure.clone());
     }
+    if let Some(layers::NoRoom) = trap.downcast_ref() {
+        return limit(format!("bytes written to layers/ ({})", layers::ROOM));
+    }
+    // Of the interfaces of WASI, which do not answer it as an error.
+    if let Some(ResourceTableError::Full) = trap.downcast_ref() {
+        return limit(format!("open handles ({})", limits.handles));
+    }
+    // The engine's error for this has a type that is not public.
+    if trap.root_cause().to_string().contains("fuel allocated for hostcalls") {
+        return limit(format!("bytes handed to the host in one call ({HANDED_OVER})"));
+    }
     // A component that gets no more memory ends in some trap of its own; the bounds know that it was asked for.
     if state.limits.were_reached() {
-        return Failure::Limit { entry: Vec::new(), bound: format!("memory ({} bytes)", limits.memory) };
+        return limit(format!("memory ({} bytes)", limits.memory));
     }
     let last = state.log.last_line();
     let said = if last.is_empty() { String::new() } else { format!("; it said: {last}") };

@@ -85,6 +85,24 @@ impl Store {
         Ok(ancestors)
     }
 
+    /// Whether `layers/ID` says what the record says.
+    pub fn is_recorded(&self, id: &LayerId, record: &Record) -> bool {
+        self.ancestors_on_disk(id).is_ok_and(|ancestors| ancestors == record.ancestors)
+    }
+
+    /// Writes `layers/ID` anew where it does not say what the record says.
+    ///
+    /// # Errors
+    ///
+    /// Those of writing a file.
+    pub fn restore_ancestors(&self, id: &LayerId, record: &Record) -> Result<(), Failure> {
+        if self.is_recorded(id, record) {
+            return Ok(());
+        }
+        let text: String = record.ancestors.iter().map(|id| format!("{id}\n")).collect();
+        write_atomically(&self.dir, "layers", id.as_str(), text.as_bytes())
+    }
+
     /// Looks through the store; with `repair`, mends what can be mended.
     ///
     /// # Errors
@@ -123,10 +141,7 @@ impl Store {
         match action {
             Repair::Nothing => return Ok(false),
             Repair::MoveAway => self.move_away(place)?,
-            Repair::WriteAncestors(id, record) => {
-                let text: String = record.ancestors.iter().map(|id| format!("{id}\n")).collect();
-                write_atomically(&self.dir, "layers", id.as_str(), text.as_bytes())?;
-            }
+            Repair::WriteAncestors(id, record) => self.restore_ancestors(id, record)?,
             Repair::WriteRecord(id, record) => record.write(&self.dir, id)?,
             Repair::MakeDirectory => {
                 self.dir.create_dir(place).map_err(|e| Failure::io("mkdir", &e))?;

@@ -228,6 +228,13 @@ impl Store {
             .map_err(|e| Failure::io("fchownat", &e.into()))
     }
 
+    /// Whether a layer has all its directories.
+    pub fn has_directories(&self, id: &LayerId) -> bool {
+        let is_directory =
+            |kind: &&str| self.dir.symlink_metadata(format!("{kind}/{id}")).is_ok_and(|found| found.is_dir());
+        self.kinds().iter().all(is_directory)
+    }
+
     fn kinds(&self) -> &'static [&'static str] {
         if self.format.backend() == Backend::Aufs { &["diff", "mnt"] } else { &["diff", "mnt", "work"] }
     }
@@ -350,6 +357,7 @@ impl Store {
     pub fn undo_make(&self, id: &LayerId) -> Result<(), Failure> {
         self.remove_traces(id)?;
         ignore_missing(self.dir.remove_file(format!("layers/{id}")), "unlink")?;
+        ignore_missing(self.dir.remove_file(format!("layers/.{id}.tmp")), "unlink")?;
         self.conclude(id)
     }
 

@@ -10,6 +10,8 @@
 pub mod cases;
 pub mod check;
 pub mod escape;
+#[cfg(test)]
+mod guide;
 pub mod model;
 mod random;
 mod runner;

@@ -13,6 +13,7 @@ mod sandbox;
 mod service;
 mod speed;
 mod streams;
+mod wrong;
 
 use crate::harness::Case;
 
@@ -31,6 +32,7 @@ pub fn all() -> Vec<Case> {
         service::cases(),
         control::cases(),
         hostile::cases(),
+        wrong::cases(),
         speed::cases(),
     ]
     .into_iter()

@@ -7,10 +7,12 @@ mod values;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Args, ColorChoice, Parser, ValueEnum};
 
 pub(super) use commands::{ApplyDiff, Command, Diff, GuestCommand, Serve, Verify};
+pub(super) use values::time;
 
 /// The whole command line.
 #[derive(Debug, Parser)]
@@ -97,6 +99,13 @@ pub(super) struct Global {
     /// It is refused, with a list, if it asks for more than the contract lends (layerbox guest inspect).
     #[arg(long, global = true, value_name = "FILE", hide_short_help = true)]
     pub(super) guest: Option<PathBuf>,
+
+    /// Let the component compute no longer than this in a call; s, m, h [default: 5m]
+    ///
+    /// What the host does for it may take twelve times as long, not counting the moving of archives. The variable
+    /// LAYERBOX_GUEST_TIME says it for a whole machine.
+    #[arg(long, global = true, value_name = "TIME", value_parser = values::time, hide_short_help = true)]
+    pub(super) guest_time: Option<Duration>,
 
     /// Whether an archive may hold device nodes [default: allow]
     ///

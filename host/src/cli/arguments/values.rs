@@ -26,7 +26,7 @@ pub(super) fn bytes(text: &str) -> Result<u64, String> {
 }
 
 /// A stretch of time, above zero: `90`, `90s`, `10m`, `2h`.
-pub(super) fn time(text: &str) -> Result<Duration, String> {
+pub(in crate::cli) fn time(text: &str) -> Result<Duration, String> {
     const SHAPE: &str = "a number of seconds above 0, or one with s, m or h after it";
     let (digits, unit) = match text.as_bytes().last() {
         Some(b's') => (&text[..text.len() - 1], 1),

@@ -10,11 +10,13 @@ mod tree;
 mod writer;
 
 use layerbox_privileged::error::Error as Privileged;
-use wasmtime::component::{HasData, Linker, ResourceTableError};
+use wasmtime::StoreContextMut;
+use wasmtime::component::{HasData, Linker, Resource, ResourceTableError};
 use wasmtime_wasi::WasiView;
 use wasmtime_wasi::cli::{WasiCli, WasiCliView};
 use wasmtime_wasi::clocks::{WasiClocks, WasiClocksView};
 use wasmtime_wasi::filesystem::{WasiFilesystem, WasiFilesystemView};
+use wasmtime_wasi::p2::DynPollable;
 use wasmtime_wasi::random::WasiRandom;
 
 use super::bindings::layerbox::driver;
@@ -103,7 +105,9 @@ pub(super) fn link(linker: &mut Linker<State>) -> wasmtime::Result<()> {
     driver::directories::add_to_linker::<State, Ours>(linker, ours)?;
     driver::mounts::add_to_linker::<State, Ours>(linker, ours)?;
     driver::references::add_to_linker::<State, Ours>(linker, ours)?;
-    link_wasi(linker)
+    link_wasi(linker)?;
+    super::layers::restrict(linker)?;
+    never_wait(linker)
 }
 
 /// WASI 0.2 less the sockets, which are not there to be called.
@@ -128,4 +132,17 @@ fn link_wasi(linker: &mut Linker<State>) -> wasmtime::Result<()> {
     cli::terminal_stdin::add_to_linker::<State, WasiCli>(linker, State::cli)?;
     cli::terminal_stdout::add_to_linker::<State, WasiCli>(linker, State::cli)?;
     cli::terminal_stderr::add_to_linker::<State, WasiCli>(linker, State::cli)
+}
+
+/// Nothing that a call does takes waiting for a clock, and a component that did would hold a layer for as long as it liked.
+fn never_wait(linker: &mut Linker<State>) -> wasmtime::Result<()> {
+    fn refuse(_: StoreContextMut<'_, State>, _: (u64,)) -> wasmtime::Result<(Resource<DynPollable>,)> {
+        Err(wasmtime::Error::new(Fault("it wants to wait for a clock".to_owned())))
+    }
+    linker.allow_shadowing(true);
+    let mut clock = linker.instance("wasi:clocks/monotonic-clock@0.2.12")?;
+    clock.func_wrap("subscribe-instant", refuse)?;
+    clock.func_wrap("subscribe-duration", refuse)?;
+    linker.allow_shadowing(false);
+    Ok(())
 }

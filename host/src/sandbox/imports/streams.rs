@@ -17,6 +17,11 @@ pub struct SourceHandle;
 #[derive(Debug)]
 pub struct SinkHandle;
 
+/// Why no more of an archive goes out.
+pub(super) fn too_long() -> Failure {
+    Failure::Limit { entry: Vec::new(), bound: "bytes of the archive".to_owned() }
+}
+
 impl Host for State {}
 
 impl HostSource for State {
@@ -32,7 +37,10 @@ impl HostSource for State {
         let Some(source) = &mut self.lease.source else {
             return Err(Failure::Denied("an archive to read".to_owned()).into());
         };
-        Ok(source.read(max.clamp(1, MAX_READ))?.to_vec())
+        self.clock.pause();
+        let read = source.read(max.clamp(1, MAX_READ));
+        self.clock.resume();
+        Ok(read?.to_vec())
     }
 
     fn drop(&mut self, handle: Resource<SourceHandle>) -> wasmtime::Result<()> {
@@ -54,7 +62,12 @@ impl HostSink for State {
         let Some(sink) = &mut self.lease.sink else {
             return Err(Failure::Denied("an archive to write".to_owned()).into());
         };
-        Ok(sink.write(&bytes)?)
+        let room = &mut self.archive_room;
+        *room = room.checked_sub(bytes.len() as u64).ok_or_else(too_long)?;
+        self.clock.pause();
+        let written = sink.write(&bytes);
+        self.clock.resume();
+        Ok(written?)
     }
 
     fn drop(&mut self, handle: Resource<SinkHandle>) -> wasmtime::Result<()> {

@@ -2,9 +2,11 @@
 //! below cannot leave the layer's directory.
 
 use layerbox_privileged::layer::{Tree, WalkOptions as Options, Walker};
+use layerbox_privileged::stream::Sink;
 use wasmtime::component::Resource;
 
 use super::driver::tree::{Detail, Host, HostTree, HostWalker, Piece, WalkOptions};
+use super::streams::too_long;
 use super::{Answer, Failure, SinkHandle, State, convert, types};
 
 /// The most nodes in one answer.
@@ -53,19 +55,31 @@ impl HostTree for State {
             return Err(Failure::Denied("an archive to write".to_owned()).into());
         };
         let tree = self.table.get_mut(&handle)?;
-        for piece in pieces {
-            match piece {
-                Piece::Bytes(bytes) => sink.write(&bytes)?,
-                Piece::Content(content) => tree.send(&convert::name(content.name)?, content.length, sink)?,
-            }
-        }
-        Ok(())
+        self.clock.pause();
+        let sent = send(tree, pieces, sink, &mut self.archive_room);
+        self.clock.resume();
+        sent
     }
 
     fn drop(&mut self, handle: Resource<Tree>) -> wasmtime::Result<()> {
         self.table.delete(handle)?;
         Ok(())
     }
+}
+
+fn send(tree: &mut Tree, pieces: Vec<Piece>, sink: &mut Sink, room: &mut u64) -> Answer<()> {
+    for piece in pieces {
+        let length = match &piece {
+            Piece::Bytes(bytes) => bytes.len() as u64,
+            Piece::Content(content) => content.length,
+        };
+        *room = room.checked_sub(length).ok_or_else(too_long)?;
+        match piece {
+            Piece::Bytes(bytes) => sink.write(&bytes)?,
+            Piece::Content(content) => tree.send(&convert::name(content.name)?, content.length, sink)?,
+        }
+    }
+    Ok(())
 }
 
 impl HostWalker for State {

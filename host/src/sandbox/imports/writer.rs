@@ -4,10 +4,12 @@
 use std::sync::atomic::Ordering;
 
 use layerbox_privileged::layer::Filler;
+use layerbox_privileged::stream::Source;
 use wasmtime::component::Resource;
 
 use super::driver::writer::{Entry, Host, HostWriter};
 use super::{Answer, Failure, SourceHandle, State, convert, types};
+use crate::sandbox::Progress;
 
 /// A handle of the layer that is filled; the layer itself is in the lease.
 #[derive(Debug)]
@@ -23,6 +25,19 @@ impl State {
             None => Err(Failure::Denied("a layer to fill".to_owned()).into()),
         }
     }
+}
+
+fn put(
+    filler: &mut Filler,
+    entries: Vec<Entry>,
+    mut source: Option<&mut Source>,
+    progress: &Progress,
+) -> Answer<()> {
+    for entry in entries {
+        filler.put(convert::entry(entry)?, source.as_deref_mut())?;
+        progress.entries.fetch_add(1, Ordering::Relaxed);
+    }
+    Ok(())
 }
 
 impl HostWriter for State {
@@ -53,12 +68,11 @@ impl HostWriter for State {
         let Some((_, filler)) = &mut lease.filler else {
             return Err(Failure::Denied("a layer to fill".to_owned()).into());
         };
-        for entry in entries {
-            let source = if bodies.is_some() { lease.source.as_mut() } else { None };
-            filler.put(convert::entry(entry)?, source)?;
-            lease.progress.entries.fetch_add(1, Ordering::Relaxed);
-        }
-        Ok(())
+        self.clock.pause();
+        let source = if bodies.is_some() { lease.source.as_mut() } else { None };
+        let put = put(filler, entries, source, &lease.progress);
+        self.clock.resume();
+        put
     }
 
     fn fill(&mut self, handle: Resource<WriterHandle>, offset: u64, bytes: Vec<u8>) -> Answer<()> {

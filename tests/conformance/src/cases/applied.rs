@@ -21,6 +21,7 @@ pub(super) fn cases() -> Vec<Case> {
         ),
         case(Each, "archive/links-on-the-way-lead-inside", "as in a chroot on the layer", links_inside),
         case(Each, "archive/leading-slashes-and-dots-say-nothing", "/a, ./a, a//b, a/./b", normal_names),
+        case(Each, "archive/reads-older-headers", "of Version 7 and of GNU tar", older_headers),
         case(Each, "archive/global-header-says-nothing", "comments, as git writes them", global_header),
         case(Each, "archive/end-marker-may-be-missing", "after a whole entry", no_end),
         case(Each, "archive/what-follows-the-end-is-ignored", "anything", after_end),
@@ -112,6 +113,35 @@ fn normal_names(context: &Context<'_>) -> Outcome {
     store.apply("a", None, &bytes)?;
     same_lines(&entry_names(store.as_ref(), "a")?, &["d1", "d1/a", "d1/b", "d2", "d2/c"])?;
     Ok(())
+}
+
+fn older_headers(context: &Context<'_>) -> Outcome {
+    let long = "n".repeat(120);
+    let v7 = |name: &[u8]| Header::new(0).name(name).magic(&[0; 8]).numbers(0o640, (1, 2), 7, (0, 0));
+    let gnu = |flag: u8| Header::new(flag).magic(b"ustar  \0").numbers(0o640, (1, 2), 7, (0, 0));
+    let bytes = Archive::new()
+        // Version 7 had no type for directories.
+        .member(v7(b"d/"), b"")
+        .member(v7(b"d/f").size(1), b"x")
+        .extension(b'L', &[long.as_bytes(), b"\0"].concat())
+        .member(
+            gnu(b'0').name(&long.as_bytes()[..100]).size_field(&[0x80, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 2]),
+            b"xy",
+        )
+        .extension(b'K', &[long.as_bytes(), b"\0"].concat())
+        .member(gnu(b'2').name(b"s").link(&long.as_bytes()[..100]), b"")
+        .end();
+    let store = context.quick()?;
+    store.create("a", None)?;
+    store.apply("a", None, &bytes)?;
+    let of = |entry: Entry| entry.mode(0o640).owner(1, 2).time(7, 0);
+    let expected = [
+        of(Entry::directory("d")),
+        of(Entry::file("d/f", "x")),
+        of(Entry::file(&long, "xy")),
+        of(Entry::symlink("s", &long)),
+    ];
+    diff_is(store.as_ref(), "a", &expected)
 }
 
 fn global_header(context: &Context<'_>) -> Outcome {

@@ -42,6 +42,12 @@ pub(super) fn cases() -> Vec<Case> {
         ),
         case(
             Each,
+            "archive/reads-access-control-lists-as-text",
+            "as GNU tar writes them, with numbers for names",
+            acl_text,
+        ),
+        case(
+            Each,
             "archive/hard-link-attributes-are-ignored",
             "those of the first name count",
             link_attributes,
@@ -208,4 +214,35 @@ fn link_attributes(context: &Context<'_>) -> Outcome {
     let found = view::node(&store.content_path("a").join("g"))?;
     equal("the file by its second name", Some(found), crate::model::Node::of(&file))?;
     Ok(())
+}
+
+fn acl_text(context: &Context<'_>) -> Outcome {
+    let store = context.quick()?;
+    let texts: [(&[u8], &[u8]); 2] = [
+        (b"f", b"user::rw-,user:1000:r-x,group::r--,mask::r--,other::r--"),
+        // star's fourth field, newlines, another order.
+        (b"g", b"other::r--\nmask::r--\nuser::rw-\nuser:somebody:r-x:1000\ngroup::r--\n"),
+    ];
+    let bytes = texts.iter().fold(Archive::new(), |archive, (name, text)| {
+        let header = Header::new(b'0').name(name).numbers(0o644, (0, 0), 1_600_000_000, (0, 0));
+        archive.extension(b'x', &records(&[(b"SCHILY.acl.access", text)])).member(header, b"")
+    });
+    store.create("a", None)?;
+    store.apply("a", None, &bytes.end())?;
+    let entry = |name: &str| Entry::file(name, "").xattr("system.posix_acl_access", acl(Some(1000)));
+    diff_is(store.as_ref(), "a", &[entry("f"), entry("g")])
+}
+
+/// An access control list as the kernel keeps it: `rw-r--r--`, and perhaps a user who may read and execute.
+pub(super) fn acl(user: Option<u32>) -> Vec<u8> {
+    let none = u32::MAX;
+    let mut entries = vec![(1u16, 6u16, none)];
+    entries.extend(user.map(|user| (2, 5, user)));
+    entries.push((4, 4, none));
+    entries.extend(user.map(|_| (16, 4, none)));
+    entries.push((32, 4, none));
+    let entry = |(tag, permissions, id): (u16, u16, u32)| {
+        [&tag.to_le_bytes()[..], &permissions.to_le_bytes(), &id.to_le_bytes()].concat()
+    };
+    2u32.to_le_bytes().into_iter().chain(entries.into_iter().flat_map(entry)).collect()
 }

@@ -63,6 +63,9 @@ const ROWS: &[Row] = &[
     ("capabilities", "a change of what can be executed", || vec![
         vec![file("f").mode(0o755)], vec![file("f").mode(0o755).xattr("security.capability", CAPABILITY)],
     ], &["C /f"]),
+    ("capabilities-of-what-cannot-be-executed-are-none", "they say nothing there", || vec![
+        vec![file("f"), d()], vec![file("f").xattr("security.capability", CAPABILITY), d()],
+    ], &[]),
     ("other-xattrs-are-none", "Docker does not look at them", || vec![
         vec![file("f").mode(0o755)], vec![file("f").mode(0o755).xattr("user.a", "b")],
     ], &[]),

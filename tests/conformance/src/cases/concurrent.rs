@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::{self, ScopedJoinHandle};
 
-use super::{Case, Context, Outcome, Scope, broad, layer};
+use super::{Case, Context, Outcome, Scope, broad, case, layer};
 use crate::check::equal;
 use crate::subject::{Dialect, Store};
 use crate::tar::{Entry, archive};
@@ -21,6 +21,12 @@ pub(super) fn cases() -> Vec<Case> {
             "lifecycle/256-layers-at-once",
             "made, filled, read and removed by many threads",
             many,
+        ),
+        case(
+            Scope::Each,
+            "lifecycle/list-while-layers-come-and-go",
+            "what is removed meanwhile is left out, and is no error",
+            list_meanwhile,
         ),
         broad(
             Scope::Mounted,
@@ -79,6 +85,21 @@ fn many(context: &Context<'_>) -> Outcome {
         if number % 2 == 0 { Ok(store.remove(&id, false)?) } else { Ok(()) }
     })?;
     equal("layers", store.list()?.len(), 1 + IDS / 2)?;
+    Ok(())
+}
+
+fn list_meanwhile(context: &Context<'_>) -> Outcome {
+    let store = context.quick()?;
+    store.create("stays", None)?;
+    let store: &dyn Store = store.as_ref();
+    at_once(400, |number| {
+        let id = format!("layer{number}");
+        store.create(&id, None)?;
+        equal("layers that stay", store.list()?.iter().filter(|layer| layer.id == "stays").count(), 1)?;
+        drop(store.status()?);
+        Ok(store.remove(&id, false)?)
+    })?;
+    equal("layers", store.list()?.len(), 1)?;
     Ok(())
 }
 

@@ -11,6 +11,8 @@ mod changes;
 mod compressed;
 mod concurrent;
 mod dialect;
+mod difference;
+mod form;
 mod hostile;
 mod laid;
 mod lifecycle;
@@ -122,6 +124,8 @@ pub fn all() -> Vec<Case> {
         mounts::cases(),
         concurrent::cases(),
         archive::cases(),
+        form::cases(),
+        difference::cases(),
         applied::cases(),
         attributes::cases(),
         marks::cases(),
@@ -240,14 +244,13 @@ mod tests {
 
     #[test]
     fn names_are_unique_and_in_a_group() {
-        const GROUPS: [&str; 7] = ["archive", "changes", "dialect", "hostile", "lifecycle", "model", "union"];
         let all = super::all();
         let names: BTreeSet<&str> = all.iter().map(|case| case.name.as_str()).collect();
         assert_eq!(names.len(), all.len(), "a name is there twice");
         for name in names {
             let (group, rest) = name.split_once('/').unwrap();
             let is_kebab = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
-            assert!(GROUPS.contains(&group) && rest.bytes().all(is_kebab), "{name}");
+            assert!(crate::guide::GROUPS.contains(&group) && rest.bytes().all(is_kebab), "{name}");
         }
     }
 }

@@ -1,5 +1,6 @@
 //! Archives that readers take differently (HOSTILE, rule 10): a table.
 
+use super::attributes::acl;
 use super::hostile::{End, Row, from_rows};
 use super::{Case, Scope};
 use crate::tar::{Archive, Entry, Header, archive, records};
@@ -59,8 +60,49 @@ const ROWS: &[Row] = &[
     ("one-block-of-zeros-inside", "the end to some", || {
         Archive::new().entry(&Entry::file("a", "")).raw(&[0; 512]).entry(&Entry::file("b", "")).end()
     }, End::RefusedAnyhow),
+    ("access-control-list-that-is-none", "refused", || acl_text(b"user::rw-,group::r--"), End::Refused("a")),
+    ("access-control-list-of-names", "there is no user database", || {
+        acl_text(b"user::rw-,user:somebody:r--,group::r--,mask::r--,other::r--")
+    }, End::Refused("a")),
+    ("access-control-list-that-disagrees", "the text and the attribute", || {
+        let list = acl(None);
+        let keys: [(&[u8], &[u8]); 2] = [
+            (b"SCHILY.acl.access", b"user::rwx,group::r--,other::r--"), (b"SCHILY.xattr.system.posix_acl_access", &list),
+        ];
+        Archive::new().extension(b'x', &records(&keys)).member(file(), b"").end()
+    }, End::Refused("a")),
+    ("device-number-that-linux-does-not-have", "13 bits of a major number", || {
+        Archive::new().member(Header::new(b'3').name(b"a").numbers(0o644, (0, 0), 0, (4096, 1)), b"").end()
+    }, End::Refused("a")),
+    ("mode-with-other-bits", "set-id bits of another kind of file", || {
+        Archive::new().member(file().numbers(0o120_644, (0, 0), 0, (0, 0)), b"").end()
+    }, End::Refused("a")),
+    ("nul-inside-a-name", "some readers go on behind it", || {
+        Archive::new().member(Header::new(b'0').name(b"a\0b"), b"").end()
+    }, End::RefusedAnyhow),
+    ("link-target-on-what-is-no-link", "which of the two it is", || {
+        Archive::new().extension(b'x', &records(&[(b"linkpath", b"b")])).member(file(), b"").end()
+    }, End::Refused("a")),
+    ("unknown-charset", "names would be others", || {
+        Archive::new().extension(b'x', &records(&[(b"hdrcharset", b"ISO-IR 8859 1 1998")])).member(file(), b"").end()
+    }, End::RefusedAnyhow),
+    ("device-numbers-in-records", "bsdtar takes them, others do not", || {
+        let header = Header::new(b'3').name(b"a").numbers(0o644, (0, 0), 0, (1, 3));
+        Archive::new().extension(b'x', &records(&[(b"SCHILY.devmajor", b"8")])).member(header, b"").end()
+    }, End::Refused("a")),
+    ("part-of-another-volume", "a file that begins elsewhere", || {
+        Archive::new().extension(b'x', &records(&[(b"GNU.volume.offset", b"512")])).member(file(), b"").end()
+    }, End::RefusedAnyhow),
+    ("sparse-map-past-the-end", "more than the file's size", || {
+        let keys: [(&[u8], &[u8]); 3] = [(b"GNU.sparse.size", b"4"), (b"GNU.sparse.numblocks", b"1"), (b"GNU.sparse.map", b"2,4")];
+        Archive::new().extension(b'x', &records(&keys)).member(file().size(4), b"evil").end()
+    }, End::Refused("a")),
     ("xz", "not read, and said so", || [&b"\xfd7zXZ\0"[..], &[0; 2000]].concat(), End::Contained),
 ];
+
+fn acl_text(text: &[u8]) -> Vec<u8> {
+    Archive::new().extension(b'x', &records(&[(b"SCHILY.acl.access", text)])).member(file(), b"").end()
+}
 
 fn file() -> Header {
     Header::new(b'0').name(b"a")

@@ -76,7 +76,7 @@ impl Header {
     }
 
     /// Mode, owner, group, time and device numbers. What does not fit its field becomes 0.
-    pub(super) fn numbers(mut self, mode: u32, owner: (u32, u32), mtime: u64, device: (u32, u32)) -> Header {
+    pub fn numbers(mut self, mode: u32, owner: (u32, u32), mtime: u64, device: (u32, u32)) -> Header {
         self.number(MODE, mode.into());
         self.number(UID, owner.0.into());
         self.number(GID, owner.1.into());

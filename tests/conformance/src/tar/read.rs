@@ -161,15 +161,40 @@ impl Extended {
             b"uid" => self.uid = Some(decimal(value)?),
             b"gid" => self.gid = Some(decimal(value)?),
             b"mtime" => self.mtime = Some(time(value)?),
-            b"hdrcharset" => {}
+            // What they say is in an attribute as well.
+            b"hdrcharset" | b"SCHILY.acl.access" | b"SCHILY.acl.default" => {}
             _ => match key.strip_prefix(b"SCHILY.xattr.") {
-                Some(xattr) => drop(self.xattrs.insert(xattr.to_vec(), value.to_vec())),
+                Some(key) => drop(self.xattrs.insert(attribute(key)?, value.to_vec())),
                 // Times of access and the like would make the archive of one layer differ from one time to the next.
                 None => return Err(format!("a record {}", escape::name(key))),
             },
         }
         Ok(())
     }
+}
+
+/// The name of an attribute that a key has: `=` is `%3D` there and `%` is `%25`, and nothing else is escaped.
+fn attribute(key: &[u8]) -> Result<Vec<u8>, String> {
+    let mut name = Vec::with_capacity(key.len());
+    let mut rest = key;
+    while let Some((&byte, after)) = rest.split_first() {
+        rest = match rest {
+            [b'%', b'2', b'5', after @ ..] => {
+                name.push(b'%');
+                after
+            }
+            [b'%', b'3', b'D', after @ ..] => {
+                name.push(b'=');
+                after
+            }
+            [b'%', ..] => return Err("a `%` in the key of an attribute".into()),
+            _ => {
+                name.push(byte);
+                after
+            }
+        };
+    }
+    Ok(name)
 }
 
 fn field(block: &[u8; BLOCK], (start, length): (usize, usize)) -> &[u8] {

@@ -60,6 +60,12 @@ impl Archive {
         self.raw(&header.seal()).padded(body)
     }
 
+    /// Adds the extension header that `diff` writes before the entry whose name's last component is `last`.
+    pub fn extension_of(self, last: &[u8], body: &[u8]) -> Archive {
+        let header = Header::new(b'x').name(&[b"PaxHeaders.0/", last].concat()).size(body.len() as u64);
+        self.member(header.numbers(0o644, (0, 0), 0, (0, 0)), body)
+    }
+
     /// Adds a header and a body, whatever they say.
     pub fn member(self, header: Header, body: &[u8]) -> Archive {
         self.raw(&header.seal()).padded(body)
@@ -137,10 +143,20 @@ fn extended(entry: &Entry, name: &[u8]) -> Vec<u8> {
         add(b"mtime", decimal(entry.mtime).as_bytes());
     }
     for (xattr, value) in &entry.xattrs {
-        add(&[b"SCHILY.xattr.", xattr.as_slice()].concat(), value);
+        add(&[b"SCHILY.xattr.", key_of(xattr).as_slice()].concat(), value);
     }
     let pairs: Vec<(&[u8], &[u8])> = pairs.iter().map(|(key, value)| (&key[..], &value[..])).collect();
     records(&pairs)
+}
+
+/// The name of an attribute in a key, which `=` would end: as GNU tar has it.
+fn key_of(xattr: &[u8]) -> Vec<u8> {
+    let byte = |byte: &u8| match byte {
+        b'%' => b"%25".to_vec(),
+        b'=' => b"%3D".to_vec(),
+        other => vec![*other],
+    };
+    xattr.iter().flat_map(byte).collect()
 }
 
 /// The time as a header can hold it.

@@ -87,6 +87,8 @@ type Items<'a> = BTreeMap<Vec<u8>, Item<'a>>;
 enum Item<'a> {
     /// The deletion of the name.
     Whiteout,
+    /// The deletion of a name that a socket has now.
+    Hidden(Seen<'a>),
     /// A node, and whether it is an opaque directory.
     Node(Seen<'a>, bool),
 }
@@ -112,6 +114,12 @@ fn difference<'a>(old: &Merged<'a>, new: &Merged<'a>) -> Items<'a> {
     for key in gone(old, new) {
         items.insert(key.to_vec(), Item::Whiteout);
     }
+    // A socket cannot be in an archive; what it took the place of is gone all the same.
+    for (key, seen) in new.iter().filter(|(_, seen)| seen.node.kind == Kind::Socket) {
+        if old.get(key).is_some_and(|before| before.node.identity != seen.node.identity) {
+            items.insert(key.to_vec(), Item::Hidden(*seen));
+        }
+    }
     // A directory that holds an item, or hides something, covers the one below it and must say what that said. The root does so in any case.
     for key in items.keys().cloned().collect::<Vec<_>>() {
         let mut above = parent(&key);
@@ -132,8 +140,9 @@ fn same(old: &Seen<'_>, new: &Seen<'_>) -> bool {
         (Kind::File(_), Kind::File(_)) => old.node.identity == new.node.identity,
         (old_kind, new_kind) => {
             let (before, mut after) = (&old.node.attributes, new.node.attributes.clone());
-            if new.node.name.is_empty() {
-                // The time of the root alone says nothing.
+            let usual = Attributes { mode: 0o755, mtime: after.mtime, ..encode::nothing() };
+            if new.node.name.is_empty() && after == usual {
+                // The time of a root that says nothing else alone says nothing.
                 after.mtime = before.mtime;
             }
             old_kind == new_kind && *before == after
@@ -162,6 +171,10 @@ fn write(items: &Items<'_>, maps: &IdMaps) -> Result<Outcome> {
     for (key, item) in items {
         match item {
             Item::Whiteout => output.mark(&names::whiteout(&names::of_key(key)))?,
+            Item::Hidden(seen) => {
+                output.mark(&names::whiteout(&seen.node.name))?;
+                output.node(seen, true)?;
+            }
             Item::Node(seen, opaque) => {
                 output.node(seen, items.len() > 1 || *opaque)?;
                 if *opaque {
@@ -257,9 +270,6 @@ impl Output<'_> {
             return Err(cannot("in an archive its name would be a deletion".to_owned()));
         }
         let mut attributes = node.attributes.clone();
-        if let Some(xattr) = attributes.xattrs.iter().find(|xattr| xattr.name.contains(&b'=')) {
-            return Err(cannot(format!("an archive cannot hold the attribute {}", printable(&xattr.name))));
-        }
         let unmapped = |id: u32| cannot(format!("no range covers the owner {id}"));
         attributes.uid = owners::inside(&self.maps.uids, attributes.uid).map_err(unmapped)?;
         attributes.gid = owners::inside(&self.maps.gids, attributes.gid).map_err(unmapped)?;
@@ -310,5 +320,7 @@ fn modified(old: &Node, new: &Node) -> bool {
     let (then, now) = (before.mtime, after.mtime);
     let same_time =
         then == now || then.seconds == now.seconds && (then.nanoseconds == 0 || now.nanoseconds == 0);
-    capability(before) != capability(after) || new.kind != Kind::Directory && !same_time
+    // Of what cannot be executed they say nothing.
+    let executable = matches!(new.kind, Kind::File(_)) && after.mode & 0o111 != 0;
+    executable && capability(before) != capability(after) || new.kind != Kind::Directory && !same_time
 }

@@ -2,6 +2,7 @@
 
 use tar::Header;
 
+use crate::acl;
 use crate::bindings::layerbox::driver::types::{Attributes, Timestamp, Xattr};
 
 /// One member of an archive.
@@ -50,8 +51,14 @@ pub(crate) fn headers(member: &Member<'_>) -> Vec<u8> {
             0
         }
     };
+    for (key, attribute) in acl::KEYS {
+        let list = attributes.xattrs.iter().find(|xattr| xattr.name == attribute);
+        if let Some(text) = list.and_then(|xattr| acl::text(&xattr.value)) {
+            record(&mut pax, key, text.as_bytes());
+        }
+    }
     for Xattr { name, value } in &attributes.xattrs {
-        record(&mut pax, &[b"SCHILY.xattr.", name.as_slice()].concat(), value);
+        record(&mut pax, &[b"SCHILY.xattr.", escape(name).as_slice()].concat(), value);
     }
 
     let mut blocks = Vec::new();
@@ -86,6 +93,16 @@ pub(crate) fn headers(member: &Member<'_>) -> Vec<u8> {
     fill(&mut header.as_old_mut().cksum, format!("{sum:06o}\0 ").as_bytes());
     blocks.extend_from_slice(header.as_bytes());
     blocks
+}
+
+/// A name in a key, where `=` would end it: as GNU tar has it.
+fn escape(name: &[u8]) -> Vec<u8> {
+    let byte = |byte: &u8| match byte {
+        b'%' => b"%25".to_vec(),
+        b'=' => b"%3D".to_vec(),
+        other => vec![*other],
+    };
+    name.iter().flat_map(byte).collect()
 }
 
 /// Attributes that say nothing.

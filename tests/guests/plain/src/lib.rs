@@ -2,9 +2,10 @@
 //! write from, and is what an auditor can read in an hour: one entry a call, whole trees in memory, no cleverness.
 //!
 //! Read it in this order: `names` (what names in archives stand for), `view` (a layer and a stack of them as sorted maps), `diff` and `encode`
-//! (from maps to an archive), `owners`, `input`, `member`, `pax` and `sparse` (from a stream to members), `apply` (from members to a layer),
+//! (from maps to an archive), `owners`, `input`, `member`, `pax`, `acl` and `sparse` (from a stream to members), `apply` (from members to a layer),
 //! `records` and `lifecycle` (layers as wholes).
 
+mod acl;
 mod apply;
 mod diff;
 mod encode;

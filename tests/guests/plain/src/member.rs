@@ -141,6 +141,11 @@ impl Archive {
     ) -> Result<Member> {
         let old = header.as_old();
         let junk = |rule: &str| Err(refused(b"", rule));
+        for text in [&old.name, &old.linkname] {
+            if text.iter().skip_while(|&&byte| byte != 0).any(|&byte| byte != 0) {
+                return junk("a NUL in a name");
+            }
+        }
         let told = field(&old.size)?;
         let size = extension.size.unwrap_or(told);
         // Some readers take the one, some the other, unless the one could not be said in the other.
@@ -164,8 +169,11 @@ impl Archive {
         // Those of marks mean nothing, whatever they are.
         let entry = matches!(place, Place::Entry(_));
         let xattrs = if entry { extension.attributes()? } else { Vec::new() };
+        let targeted = extension.target.is_some();
         let target = extension.target.unwrap_or_else(|| string(&old.linkname).to_vec());
         let kind = match flag {
+            // Version 7 had no type for directories.
+            0 if string(&old.name).ends_with(b"/") => Kind::Directory,
             b'0' | 0 | b'7' | b'S' => Kind::File(sparse.as_ref().map_or(size, |sparse| sparse.size)),
             b'1' => Kind::HardLink(target),
             b'2' => Kind::Symlink(target),
@@ -175,6 +183,12 @@ impl Archive {
             b'6' => Kind::Fifo,
             _ => return junk("an unknown type"),
         };
+        if extension.device && matches!(flag, b'3' | b'4') {
+            return junk("device numbers that readers take differently");
+        }
+        if targeted && !matches!(kind, Kind::HardLink(_) | Kind::Symlink(_)) {
+            return junk("the target of a link on what is none");
+        }
         let file = matches!(kind, Kind::File(_));
         if !file && (size > 0 || sparse.is_some()) {
             return junk("a body of what is no regular file");
@@ -191,7 +205,7 @@ impl Archive {
             _ => Err(refused(b"", "an owner that is none")),
         };
         let attributes = Attributes {
-            mode: (field(&old.mode)? & 0o7777) as u32,
+            mode: mode(field(&old.mode)?, &kind)?,
             uid: owner(extension.uid, field(&old.uid)?)?,
             gid: owner(extension.gid, field(&old.gid)?)?,
             mtime: match extension.mtime {
@@ -203,6 +217,25 @@ impl Archive {
         let parts = sparse.map(|Sparse { parts, .. }| parts);
         Ok(Member { raw, place, kind, attributes, parts })
     }
+}
+
+/// Permission bits. Some writers put those of the kind before them, as `st_mode` has them.
+fn mode(mode: u64, kind: &Kind) -> Result<u32> {
+    let of_kind = match kind {
+        Kind::Fifo => 0o010_000,
+        Kind::CharacterDevice(_) => 0o020_000,
+        Kind::Directory => 0o040_000,
+        Kind::BlockDevice(_) => 0o060_000,
+        Kind::File(_) | Kind::HardLink(_) => 0o100_000,
+        Kind::Symlink(_) => 0o120_000,
+        Kind::Socket => 0o140_000,
+    };
+    match mode & !0o7777 {
+        0 => {}
+        bits if bits == of_kind => {}
+        _ => return Err(refused(b"", "a mode with bits that are no permissions")),
+    }
+    Ok((mode & 0o7777) as u32)
 }
 
 /// The name in the header itself: ustar has the beginning of a long one in a field of its own.

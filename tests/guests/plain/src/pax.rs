@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use crate::acl;
 use crate::bindings::layerbox::driver::types::{Timestamp, Xattr};
 use crate::error::{Error, Result, limit, printable, refused};
 use crate::view::OVERLAY_ATTRIBUTES;
@@ -22,7 +23,11 @@ pub(crate) struct Extension {
     pub(crate) uid: Option<u64>,
     pub(crate) gid: Option<u64>,
     pub(crate) mtime: Option<Timestamp>,
+    /// Whether there are device numbers, which readers take differently.
+    pub(crate) device: bool,
     xattrs: BTreeMap<Vec<u8>, Vec<u8>>,
+    /// Access control lists as text, by their keys.
+    lists: Vec<(Vec<u8>, Vec<u8>)>,
     /// The records of GNU's sparse files, in their order, without `GNU.sparse.` in their keys.
     pub(crate) sparse: Vec<(Vec<u8>, Vec<u8>)>,
 }
@@ -58,14 +63,24 @@ impl Extension {
             b"uid" => self.uid = Some(number(key, value)?),
             b"gid" => self.gid = Some(number(key, value)?),
             b"mtime" => self.mtime = Some(time(value).ok_or_else(|| junk(key, "no time"))?),
+            b"SCHILY.acl.access" | b"SCHILY.acl.default" => self.lists.push((key.to_vec(), value.to_vec())),
+            b"hdrcharset" if !matches!(value, b"BINARY" | b"ISO-IR 10646 2000 UTF-8") => {
+                return Err(junk(key, "of an encoding that is not known"));
+            }
+            b"SCHILY.devmajor" | b"SCHILY.devminor" => self.device = true,
+            b"GNU.volume.filename" | b"GNU.volume.size" | b"GNU.volume.offset" => {
+                return Err(junk(key, "of a file that begins in another volume"));
+            }
             b"SCHILY.realsize" => {
                 return Err(junk(key, "a sparse file of star's, whose body is not its content"));
             }
             _ => {
                 if let Some(key) = key.strip_prefix(b"GNU.sparse.") {
                     self.sparse.push((key.to_vec(), value.to_vec()));
-                } else if let Some(name) = key.strip_prefix(b"SCHILY.xattr.") {
-                    self.xattrs.insert(name.to_vec(), value.to_vec());
+                } else if let Some(name) = key.strip_prefix(b"SCHILY.xattr.")
+                    && self.xattrs.insert(unescape(name), value.to_vec()).is_some()
+                {
+                    return Err(junk(key, "given twice"));
                 }
             }
         }
@@ -80,14 +95,24 @@ impl Extension {
         if self.xattrs.iter().map(|(name, value)| name.len() + value.len()).sum::<usize>() > 1 << 20 {
             return Err(limit(b"", "bytes of extended attributes", 1 << 20));
         }
-        // Other forms of attributes, which are here to be read by other tools. One that is here in no other form would be lost.
+        let mut xattrs = self.xattrs.clone();
+        for (key, text) in &self.lists {
+            let Some((_, name)) = acl::KEYS.iter().find(|(known, _)| known == key) else { continue };
+            match acl::value(text) {
+                Ok(list) if xattrs.get(*name).is_none_or(|known| *known == list) => {
+                    xattrs.insert(name.to_vec(), list);
+                }
+                // The attribute has the numbers.
+                Err(acl::Fault::Name) if xattrs.contains_key(*name) => {}
+                Ok(_) => return Err(junk(key, "another list than the attribute")),
+                Err(acl::Fault::Name) => return Err(junk(key, "somebody by name, without a number")),
+                Err(acl::Fault::Form) => return Err(junk(key, "no access control list")),
+            }
+        }
+        // A form that is here to be read by other tools. What is here in no other form would be lost.
         for key in &self.keys {
-            let name: &[u8] = match key.as_slice() {
-                b"SCHILY.acl.access" => b"system.posix_acl_access",
-                b"SCHILY.acl.default" => b"system.posix_acl_default",
-                key => key.strip_prefix(b"LIBARCHIVE.xattr.").unwrap_or_default(),
-            };
-            if !name.is_empty() && !self.xattrs.contains_key(name) {
+            let name = key.strip_prefix(b"LIBARCHIVE.xattr.").unwrap_or_default();
+            if !name.is_empty() && !xattrs.contains_key(name) {
                 return Err(Error::Unsupported(format!(
                     "{} without SCHILY.xattr.{}",
                     printable(key),
@@ -98,8 +123,24 @@ impl Extension {
         let xattr = |(name, value): (&Vec<u8>, &Vec<u8>)| {
             check_attribute(name).map(|()| Xattr { name: name.clone(), value: value.clone() })
         };
-        self.xattrs.iter().map(xattr).collect()
+        xattrs.iter().map(xattr).collect()
     }
+}
+
+/// The name that a key has with `=` and `%` as GNU tar writes them.
+fn unescape(text: &[u8]) -> Vec<u8> {
+    let mut name = Vec::new();
+    let mut rest = text;
+    while let [byte, after @ ..] = rest {
+        let (byte, after) = match rest {
+            [b'%', b'2', b'5', after @ ..] => (b'%', after),
+            [b'%', b'3', b'D', after @ ..] => (b'=', after),
+            _ => (*byte, after),
+        };
+        name.push(byte);
+        rest = after;
+    }
+    name
 }
 
 /// Reads the body of a global header, which may say nothing that would count.

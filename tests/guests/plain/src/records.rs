@@ -78,7 +78,7 @@ fn ids() -> Result<Vec<String>> {
 
 /// Writes the record of a layer in one step: under a name that is no id, synced, renamed, the directory synced.
 pub(crate) fn write(id: &str, ancestors: &[String]) -> Result<()> {
-    let temporary = path(&format!(".{id}"));
+    let temporary = path(&format!(".{id}.tmp"));
     let text: String = ancestors.iter().map(|ancestor| format!("{ancestor}\n")).collect();
     let mut file = File::create(&temporary).map_err(|error| disk("open", &error))?;
     file.write_all(text.as_bytes()).map_err(|error| disk("write", &error))?;

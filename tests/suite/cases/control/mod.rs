@@ -15,8 +15,8 @@ use layerbox_tests::archive::{file, tar};
 use layerbox_tests::tree::names;
 use nix::sys::signal::Signal;
 
-use crate::command::{binary, repository, run, tool};
-use crate::harness::{Case, Need, Skip, case, strict};
+use crate::command::{binary, component, repository, run, tool};
+use crate::harness::{Case, Need, case};
 use crate::scratch::{Place, mounts_below};
 use crate::service::{Service, eventually};
 use crate::store::{Dialect, Store, bare};
@@ -170,7 +170,7 @@ pub(super) fn cases() -> Vec<Case> {
                 .expect(4)?
                 .says("is of backend overlay")?;
             let mut command = store.command(["list"]);
-            command.arg("--guest").arg(plain()?);
+            command.arg("--guest").arg(component("plain")?);
             run(&mut command, b"")?.expect(4)?.says("the service decides")?;
             let mut command = store.command(["list"]);
             command.arg("--guest").arg(repository().join("target/component/driver.wasm"));
@@ -249,19 +249,6 @@ fn announced(store: &Store) -> Result<PathBuf> {
     let format: serde_json::Value = serde_json::from_slice(&text)?;
     let identity = format["id"].as_str().context("layerbox.json has no id")?;
     Ok(Path::new("/run/layerbox").join(identity).join("service"))
-}
-
-/// The component that `make guests` builds.
-fn plain() -> Result<PathBuf> {
-    let path = repository().join("target/component/plain.wasm");
-    if !path.exists() {
-        let text = "target/component/plain.wasm is not there: make guests";
-        if strict() {
-            bail!(text);
-        }
-        return Err(Skip(text.into()).into());
-    }
-    Ok(path)
 }
 
 fn utf8(path: &Path) -> Result<&str> {

@@ -4,6 +4,7 @@
 //! [`Outcome::Limit`]: exit status 6, the same clean-up. Beside the layer lies `victim/`, of which nothing may change and nothing may be learned.
 
 mod attributes;
+mod guests;
 mod links;
 mod names;
 mod reader;
@@ -103,6 +104,7 @@ pub(super) fn cases() -> Vec<Case> {
     }
     cases.extend(resources::streams());
     cases.extend(names::deep());
+    cases.extend(guests::cases());
     cases
 }
 

@@ -1,0 +1,86 @@
+//! `apply-diff`: what it tries with the layer that it is to fill.
+
+use crate::bindings::layerbox::driver::streams::Source;
+use crate::bindings::layerbox::driver::types::{Attributes, Error, Kind, Timestamp, Totals, Xattr};
+use crate::bindings::layerbox::driver::writer::{Body, Entry, Extent, Writer};
+use crate::{Result, must_fail, no_such_attack};
+
+fn entry(name: &[u8], kind: Kind, body: Body) -> Entry {
+    let mtime = Timestamp { seconds: 0, nanoseconds: 0 };
+    let attributes = Attributes { mode: 0o644, uid: 0, gid: 0, mtime, xattrs: Vec::new() };
+    Entry { name: name.to_vec(), kind, attributes, body }
+}
+
+fn file(name: &[u8]) -> Entry {
+    entry(name, Kind::File(1), Body::Bytes(b"x".to_vec()))
+}
+
+pub(crate) fn apply(id: &str) -> Result<Totals> {
+    let writer = Writer::open(id)?;
+    let put = |entry| writer.put(&[entry], None);
+    match id {
+        "traps-half-filled" => {
+            put(entry(b"d", Kind::Directory, Body::None))?;
+            put(file(b"d/file"))?;
+            put(entry(b"open", Kind::File(1 << 20), Body::Later))?;
+            writer.fill(0, b"half")?;
+            panic!("in the middle of it");
+        }
+        "does-not-finish" => {
+            put(file(b"file"))?;
+            Ok(Totals { entries: 1, bytes: 1 })
+        }
+        "fails-half-filled" => {
+            put(file(b"file"))?;
+            Err(Error::Conflict("it does not like it".to_owned()))
+        }
+        "fills-a-neighbour" => Err(must_fail(id, Writer::open("stranger"))),
+        "puts-outside" => {
+            let mut last = Error::Denied(String::new());
+            for name in [&b"../x"[..], b"..", b"a/../../x", b"../../victim/hello", b"a\0b", &[b'x'; 256]] {
+                last = must_fail("put", put(file(name)));
+                let attribute = Xattr { name: b"user.x".to_vec(), value: b"x".to_vec() };
+                must_fail("mark", writer.mark(&[name.to_vec()], &attribute));
+                must_fail("stat", writer.stat(&[name.to_vec()]));
+            }
+            Err(last)
+        }
+        "links-to-what-is-outside" => {
+            put(entry(b"out", Kind::Symlink(b"/victim".to_vec()), Body::None))?;
+            must_fail("through", put(entry(b"a", Kind::HardLink(b"out/hello".to_vec()), Body::None)));
+            Err(must_fail(
+                "link",
+                put(entry(b"b", Kind::HardLink(b"../../victim/hello".to_vec()), Body::None)),
+            ))
+        }
+        "fills-more-than-it-said" => {
+            put(entry(b"open", Kind::File(10), Body::Later))?;
+            must_fail("far out", writer.fill(u64::MAX, b"x"));
+            Err(must_fail("past the end", writer.fill(5, b"123456")))
+        }
+        "fills-what-is-not-open" => Err(must_fail(id, writer.fill(0, b"x"))),
+        "takes-bytes-that-are-gone" => {
+            let source = Source::open()?;
+            source.read(512)?;
+            source.read(512)?;
+            let take = |body| writer.put(&[entry(b"a", Kind::File(100), body)], Some(&source));
+            must_fail(
+                "extents",
+                take(Body::Extents(vec![Extent { offset: u64::MAX, length: 9, position: 512 }])),
+            );
+            Err(must_fail("position", take(Body::Stream(0))))
+        }
+        "puts-after-the-end" => {
+            writer.finish()?;
+            Err(must_fail(id, put(file(b"late"))))
+        }
+        "brings-a-deletion-in-as-a-device" => {
+            let number = crate::bindings::layerbox::driver::types::Device { major: 8, minor: 0 };
+            Err(must_fail(id, put(entry(b"sda", Kind::BlockDevice(number), Body::None))))
+        }
+        "puts-more-entries-than-it-may" => loop {
+            put(file(b"file"))?;
+        },
+        _ => no_such_attack(id),
+    }
+}
