@@ -4,6 +4,7 @@ TOOLCHAIN ?= auto
 SETUP     ?= yes
 PREFIX    ?= /usr/local
 DESTDIR   ?=
+UNITS     ?= $(PREFIX)/lib/systemd/system
 CASES     ?=
 TIME      ?= 60
 export TOOLCHAIN SETUP TIME
@@ -41,7 +42,7 @@ help: ## this text
 	@echo '  SETUP=no                       install nothing: no Debian packages, nothing into rustup'
 	@echo '  TIME=60                        make fuzz: seconds for each target'
 	@echo '  CASES=WORD                     make test: only the cases of the suite whose name holds WORD, and no unit tests'
-	@echo '  PREFIX=/usr/local DESTDIR=     make install'
+	@echo '  PREFIX=/usr/local DESTDIR=     make install; UNITS=PREFIX/lib/systemd/system'
 
 toolchain: ## finds the compiler for the component and says which
 	@.ci/toolchain
@@ -103,7 +104,7 @@ tcb: ## how many lines hold authority
 reproducible: ## builds the component in two other directories and compares the digests
 	@.ci/reproducible
 
-install: ## PREFIX/bin/layerbox, its manual page and the shells' completions
+install: ## PREFIX/bin/layerbox, its manual page, the shells' completions, and units for systemd
 	@test -x $(BINARY) || { echo 'install: run make first' >&2; exit 1; }
 	install -D -m 0755 $(BINARY) '$(DESTDIR)$(PREFIX)/bin/layerbox'
 	install -d '$(DESTDIR)$(PREFIX)/share/man/man1' '$(DESTDIR)$(PREFIX)/share/bash-completion/completions' \
@@ -112,6 +113,10 @@ install: ## PREFIX/bin/layerbox, its manual page and the shells' completions
 	$(BINARY) completions bash > '$(DESTDIR)$(PREFIX)/share/bash-completion/completions/layerbox'
 	$(BINARY) completions zsh > '$(DESTDIR)$(PREFIX)/share/zsh/site-functions/_layerbox'
 	$(BINARY) completions fish > '$(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/layerbox.fish'
+	install -d '$(DESTDIR)$(UNITS)'
+	install -m 0644 packaging/systemd/*.socket '$(DESTDIR)$(UNITS)/'
+	sed 's|/usr/local/bin/|$(PREFIX)/bin/|' packaging/systemd/layerbox.service > '$(DESTDIR)$(UNITS)/layerbox.service'
+	chmod 0644 '$(DESTDIR)$(UNITS)/layerbox.service'
 
 clean: ## removes target/, the toolchain and the fixtures in it included
 	rm -rf target

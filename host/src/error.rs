@@ -3,9 +3,11 @@
 //! One [`Error`] says which operation on which layer failed, and [`Failure`] says why: one case for each thing that a caller can act on. The
 //! component's own errors (`error` in `wit/types.wit`), those of the privileged part and those of the sandbox all end here.
 
+use std::borrow::Cow;
 use std::fmt;
 
 use layerbox_privileged::id::LayerId;
+use serde::{Deserialize, Serialize};
 
 /// An operation that failed.
 #[derive(Debug, thiserror::Error)]
@@ -19,8 +21,8 @@ pub struct Error {
     pub failure: Failure,
 }
 
-/// Why an operation failed.
-#[derive(Debug, thiserror::Error)]
+/// Why an operation failed. It crosses from the service to the command line as it is.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error, Serialize, Deserialize)]
 pub enum Failure {
     /// There is no such layer.
     #[error("no such layer: {}", Escaped(.0.as_bytes()))]
@@ -121,7 +123,18 @@ pub enum Failure {
     GuestFailed(String),
     /// Only root of a user namespace may do this.
     #[error("{0} needs root, or a user namespace of one's own")]
-    NotRoot(&'static str),
+    NotRoot(Cow<'static, str>),
+    /// No service answers where one was named.
+    #[error("no service answers at {socket}: {}", os_text(*.code))]
+    NoService {
+        /// The socket that was named.
+        socket: String,
+        /// The error number of connect(2).
+        code: i32,
+    },
+    /// The service went away, or said what cannot be understood.
+    #[error("the service {0}")]
+    Service(Cow<'static, str>),
 }
 
 /// Exit statuses of the command line (`layerbox(1)`); the classes that scripts tell apart.
@@ -178,7 +191,9 @@ impl Failure {
             | Failure::Corrupt(_)
             | Failure::Unsupported(_)
             | Failure::GuestFailed(_)
-            | Failure::NotRoot(_) => Class::Failed,
+            | Failure::NotRoot(_)
+            | Failure::NoService { .. }
+            | Failure::Service(_) => Class::Failed,
         }
     }
 
@@ -208,6 +223,8 @@ impl Failure {
             Failure::Untrusted { .. } => "untrusted",
             Failure::GuestFailed(_) => "guest-failed",
             Failure::NotRoot(_) => "not-root",
+            Failure::NoService { .. } => "no-service",
+            Failure::Service(_) => "service",
         }
     }
 
@@ -254,6 +271,8 @@ impl Failure {
                 "it decides what runs as you: let it belong to root or to you (chown), and nobody else write it (chmod go-w)",
             ),
             Failure::Corrupt(_) => Some("layerbox check says more"),
+            Failure::NoService { .. } => Some("start one: layerbox serve; or leave --socket out"),
+            Failure::Service(_) => Some("layerbox list and metadata show whether the call was done"),
             _ => None,
         }
     }
@@ -270,7 +289,7 @@ mod libc_codes {
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.operation)?;
-        if let Some(layer) = &self.layer {
+        if let Some(layer) = self.layer.as_ref().filter(|layer| !layer.is_empty()) {
             write!(f, " {}", shortened(layer))?;
         }
         write!(f, ": {}", self.failure)
@@ -361,6 +380,9 @@ fn is_deceptive(c: char) -> bool {
 /// Text from outside that should have been an id, for a message of one line.
 fn shortened(text: &str) -> String {
     const SHOWN: usize = 140;
+    if text.is_empty() {
+        return "(empty)".to_owned();
+    }
     let mut characters = text.chars();
     let shown: String = characters.by_ref().take(SHOWN).collect();
     let rest = if characters.next().is_some() { "…" } else { "" };

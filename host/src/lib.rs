@@ -9,9 +9,11 @@
 //!
 //! What decides what runs (a configuration, a component from a file, compiled code) is read by [`trust`].
 //!
-//! The command line ([`cli`]) and the service ([`serve`]) are thin layers over the driver. [`verify`] holds a component against the contract, in stores of its own.
+//! The command line ([`cli`]) and the service ([`serve`]) are thin layers over the driver; where a service owns a store, the command line's calls go to it
+//! ([`control`]). [`verify`] holds a component against the contract, in stores of its own.
 
 pub mod cli;
+pub mod control;
 pub mod digest;
 pub mod driver;
 pub mod error;

@@ -42,7 +42,7 @@ impl Verification {
     pub fn open(settings: &Settings, shipped: Shipped) -> Result<Verification, Error> {
         let open = || -> Result<Verification, Failure> {
             if !nix::unistd::geteuid().is_root() {
-                return Err(Failure::NotRoot("verifying a component"));
+                return Err(Failure::NotRoot("verifying a component".into()));
             }
             let sandbox = Driver::sandbox(settings, shipped)?;
             // The usual place first, and one that is on a disk where that is a union itself.
@@ -234,9 +234,9 @@ impl Verified {
         id: &str,
         parent: Option<&str>,
         archive: &[u8],
-        given: Given,
+        options: ApplyOptions,
     ) -> Result<suite::Totals, suite::Failure> {
-        let options = ApplyOptions { sync: false, given, ..ApplyOptions::default() };
+        let options = ApplyOptions { sync: false, ..options };
         let archive = Box::new(io::Cursor::new(archive.to_vec()));
         self.call(|driver| driver.apply_diff(id, parent, archive, &options)).map(totals)
     }
@@ -316,7 +316,7 @@ impl suite::Store for Verified {
     }
 
     fn apply(&self, id: &str, parent: Option<&str>, archive: &[u8]) -> Result<suite::Totals, suite::Failure> {
-        self.apply_given(id, parent, archive, Given::default())
+        self.apply_given(id, parent, archive, ApplyOptions::default())
     }
 
     fn apply_within(
@@ -326,8 +326,9 @@ impl suite::Store for Verified {
         bounds: suite::Bounds,
     ) -> Result<suite::Totals, suite::Failure> {
         let suite::Bounds { entries, bytes, no_devices } = bounds;
-        let given = Given { entries, bytes, devices: no_devices.then_some(false) };
-        self.apply_given(id, None, archive, given)
+        let given = Given { entries, bytes, ..Given::default() };
+        let options = ApplyOptions { devices: no_devices.then_some(false), given, ..ApplyOptions::default() };
+        self.apply_given(id, None, archive, options)
     }
 
     fn changes(&self, id: &str, parent: Option<&str>) -> Result<Vec<suite::Change>, suite::Failure> {

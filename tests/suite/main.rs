@@ -7,9 +7,11 @@
 mod cases;
 mod command;
 mod harness;
+mod http;
 mod measure;
 mod plant;
 mod scratch;
+mod service;
 mod store;
 
 use std::process::ExitCode;

@@ -5,7 +5,7 @@
 //! other way round.
 
 use std::fs::File;
-use std::io::{ErrorKind, Read, Write};
+use std::io::{self, ErrorKind, Read, Write};
 use std::ops::{Deref, Range};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -173,18 +173,39 @@ impl fmt::Debug for Source {
 /// The far end of a sink.
 enum Far {
     Writer(Box<dyn Write + Send>),
-    /// A descriptor, and whether sendfile(2) may be tried on it (it does not write to files opened to append).
-    Descriptor(File, bool),
+    /// A descriptor, whether sendfile(2) may be tried on it (it does not write to files opened to append), and what is asked before each operation.
+    Descriptor(File, bool, Option<Ready>),
 }
+
+/// Waits until a descriptor takes bytes; an error says that nothing shall be written to it any more.
+pub type Ready = Box<dyn FnMut() -> io::Result<()> + Send>;
+
+/// How many bytes go to a descriptor in one operation where there is something to ask between them.
+const STRETCH: u64 = 16 << 20;
 
 impl Far {
     fn write_all(&mut self, bytes: &[u8]) -> Result<(), Error> {
         match self {
             Self::Writer(writer) => writer.write_all(bytes),
-            Self::Descriptor(file, _) => file.write_all(bytes),
+            Self::Descriptor(file, _, None) => file.write_all(bytes),
+            Self::Descriptor(file, _, Some(ready)) => write_when_ready(file, ready, bytes),
         }
         .map_err(Error::io("write"))
     }
+}
+
+/// Writes all the bytes, and asks before each operation.
+fn write_when_ready(file: &mut File, ready: &mut Ready, mut bytes: &[u8]) -> io::Result<()> {
+    while !bytes.is_empty() {
+        ready()?;
+        match file.write(bytes) {
+            Ok(0) => return Err(ErrorKind::WriteZero.into()),
+            Ok(count) => bytes = &bytes[count..],
+            Err(error) if matches!(error.kind(), ErrorKind::Interrupted | ErrorKind::WouldBlock) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
 }
 
 /// The archive that goes out. It is written by way of a buffer, which only [`Sink::flush`] is sure to empty.
@@ -203,7 +224,15 @@ impl Sink {
 
     /// A sink that writes to a descriptor (blocking), and lets the kernel copy large files to it.
     pub fn from_fd(fd: OwnedFd) -> Self {
-        Self { far: Far::Descriptor(File::from(fd), true), ..Self::new(Box::new(std::io::sink())) }
+        Self { far: Far::Descriptor(File::from(fd), true, None), ..Self::new(Box::new(std::io::sink())) }
+    }
+
+    /// As [`Sink::from_fd`], for a descriptor that may be non-blocking: `ready` is asked before each operation on it.
+    pub fn watched(fd: OwnedFd, ready: Ready) -> Self {
+        Self {
+            far: Far::Descriptor(File::from(fd), true, Some(ready)),
+            ..Self::new(Box::new(std::io::sink()))
+        }
     }
 
     /// Writes all the bytes, to the buffer at least.
@@ -230,17 +259,22 @@ impl Sink {
     /// [`Error::Io`] when the file cannot be read or the far end breaks.
     pub fn send_file(&mut self, file: &File, length: u64) -> Result<u64, Error> {
         let mut rest = length;
-        if length > SMALL && matches!(self.far, Far::Descriptor(_, true)) {
+        if length > SMALL && matches!(self.far, Far::Descriptor(_, true, _)) {
             self.empty()?;
         }
         while length > SMALL
             && rest > 0
-            && let Far::Descriptor(far, kernel @ true) = &mut self.far
+            && let Far::Descriptor(far, kernel @ true, ready) = &mut self.far
         {
-            match rustix::fs::sendfile(&*far, file, None, cmp::min(rest, 1 << 30) as usize) {
+            let stretch = if ready.is_some() { STRETCH } else { 1 << 30 };
+            if let Some(ready) = ready {
+                ready().map_err(Error::io("sendfile"))?;
+            }
+            match rustix::fs::sendfile(&*far, file, None, cmp::min(rest, stretch) as usize) {
                 Ok(0) => return Ok(length - rest),
                 Ok(count) => (rest, self.written) = (rest - count as u64, self.written + count as u64),
                 Err(Errno::INTR) => {}
+                Err(Errno::AGAIN) if ready.is_some() => {}
                 Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => *kernel = false,
                 Err(error) => return Err(Error::io("sendfile")(error)),
             }

@@ -1,7 +1,7 @@
 //! The commands that turn layers into archives and back, and tell what a layer changes.
 
 use std::fs::File;
-use std::io::{self, IsTerminal as _, Read, Seek as _};
+use std::io::{self, IsTerminal as _, Seek as _};
 use std::os::fd::AsFd as _;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
@@ -17,7 +17,8 @@ use super::context::Context;
 use super::destination::Destination;
 use super::output::{ByteName, Paint, count, human_size};
 use super::{Outcome, Stop, Usage};
-use crate::driver::{ApplyOptions, ChangeKind, Patient, Progress, Totals};
+use crate::control::Meter;
+use crate::driver::{ApplyOptions, ChangeKind, Given, Progress, Totals};
 use crate::error::{Error, Escaped, Failure};
 
 /// What `apply-diff` and `diff-size` print as JSON.
@@ -36,17 +37,14 @@ impl From<Totals> for SizeObject {
 pub(super) fn apply_diff(context: &Context, arguments: ApplyDiff) -> Outcome {
     let id = arguments.id.as_str();
     let input = open_input(id, arguments.file.as_deref())?;
-    let settings = settings(context, &arguments)?;
-    let driver = context.open_with(&settings, false)?;
-    let options = ApplyOptions { sync: !arguments.no_sync, ..ApplyOptions::default() };
+    let given = given(context, &arguments)?;
+    let driver = context.open(false)?;
+    let options =
+        ApplyOptions { sync: !arguments.no_sync, devices: context.devices, given, ..ApplyOptions::default() };
     let bar = context.log.shows_progress().then(|| progress_bar(&input, &options.progress));
-    let input = Patient::new(input, &settings.limits);
-    let archive: Box<dyn Read + Send> = match &bar {
-        Some(bar) => Box::new(bar.wrap_read(input)),
-        None => Box::new(input),
-    };
+    let meter = bar.clone().map(|bar| -> Meter { Box::new(move |read| bar.set_position(read)) });
     let started = Instant::now();
-    let result = driver.apply_diff(id, arguments.parent.as_deref(), archive, &options);
+    let result = driver.apply_diff(id, arguments.parent.as_deref(), input, &options, meter);
     if let Some(bar) = bar {
         bar.finish_and_clear();
     }
@@ -55,24 +53,21 @@ pub(super) fn apply_diff(context: &Context, arguments: ApplyDiff) -> Outcome {
     context.print_line(&SizeObject::from(totals), totals.bytes)
 }
 
-/// The settings of the store, with the limits that were given for this call.
-fn settings(context: &Context, arguments: &ApplyDiff) -> Result<crate::driver::Settings, Stop> {
-    let mut settings = context.settings.clone();
-    let limits = &mut settings.limits;
-    limits.entries = arguments.max_entries.unwrap_or(limits.entries);
-    limits.bytes = arguments.max_bytes.unwrap_or(limits.bytes);
-    if let Some(time) = arguments.max_time {
-        limits.set_guest_time(time);
-    }
-    limits.expansion = arguments.max_expansion.unwrap_or(limits.expansion);
-    limits.stall_time = arguments.max_stall_time.or(limits.stall_time);
-    limits.total_time = arguments.max_total_time.or(limits.total_time);
-    if let Some(memory) = arguments.max_memory {
-        limits.memory = usize::try_from(memory)
-            .map_err(|_| Failure::InvalidArgument("--max-memory: more than this machine can address".into()))
-            .map_err(|failure| failed("apply-diff", &arguments.id, failure))?;
-    }
-    Ok(settings)
+/// The limits that were given for this call.
+fn given(context: &Context, arguments: &ApplyDiff) -> Result<Given, Stop> {
+    let memory = arguments.max_memory.map(usize::try_from).transpose();
+    let memory = memory
+        .map_err(|_| Failure::InvalidArgument("--max-memory: more than this machine can address".into()))
+        .map_err(|failure| failed("apply-diff", &arguments.id, failure))?;
+    Ok(Given {
+        memory,
+        guest_time: arguments.max_time.or(context.guest_time),
+        entries: arguments.max_entries,
+        bytes: arguments.max_bytes,
+        expansion: arguments.max_expansion,
+        stall_time: arguments.max_stall_time,
+        total_time: arguments.max_total_time,
+    })
 }
 
 /// Opens the archive to read.

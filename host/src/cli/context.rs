@@ -4,6 +4,7 @@ use std::fmt;
 use std::io::{self, BufWriter, IsTerminal as _, Write};
 use std::path::PathBuf;
 use std::str::FromStr;
+use std::time::Duration;
 
 use nix::sys::stat::Mode;
 use serde::Serialize;
@@ -13,7 +14,8 @@ use super::config::{self, Absolute, Time, Word, environment};
 use super::output::Paint;
 use super::report::{Log, Reporter};
 use super::{Outcome, Stop, Usage};
-use crate::driver::{BackendChoice, Driver, Owner, Settings, Shipped};
+use crate::control::Calls;
+use crate::driver::{BackendChoice, Owner, Settings, Shipped};
 use crate::error::Error;
 
 /// Where root keeps the store.
@@ -26,6 +28,12 @@ pub(super) struct Context {
     pub(super) settings: Settings,
     /// The configuration file, where one was named.
     pub(super) config: Option<PathBuf>,
+    /// The service that was named.
+    pub(super) socket: Option<PathBuf>,
+    /// Whether archives may hold device nodes, where that was said: a service has its own mind where it was not.
+    pub(super) devices: Option<bool>,
+    /// How long the component may compute, where that was said; as with the devices.
+    pub(super) guest_time: Option<Duration>,
     /// The component that is built in.
     pub(super) shipped: Shipped,
     /// The umask that the process was started with; files that are no layer content obey it.
@@ -48,9 +56,6 @@ impl Context {
         shipped: Shipped,
         umask: Mode,
     ) -> Result<Context, Stop> {
-        if global.socket.is_some() {
-            return Err(usage("--socket: this version has no service", Some("leave the option out")).into());
-        }
         let log = Log::new(&global);
         let reporter = Reporter::new(&global);
         let named = global.config.or_else(|| environment("LAYERBOX_CONFIG").map(PathBuf::from));
@@ -60,8 +65,11 @@ impl Context {
         }
         let backend = first(global.backend, "LAYERBOX_BACKEND", file.backend)?;
         let devices = first(global.devices, "LAYERBOX_DEVICES", file.devices)?;
+        let devices = devices.map(|devices| devices == Devices::Allow);
         let mut limits = file.limits.limits();
-        if let Some(Time(time)) = first(global.guest_time.map(Time), "LAYERBOX_GUEST_TIME", None)? {
+        let guest_time =
+            first(global.guest_time.map(Time), "LAYERBOX_GUEST_TIME", None)?.map(|Time(time)| time);
+        if let Some(time) = guest_time {
             limits.set_guest_time(time);
         }
         let cache = first(None, "LAYERBOX_CACHE", file.cache)?;
@@ -79,23 +87,33 @@ impl Context {
             guest_sha256: first(global.guest_sha256, "LAYERBOX_GUEST_SHA256", file.guest_sha256)?,
             cache: cache.unwrap_or(config::Cache::Usual).directory(),
             limits,
-            devices: devices.unwrap_or(Devices::Allow) == Devices::Allow,
+            devices: devices.unwrap_or(true),
             guest_log: global.verbose,
         };
         let paint = Paint::new(global.color, io::stdout().is_terminal());
-        Ok(Context { settings, config: named, shipped, umask, json: global.json, log, reporter, paint })
+        let socket = first_path(global.socket, "LAYERBOX_SOCKET", None);
+        Ok(Context {
+            settings,
+            config: named,
+            socket,
+            devices,
+            guest_time,
+            shipped,
+            umask,
+            json: global.json,
+            log,
+            reporter,
+            paint,
+        })
     }
 
-    /// Opens the store; `make`: makes one where there is none.
-    pub(super) fn open(&self, make: bool) -> Result<Driver, Error> {
-        self.open_with(&self.settings, make)
-    }
-
-    /// As [`Context::open`], with settings of the call's own.
-    pub(super) fn open_with(&self, settings: &Settings, make: bool) -> Result<Driver, Error> {
-        let driver = Driver::open(settings, self.shipped, make)?;
-        self.log.code(driver.code());
-        Ok(driver)
+    /// Finds the service that owns the store, or opens the store; `make`: makes one where there is none.
+    pub(super) fn open(&self, make: bool) -> Result<Calls, Error> {
+        let calls = Calls::open(&self.settings, self.socket.as_deref(), self.shipped, make)?;
+        if let Calls::Here(driver) = &calls {
+            self.log.code(driver.code());
+        }
+        Ok(calls)
     }
 
     /// The settings for looking at a component or trying it: that of `file`, which need not be trusted and may have any digest, else the one that

@@ -16,6 +16,7 @@ mod layers;
 mod output;
 mod reference;
 mod report;
+mod serve;
 mod store;
 mod table;
 mod verify;
@@ -126,6 +127,7 @@ fn subject(command: &Command) -> (&'static str, Option<String>) {
         Command::Status => ("status", None),
         Command::Cleanup => ("cleanup", None),
         Command::Check { .. } => ("check", None),
+        Command::Serve(_) => ("serve", None),
         Command::Guest { command: GuestCommand::Inspect { .. } } => ("guest inspect", None),
         Command::Guest { command: GuestCommand::Verify(_) } => ("guest verify", None),
         Command::Demo { .. } => ("demo", None),
@@ -151,6 +153,7 @@ fn run(context: &Context, command: Command) -> Outcome {
         Command::Metadata { id } => layers::metadata(context, &id),
         Command::Cleanup => store::cleanup(context),
         Command::Check { repair } => store::check(context, repair),
+        Command::Serve(arguments) => serve::serve(context, arguments),
         Command::Guest { command: GuestCommand::Inspect { file, wit } } => guest::inspect(context, file, wit),
         Command::Guest { command: GuestCommand::Verify(arguments) } => verify::verify(context, arguments),
         Command::Demo { archive } => demo::demo(context, archive),

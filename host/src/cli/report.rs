@@ -181,6 +181,11 @@ impl Log {
         self.quiet
     }
 
+    /// Whether its lines are objects.
+    pub(super) fn is_json(&self) -> bool {
+        self.json
+    }
+
     /// Something that the user should know, about an entry of a layer or none.
     pub(super) fn warn(&self, message: impl fmt::Display, entry: Option<&[u8]>) {
         if !self.quiet {

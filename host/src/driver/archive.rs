@@ -3,15 +3,17 @@
 use std::io::Read;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
+use std::time::Duration;
 
 pub use crate::sandbox::Progress;
 use layerbox_privileged::id::LayerId;
 use layerbox_privileged::layer::{Filler, Policy};
 pub use layerbox_privileged::node::Totals;
 use layerbox_privileged::stream::{Sink, Source};
+use serde::{Deserialize, Serialize};
 
 use super::patience::Timed;
-use super::{Change, ChangeKind, Driver, IdRange, call, layer_id, require_root};
+use super::{Change, ChangeKind, Driver, IdRange, Limits, call, layer_id, require_root};
 use crate::error::{Error, Failure};
 use crate::sandbox::differ;
 use crate::sandbox::types;
@@ -33,21 +35,49 @@ pub struct DiffOutcome {
 pub struct ApplyOptions {
     /// Whether the layer must survive a power cut once the call has succeeded.
     pub sync: bool,
+    /// Whether the archive may hold device nodes; none: as the store's settings say.
+    pub devices: Option<bool>,
+    /// Limits that are given for this call.
+    pub given: Given,
     /// Where it is told how far it is.
     pub progress: Arc<Progress>,
-    /// What is given for this call instead of the driver's own settings.
-    pub given: Given,
 }
 
-/// Settings that are given for one call. What is not given is as the driver was opened with.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+/// Limits that are given for one call. What is not given is as in the store's settings.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Given {
+    /// Bytes of linear memory for the component.
+    pub memory: Option<usize>,
+    /// Time in which the component itself runs.
+    pub guest_time: Option<Duration>,
     /// Names that the archive may make.
     pub entries: Option<u64>,
     /// Bytes that it may write.
     pub bytes: Option<u64>,
-    /// Whether it may hold device nodes.
-    pub devices: Option<bool>,
+    /// How many times its own size it may write.
+    pub expansion: Option<u64>,
+    /// Time without a byte of the archive.
+    pub stall_time: Option<Duration>,
+    /// Time of the archive in all.
+    pub total_time: Option<Duration>,
+}
+
+impl Given {
+    /// These limits, and for the rest others.
+    pub(crate) fn over(&self, limits: &Limits) -> Limits {
+        let mut limits = limits.clone();
+        if let Some(time) = self.guest_time {
+            limits.set_guest_time(time);
+        }
+        limits.memory = self.memory.unwrap_or(limits.memory);
+        limits.entries = self.entries.unwrap_or(limits.entries);
+        limits.bytes = self.bytes.unwrap_or(limits.bytes);
+        limits.expansion = self.expansion.unwrap_or(limits.expansion);
+        limits.stall_time = self.stall_time.or(limits.stall_time);
+        limits.total_time = self.total_time.or(limits.total_time);
+        limits
+    }
 }
 
 impl Driver {
@@ -58,11 +88,20 @@ impl Driver {
     ///
     /// [`Failure::NotFound`]; those of reading the layer and writing the archive.
     pub fn diff(&self, id: &str, parent: Option<&str>, out: OwnedFd) -> Result<DiffOutcome, Error> {
+        self.diff_into(id, parent, Sink::from_fd(out))
+    }
+
+    /// As [`Driver::diff`], into a sink.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Driver::diff`].
+    pub(crate) fn diff_into(&self, id: &str, parent: Option<&str>, out: Sink) -> Result<DiffOutcome, Error> {
         call("diff", id, |id| {
             let comparison = self.comparison(id, parent)?;
             let own = comparison.is_own();
             let (lease, _guards) = self.reading(id, &comparison, !own)?;
-            let lease = lease.writing_to(Sink::from_fd(out));
+            let lease = lease.writing_to(out);
             let other = comparison.other.as_ref().map(LayerId::to_string);
             let (outcome, _) = self.sandbox.run(lease, |guest, call| {
                 guest.diff(call, &id.to_string(), other.as_ref(), &self.owners())
@@ -167,11 +206,9 @@ impl Driver {
         archive: Box<dyn Read + Send>,
         options: &ApplyOptions,
     ) -> Result<Totals, Failure> {
-        let ApplyOptions { sync, progress, given } = options;
-        let mut limits = self.sandbox.limits().clone();
-        limits.entries = given.entries.unwrap_or(limits.entries);
-        limits.bytes = given.bytes.unwrap_or(limits.bytes);
-        let devices = given.devices.unwrap_or(self.devices);
+        let ApplyOptions { sync, devices, given, progress } = options;
+        let limits = given.over(self.sandbox.limits());
+        let devices = devices.unwrap_or(self.devices);
         let root = self.store.format().maps().root()?;
         let policy = Policy { root, devices, max_entries: limits.entries, max_bytes: limits.bytes };
         let filler = Filler::new(self.store.stage(id)?, policy)?;
@@ -179,7 +216,8 @@ impl Driver {
             .lease(Access::Read)
             .filling(id.clone(), filler, Source::new(Box::new(Timed::new(archive, &limits))))
             .expanding(limits.expansion)
-            .telling(progress.clone());
+            .telling(progress.clone())
+            .within(limits.clone());
         let parent = parent.map(str::to_owned);
         let options = differ::ApplyOptions {
             devices,

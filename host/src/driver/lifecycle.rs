@@ -248,6 +248,16 @@ impl Driver {
         status().map_err(|failure| failure.during("status", None))
     }
 
+    /// How many layers there are, and how many of them are mounted: the host's own records, which need no instance.
+    ///
+    /// # Errors
+    ///
+    /// Those of reading the store.
+    pub fn counts(&self) -> Result<(usize, usize), Error> {
+        let counts = || Ok((self.store.ids()?.len(), self.unions.all()?.len()));
+        counts().map_err(|failure: Failure| failure.during("status", None))
+    }
+
     /// All about one layer.
     ///
     /// # Errors

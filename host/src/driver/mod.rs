@@ -11,6 +11,7 @@ mod patience;
 use std::borrow::Cow;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use layerbox_privileged::id::LayerId;
 use layerbox_privileged::mount::{Choice, Layout, Unions};
@@ -24,7 +25,7 @@ use crate::sandbox::{Access, Lease, Sandbox, UnionLease};
 pub use crate::sandbox::{Code, Limits, Shipped};
 use crate::store::Store;
 pub use crate::store::check::Finding;
-use crate::store::lock::{Guard, Mode};
+use crate::store::lock::{Guard, Mode, PATIENCE};
 pub use crate::store::maps::{IdMaps, IdRange};
 use crate::store::record::Record;
 pub use crate::store::{Opening, Owner};
@@ -64,7 +65,13 @@ pub struct Settings {
 impl Settings {
     /// Those of them that are the store's.
     pub(crate) fn opening(&self, make: bool) -> Opening {
-        Opening { owner: self.owner, backend: self.backend, maps: self.maps.clone(), make }
+        Opening {
+            owner: self.owner,
+            backend: self.backend,
+            maps: self.maps.clone(),
+            make,
+            patience: PATIENCE,
+        }
     }
 }
 
@@ -87,12 +94,27 @@ impl Driver {
     ///
     /// Those of [`Store::open`] and of the sandbox; [`Failure::NotRoot`] for `make` without the rights to make layers.
     pub fn open(settings: &Settings, shipped: Shipped, make: bool) -> Result<Driver, Error> {
+        Driver::open_within(settings, shipped, make, PATIENCE)
+    }
+
+    /// As [`Driver::open`], waiting no longer than `patience` for others that use the store.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Driver::open`].
+    pub(crate) fn open_within(
+        settings: &Settings,
+        shipped: Shipped,
+        make: bool,
+        patience: Duration,
+    ) -> Result<Driver, Error> {
         let open = || -> Result<Driver, Failure> {
             if make {
                 require_root("making layers")?;
             }
             let sandbox = Driver::sandbox(settings, shipped)?;
-            Driver::assemble(settings, Arc::new(sandbox), make)
+            let opening = Opening { patience, ..settings.opening(make) };
+            Driver::assemble(settings, Arc::new(sandbox), opening)
         };
         open().map_err(|failure| failure.during("open", None))
     }
@@ -103,7 +125,8 @@ impl Driver {
     ///
     /// Those of [`Driver::open`], but for the sandbox's.
     pub fn with_sandbox(settings: &Settings, sandbox: Arc<Sandbox>, make: bool) -> Result<Driver, Error> {
-        Driver::assemble(settings, sandbox, make).map_err(|failure| failure.during("open", None))
+        Driver::assemble(settings, sandbox, settings.opening(make))
+            .map_err(|failure| failure.during("open", None))
     }
 
     /// Makes the component of `settings` ready.
@@ -122,8 +145,8 @@ impl Driver {
         self.sandbox.code()
     }
 
-    fn assemble(settings: &Settings, sandbox: Arc<Sandbox>, make: bool) -> Result<Driver, Failure> {
-        let store = Store::open(&settings.root, settings.opening(make))?;
+    fn assemble(settings: &Settings, sandbox: Arc<Sandbox>, opening: Opening) -> Result<Driver, Failure> {
+        let store = Store::open(&settings.root, opening)?;
         let layout = Layout { root: store.root().to_owned(), runtime: store.runtime().to_owned() };
         let unions = Unions::new(store.format().backend(), layout)?;
         let references = References::new(store.runtime())?;
@@ -139,6 +162,21 @@ impl Driver {
     /// The canonical path of the store's root.
     pub fn root(&self) -> &std::path::Path {
         self.store.root()
+    }
+
+    /// The records of the store.
+    pub(crate) fn store(&self) -> &Store {
+        &self.store
+    }
+
+    /// The digest of the component that works on it.
+    pub(crate) fn digest(&self) -> Digest {
+        self.sandbox.digest()
+    }
+
+    /// The limits that a call has which brings none of its own.
+    pub(crate) fn limits(&self) -> &Limits {
+        self.sandbox.limits()
     }
 
     /// The id maps of the store.
@@ -228,6 +266,15 @@ pub fn wit(settings: &Settings, shipped: Shipped) -> Result<String, Error> {
     read().map_err(|failure| failure.during("guest inspect", None))
 }
 
+/// The digest of the component that `settings` ask for; none where they leave it to whoever runs one.
+pub(crate) fn wanted(settings: &Settings) -> Result<Option<Digest>, Failure> {
+    if settings.guest_sha256.is_some() {
+        return Ok(settings.guest_sha256);
+    }
+    let read = |file: &std::path::Path| trust::read(file, inspect::MAX_COMPONENT);
+    Ok(settings.guest.as_deref().map(read).transpose()?.map(|bytes| Digest::of(&bytes)))
+}
+
 /// The component of `settings`: borrowed where it is the shipped one. Its digest is right.
 fn component(settings: &Settings, shipped: Shipped) -> Result<Cow<'static, [u8]>, Failure> {
     let bytes = match &settings.guest {
@@ -248,7 +295,7 @@ fn component(settings: &Settings, shipped: Shipped) -> Result<Cow<'static, [u8]>
 
 /// Layers keep owners, device nodes and attributes that only root of a user namespace can write.
 fn require_root(what: &'static str) -> Result<(), Failure> {
-    if nix::unistd::geteuid().is_root() { Ok(()) } else { Err(Failure::NotRoot(what)) }
+    if nix::unistd::geteuid().is_root() { Ok(()) } else { Err(Failure::NotRoot(what.into())) }
 }
 
 /// A layer id from outside.

@@ -14,7 +14,7 @@ use layerbox_privileged::node::Totals;
 use layerbox_privileged::references::References;
 use layerbox_privileged::stream::{Sink, Source};
 
-use super::{FREE_EXPANSION, types};
+use super::{FREE_EXPANSION, Limits, types};
 use crate::error::Failure;
 use crate::store::Store;
 
@@ -69,6 +69,7 @@ pub struct Lease {
     pub(super) making: Option<LayerId>,
     pub(super) discarding: Option<LayerId>,
     pub(super) unions: Option<UnionLease>,
+    pub(super) limits: Option<Limits>,
 }
 
 /// Mounts and reference counts that a call is lent.
@@ -103,7 +104,14 @@ impl Lease {
             making: None,
             discarding: None,
             unions: None,
+            limits: None,
         }
+    }
+
+    /// Bounds the call by these limits instead of the sandbox's.
+    pub fn within(mut self, limits: Limits) -> Lease {
+        self.limits = Some(limits);
+        self
     }
 
     /// Also lends layers to read. Those in `live` are mounted and may change while they are read.

@@ -17,6 +17,7 @@ pub(crate) mod wit;
 
 use std::borrow::Cow;
 use std::path::Path;
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use layerbox_privileged::node::Totals;
@@ -128,6 +129,7 @@ pub struct Sandbox {
     ready: bindings::DriverPre<State>,
     component: Cow<'static, [u8]>,
     code: Code,
+    digest: OnceLock<Digest>,
     limits: Limits,
     show_log: bool,
     ticker: clock::Ticker,
@@ -208,14 +210,23 @@ impl Sandbox {
             .and_then(bindings::DriverPre::new)
             .map_err(|e| Failure::GuestRefused(format!("{e:#}")))?;
         let ticker = clock::Ticker::new(engine.clone()).map_err(|e| Failure::io("clone", &e))?;
-        Ok(Sandbox { engine, ready, component: bytes, code, limits, show_log: false, ticker })
+        Ok(Sandbox {
+            engine,
+            ready,
+            component: bytes,
+            code,
+            digest: OnceLock::new(),
+            limits,
+            show_log: false,
+            ticker,
+        })
     }
 
     /// The digest of the component.
     ///
     /// Counted when it is asked for: no call needs it, and it takes longer than all else at the start of a command.
     pub fn digest(&self) -> Digest {
-        Digest::of(&self.component)
+        *self.digest.get_or_init(|| Digest::of(&self.component))
     }
 
     /// Where its machine code came from.
@@ -223,7 +234,7 @@ impl Sandbox {
         &self.code
     }
 
-    /// The limits that every call has.
+    /// The limits that a call has which brings none of its own.
     pub fn limits(&self) -> &Limits {
         &self.limits
     }
@@ -244,7 +255,8 @@ impl Sandbox {
         call: impl FnOnce(&Instance, &mut Call) -> wasmtime::Result<Result<T, types::Error>>,
     ) -> Result<(T, Leftovers), Failure> {
         let _ticking = self.ticker.begin();
-        let mut store = Call { store: self.store(lease)? };
+        let limits = lease.limits.clone().unwrap_or_else(|| self.limits.clone());
+        let mut store = Call { store: self.store(lease, &limits)? };
         let answer = self
             .ready
             .instantiate(&mut store.store)
@@ -261,11 +273,11 @@ impl Sandbox {
                 Ok((value, leftovers))
             }
             Ok(Err(error)) => Err(convert::failure(error)),
-            Err(trap) => Err(self.trapped(store.store.data(), &trap)),
+            Err(trap) => Err(trapped(store.store.data(), &trap, &limits)),
         }
     }
 
-    fn store(&self, lease: Lease) -> Result<Store<State>, Failure> {
+    fn store(&self, lease: Lease, limits: &Limits) -> Result<Store<State>, Failure> {
         let mut wasi = WasiCtx::builder();
         // Fifteen times faster than handing each file operation to another thread, and this thread has nothing else to do.
         wasi.allow_blocking_current_thread(true);
@@ -281,16 +293,15 @@ impl Sandbox {
         wasi.preopened_dir(lease.store.layers_path(), "/layers", permissions)
             .map_err(|e| Failure::GuestFailed(format!("layers/ cannot be lent: {e:#}")))?;
         let mut table = ResourceTable::new();
-        table.set_max_capacity(self.limits.handles);
-        let limits = memory::Bounds::new(self.limits.memory);
+        table.set_max_capacity(limits.handles);
         let state = State {
             lease,
             table,
             wasi: wasi.build(),
-            limits,
-            clock: clock::CallClock::new(&self.limits),
+            limits: memory::Bounds::new(limits.memory),
+            clock: clock::CallClock::new(limits),
             record_room: layers::Room::new(),
-            archive_room: self.limits.bytes,
+            archive_room: limits.bytes,
             log,
         };
         let mut store = Store::new(&self.engine, state);
@@ -309,35 +320,35 @@ impl Sandbox {
         store.set_epoch_deadline(1);
         Ok(store)
     }
+}
 
-    /// Why a component did not come to its end.
-    fn trapped(&self, state: &State, trap: &wasmtime::Error) -> Failure {
-        let limit = |bound: String| Failure::Limit { entry: Vec::new(), bound };
-        if let Some(bound) = state.clock.spent() {
-            return limit(bound.to_owned());
-        }
-        if let Some(imports::Fault(failure)) = trap.downcast_ref() {
-            return Failure::GuestFailed(failure.clone());
-        }
-        if let Some(layers::NoRoom) = trap.downcast_ref() {
-            return limit(format!("bytes written to layers/ ({})", layers::ROOM));
-        }
-        // Of the interfaces of WASI, which do not answer it as an error.
-        if let Some(ResourceTableError::Full) = trap.downcast_ref() {
-            return limit(format!("open handles ({})", self.limits.handles));
-        }
-        // The engine's error for this has a type that is not public.
-        if trap.root_cause().to_string().contains("fuel allocated for hostcalls") {
-            return limit(format!("bytes handed to the host in one call ({HANDED_OVER})"));
-        }
-        // A component that gets no more memory ends in some trap of its own; the bounds know that it was asked for.
-        if state.limits.were_reached() {
-            return limit(format!("memory ({} bytes)", self.limits.memory));
-        }
-        let last = state.log.last_line();
-        let said = if last.is_empty() { String::new() } else { format!("; it said: {last}") };
-        Failure::GuestFailed(format!("{}{said}", trap.root_cause()))
+/// Why a component did not come to its end.
+fn trapped(state: &State, trap: &wasmtime::Error, limits: &Limits) -> Failure {
+    let limit = |bound: String| Failure::Limit { entry: Vec::new(), bound };
+    if let Some(bound) = state.clock.spent() {
+        return limit(bound.to_owned());
     }
+    if let Some(imports::Fault(failure)) = trap.downcast_ref() {
+        return Failure::GuestFailed(failure.clone());
+    }
+    if let Some(layers::NoRoom) = trap.downcast_ref() {
+        return limit(format!("bytes written to layers/ ({})", layers::ROOM));
+    }
+    // Of the interfaces of WASI, which do not answer it as an error.
+    if let Some(ResourceTableError::Full) = trap.downcast_ref() {
+        return limit(format!("open handles ({})", limits.handles));
+    }
+    // The engine's error for this has a type that is not public.
+    if trap.root_cause().to_string().contains("fuel allocated for hostcalls") {
+        return limit(format!("bytes handed to the host in one call ({HANDED_OVER})"));
+    }
+    // A component that gets no more memory ends in some trap of its own; the bounds know that it was asked for.
+    if state.limits.were_reached() {
+        return limit(format!("memory ({} bytes)", limits.memory));
+    }
+    let last = state.log.last_line();
+    let said = if last.is_empty() { String::new() } else { format!("; it said: {last}") };
+    Failure::GuestFailed(format!("{}{said}", trap.root_cause()))
 }
 
 /// An instance of the component, for one call.

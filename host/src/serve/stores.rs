@@ -2,9 +2,10 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
-use crate::driver::{Driver, IdMaps, Owner, Settings};
+use crate::control;
+use crate::driver::{BackendChoice, Driver, IdMaps, Owner, Settings};
 use crate::error::{Error, Failure};
 use crate::sandbox::Sandbox;
 
@@ -13,15 +14,20 @@ use crate::sandbox::Sandbox;
 pub struct Stores {
     settings: Settings,
     sandbox: Arc<Sandbox>,
-    /// By canonical root.
+    /// Held while a store is opened.
+    opening: Mutex<()>,
+    /// By canonical root. Never held for long.
     open: Mutex<BTreeMap<PathBuf, Arc<Driver>>>,
+    /// Where command lines reach the service, once they do.
+    socket: OnceLock<PathBuf>,
 }
 
 impl Stores {
     /// No store yet. Those that are opened get everything but the root and the id maps from `settings`.
     pub fn new(settings: Settings, sandbox: Arc<Sandbox>) -> Stores {
         let settings = Settings { owner: Owner::Service, ..settings };
-        Stores { settings, sandbox, open: Mutex::default() }
+        let (opening, open) = (Mutex::default(), Mutex::default());
+        Stores { settings, sandbox, opening, open, socket: OnceLock::new() }
     }
 
     /// The store at `root`, opened where it is not. With `make`, a root that is missing or empty becomes a store.
@@ -30,23 +36,61 @@ impl Stores {
     ///
     /// Those of [`Driver::with_sandbox`]; [`Failure::Conflict`] where the store is open with other id maps than `maps`.
     pub fn open(&self, root: &Path, maps: Option<IdMaps>, make: bool) -> Result<Arc<Driver>, Error> {
-        // Held while a store is opened: two engines that come at once must not both try, and opening waits for nobody for long.
-        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Ok(canonical) = root.canonicalize()
-            && let Some(driver) = open.get(&canonical)
-        {
-            return match maps {
-                Some(maps) if maps != *driver.maps() => {
-                    let what = format!("the store at {} has other id maps", root.display());
-                    Err(Failure::Conflict(what).during("open", None))
-                }
-                _ => Ok(driver.clone()),
-            };
+        self.open_as(root, self.settings.backend, maps, make)
+    }
+
+    /// As [`Stores::open`], for a backend.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Stores::open`]; [`Failure::Conflict`] where the store is of another backend.
+    pub(crate) fn open_as(
+        &self,
+        root: &Path,
+        backend: BackendChoice,
+        maps: Option<IdMaps>,
+        make: bool,
+    ) -> Result<Arc<Driver>, Error> {
+        let found = |driver: Arc<Driver>| {
+            driver.store().require_backend(backend).map_err(|failure| failure.during("open", None))?;
+            with_maps(driver, maps.clone())
+        };
+        if let Some(driver) = self.get(root) {
+            return found(driver);
         }
-        let settings = Settings { root: root.to_owned(), maps, ..self.settings.clone() };
+        // Two engines that come at once must not both try. Calls on stores that are open do not wait here: opening may take as long as a command line
+        // holds the store.
+        let _opening = self.opening.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(driver) = self.get(root) {
+            return found(driver);
+        }
+        let settings = Settings { root: root.to_owned(), backend, maps, ..self.settings.clone() };
         let driver = Arc::new(Driver::with_sandbox(&settings, self.sandbox.clone(), make)?);
+        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(socket) = self.socket.get() {
+            control::announce(driver.store().runtime(), socket)
+                .map_err(|failure| failure.during("open", None))?;
+        }
         open.insert(driver.root().to_owned(), driver.clone());
         Ok(driver)
+    }
+
+    /// Tells the command lines of all stores, those open and those to come, that the service listens at `socket`. Only the first socket counts.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`control::announce`].
+    pub(crate) fn announce(&self, socket: PathBuf) -> Result<(), Failure> {
+        let open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        let socket = self.socket.get_or_init(|| socket);
+        open.values().try_for_each(|driver| control::announce(driver.store().runtime(), socket))
+    }
+
+    /// Ends [`Stores::announce`], before the service ends.
+    pub(crate) fn withdraw(&self) {
+        if self.socket.get().is_some() {
+            self.all().iter().for_each(|driver| control::withdraw(driver.store().runtime()));
+        }
     }
 
     /// The store at `root`, if it is open.
@@ -59,4 +103,13 @@ impl Stores {
     pub fn all(&self) -> Vec<Arc<Driver>> {
         self.open.lock().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
     }
+}
+
+/// The store of a driver, if it has these id maps.
+fn with_maps(driver: Arc<Driver>, maps: Option<IdMaps>) -> Result<Arc<Driver>, Error> {
+    if maps.is_some_and(|maps| maps != *driver.maps()) {
+        let what = format!("the store at {} has other id maps", driver.root().display());
+        return Err(Failure::Conflict(what).during("open", None));
+    }
+    Ok(driver)
 }

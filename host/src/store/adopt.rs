@@ -68,8 +68,25 @@ fn unused(dir: &Dir) -> Result<bool, Failure> {
 pub(super) fn make(dir: &Dir, choice: Choice, maps: IdMaps) -> Result<Format, Failure> {
     let format = Format::new(Backend::detect(choice)?, maps)?;
     make_directories(dir)?;
+    let_root_pass(dir, format.maps())?;
     format.write(dir)?;
     Ok(format)
+}
+
+/// Lets root of the id maps pass on the way to a mounted layer: a container's first process opens its root file system as that user.
+fn let_root_pass(dir: &Dir, maps: &IdMaps) -> Result<(), Failure> {
+    if maps.is_empty() {
+        return Ok(());
+    }
+    let group = Some(nix::unistd::Gid::from_raw(maps.root()?.1));
+    for name in [".", "diff", "mnt"] {
+        let flags = nix::fcntl::AtFlags::AT_SYMLINK_NOFOLLOW;
+        nix::unistd::fchownat(dir, name, None, group, flags)
+            .map_err(|e| Failure::io("fchownat", &e.into()))?;
+        let mode = cap_std::fs::Permissions::from_std(super::files::unix_mode(0o710));
+        dir.set_permissions(name, mode).map_err(|e| Failure::io("chmod", &e))?;
+    }
+    Ok(())
 }
 
 /// Takes over the store of Docker's aufs driver: writes the host's records beside Docker's, changes nothing of Docker's.

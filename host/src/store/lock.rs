@@ -17,7 +17,7 @@ use nix::fcntl::{Flock, FlockArg};
 use crate::error::Failure;
 
 /// How long a call waits for another one on the same layer.
-const PATIENCE: Duration = Duration::from_secs(30);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
 /// How a lock is held.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,13 +38,20 @@ pub struct Guard {
 
 impl Guard {
     /// Takes the lock on the store.
-    pub(super) fn store(dir: &Dir, mode: Mode) -> Result<Guard, Failure> {
+    pub(super) fn store(dir: &Dir, mode: Mode, patience: Duration) -> Result<Guard, Failure> {
         let options = cap_std::fs::OpenOptions::new().read(true).write(true).create(true).mode(0o600).clone();
         let mut file = dir.open_with("lock", &options).map_err(|e| Failure::io("open", &e))?.into_std();
         let mut owner = String::new();
         Read::by_ref(&mut file).take(256).read_to_string(&mut owner).map_err(|e| Failure::io("read", &e))?;
-        match wait(file, mode, PATIENCE) {
-            Ok(lock) => Ok(Guard { lock: Some(lock), path: None }),
+        match wait(file, mode, patience) {
+            Ok(lock) => {
+                let mut guard = Guard { lock: Some(lock), path: None };
+                if mode == Mode::Exclusive {
+                    // Only the message to others wants it: a full disk is no reason to stay away.
+                    drop(guard.sign(&format!("process {}", std::process::id())));
+                }
+                Ok(guard)
+            }
             Err(Failure::Busy(_)) if owner.trim().is_empty() => {
                 Err(Failure::StoreInUse("another process".to_owned()))
             }
@@ -100,7 +107,7 @@ impl Guard {
             match std::fs::metadata(&path) {
                 Ok(now) if now.ino() == before.ino() && now.dev() == before.dev() => {
                     let mut guard = Guard { lock: Some(lock), path: Some(path) };
-                    guard.sign()?;
+                    guard.sign(&std::process::id().to_string())?;
                     return Ok(guard);
                 }
                 Ok(_) => {}
@@ -111,9 +118,8 @@ impl Guard {
     }
 
     /// Writes down who holds the lock, for the message to those who wait in vain.
-    fn sign(&mut self) -> Result<(), Failure> {
+    fn sign(&mut self, text: &str) -> Result<(), Failure> {
         let Some(lock) = &mut self.lock else { return Ok(()) };
-        let text = std::process::id().to_string();
         lock.rewind()
             .and_then(|()| lock.write_all(text.as_bytes()))
             .and_then(|()| lock.set_len(text.len() as u64))

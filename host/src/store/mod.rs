@@ -22,9 +22,10 @@ pub mod check;
 mod files;
 pub mod lock;
 pub mod maps;
+mod opening;
 pub mod record;
 mod recover;
-mod runtime;
+pub(crate) mod runtime;
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -37,36 +38,15 @@ use layerbox_privileged::mount::{Backend, Choice};
 
 use crate::error::Failure;
 use files::{ids_in, ignore_missing, mark_child, sync_directory, touch, unix_mode};
-use maps::IdMaps;
+pub(crate) use opening::identity;
+use opening::require_backend;
+pub use opening::{Opening, Owner};
 use record::{Format, Record};
 use runtime::runtime_directory;
 
 /// The directories of a store, all of them made when the store is.
 const DIRECTORIES: [&str; 9] =
     ["layers", "diff", "mnt", "work", "meta", "children", "pending", "stage", "trash"];
-
-/// Who opens a store.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum Owner {
-    /// A command line, beside others.
-    #[default]
-    CommandLine,
-    /// A service, alone.
-    Service,
-}
-
-/// How a store is opened.
-#[derive(Debug, Clone, Default)]
-pub struct Opening {
-    /// Who opens it.
-    pub owner: Owner,
-    /// The backend that it must have, or gets when it is made.
-    pub backend: Choice,
-    /// The id maps that it must have, or gets when it is made; none: those that it has.
-    pub maps: Option<IdMaps>,
-    /// Whether a root that is missing or empty becomes a store.
-    pub make: bool,
-}
 
 /// A store that is open, and locked against other owners.
 #[derive(Debug)]
@@ -88,7 +68,7 @@ impl Store {
     /// [`Failure::NoStore`], [`Failure::StoreInUse`]; [`Failure::Conflict`] for a root that holds something else, a store of another
     /// format, of another backend than the one asked for by name, or of other id maps.
     pub fn open(root: &Path, opening: Opening) -> Result<Store, Failure> {
-        let Opening { owner, backend: choice, maps, make } = opening;
+        let Opening { owner, backend: choice, maps, make, patience } = opening;
         let missing = || Failure::NoStore(root.display().to_string());
         if make {
             // Only root looks into a store: set-user-id programs and device nodes of images lie in it.
@@ -113,11 +93,11 @@ impl Store {
         let (lock, format) = match state {
             adopt::State::Store => {
                 let mode = if owner == Owner::Service { lock::Mode::Exclusive } else { lock::Mode::Shared };
-                let lock = lock::Guard::store(&dir, mode)?;
+                let lock = lock::Guard::store(&dir, mode, patience)?;
                 (lock, Format::read(&dir)?)
             }
             adopt::State::Empty | adopt::State::Docker => {
-                let lock = lock::Guard::store(&dir, lock::Mode::Exclusive)?;
+                let lock = lock::Guard::store(&dir, lock::Mode::Exclusive, patience)?;
                 // Another process may have made it while this one waited for the lock.
                 let format = match adopt::survey(&dir)? {
                     adopt::State::Store => Format::read(&dir)?,
@@ -128,15 +108,7 @@ impl Store {
                 (lock, format)
             }
         };
-        let wanted = match choice {
-            Choice::Auto => None,
-            Choice::Aufs => Some("aufs"),
-            Choice::Overlay => Some("overlay"),
-        };
-        let has = if format.backend() == Backend::Aufs { "aufs" } else { "overlay" };
-        if wanted.is_some_and(|wanted| wanted != has) {
-            return Err(Failure::Conflict(format!("the store at {} is of backend {has}", root.display())));
-        }
+        require_backend(&root, &format, choice)?;
         if maps.is_some_and(|maps| maps != *format.maps()) {
             return Err(Failure::Conflict(format!("the store at {} has other id maps", root.display())));
         }
@@ -144,6 +116,15 @@ impl Store {
         let store = Store { root, runtime, dir, format, _lock: lock };
         store.recover()?;
         Ok(store)
+    }
+
+    /// Holds the store to be of a backend that is asked for by name.
+    ///
+    /// # Errors
+    ///
+    /// [`Failure::Conflict`] where it is of another.
+    pub fn require_backend(&self, choice: Choice) -> Result<(), Failure> {
+        require_backend(&self.root, &self.format, choice)
     }
 
     /// The canonical path of the root.

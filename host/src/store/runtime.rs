@@ -6,25 +6,29 @@ use std::path::{Path, PathBuf};
 
 use crate::error::Failure;
 
-/// The directory for what a reboot must clear: below `/run/layerbox` for root, below `$XDG_RUNTIME_DIR` where that cannot be written.
+/// The directory for what a reboot must clear of a store. It has a directory `locks` in it.
 ///
 /// It is named after the store's identity, not its path, so that a store that is reached by two paths has one.
 pub(super) fn runtime_directory(identity: &str) -> Result<PathBuf, Failure> {
-    let mut candidates = vec![PathBuf::from("/run")];
-    candidates.extend(std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from));
-    candidates.push(PathBuf::from("/dev/shm"));
+    let mut directory = private_directory(&[identity, "locks"])?;
+    directory.pop();
+    Ok(directory)
+}
+
+/// A directory for what a reboot must clear: below `/run/layerbox` for root, below `$XDG_RUNTIME_DIR` where that cannot be written. Only its owner can
+/// enter it.
+///
+/// # Errors
+///
+/// Those of making directories.
+pub(crate) fn private_directory(names: &[&str]) -> Result<PathBuf, Failure> {
     let mut last = io::Error::from(io::ErrorKind::NotFound);
-    for base in candidates {
-        let uid = nix::unistd::geteuid();
-        let ours = base.join(if base == Path::new("/dev/shm") {
-            format!("layerbox-{uid}")
-        } else {
-            "layerbox".to_owned()
-        });
-        let directory = ours.join(identity);
-        let made = make_private(&ours)
-            .and_then(|()| make_private(&directory))
-            .and_then(|()| make_private(&directory.join("locks")));
+    for mut directory in candidates() {
+        let mut made = make_private(&directory);
+        for name in names {
+            directory.push(name);
+            made = made.and_then(|()| make_private(&directory));
+        }
         match made {
             Ok(()) => return Ok(directory),
             Err(e) => last = e,
@@ -33,12 +37,25 @@ pub(super) fn runtime_directory(identity: &str) -> Result<PathBuf, Failure> {
     Err(Failure::io("mkdir", &last))
 }
 
+/// The directories that [`runtime_directory`] would take, where they are there: the first is the one that it takes, unless that cannot be written any more.
+pub(super) fn existing_directories(identity: &str) -> impl Iterator<Item = PathBuf> {
+    let candidates = candidates().into_iter().filter(|ours| is_private(ours).unwrap_or(false));
+    candidates.map(move |ours| ours.join(identity)).filter(|directory| is_private(directory).unwrap_or(false))
+}
+
+/// Where the directories of all stores may lie, the best place first.
+fn candidates() -> Vec<PathBuf> {
+    let mut candidates = vec![PathBuf::from("/run/layerbox")];
+    candidates.extend(std::env::var_os("XDG_RUNTIME_DIR").map(|base| PathBuf::from(base).join("layerbox")));
+    candidates.push(PathBuf::from(format!("/dev/shm/layerbox-{}", nix::unistd::geteuid())));
+    candidates
+}
+
 /// Makes a directory that only its owner can enter; one that is there already must be the caller's own.
 fn make_private(path: &Path) -> io::Result<()> {
     match std::fs::DirBuilder::new().mode(0o700).create(path) {
         Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {
-            let found = std::fs::symlink_metadata(path)?;
-            if found.is_dir() && found.uid() == nix::unistd::geteuid().as_raw() && found.mode() & 0o022 == 0 {
+            if is_private(path)? {
                 Ok(())
             } else {
                 Err(io::Error::from(io::ErrorKind::PermissionDenied))
@@ -46,4 +63,10 @@ fn make_private(path: &Path) -> io::Result<()> {
         }
         other => other,
     }
+}
+
+/// Whether it is a directory of the caller that nobody else writes to.
+fn is_private(path: &Path) -> io::Result<bool> {
+    let found = std::fs::symlink_metadata(path)?;
+    Ok(found.is_dir() && found.uid() == nix::unistd::geteuid().as_raw() && found.mode() & 0o022 == 0)
 }

@@ -1,8 +1,9 @@
 //! The cases, a module for each promise.
 
+mod attack;
 mod cache;
 mod config;
-mod attack;
+mod control;
 mod depth;
 mod dialects;
 mod errors;
@@ -12,12 +13,13 @@ mod hostile;
 mod mounts;
 mod roundtrip;
 mod sandbox;
+mod service;
 mod speed;
 mod streams;
 mod wrong;
 
-pub use hostile::write_archives;
 pub use hostile::table::print as hostile_table;
+pub use hostile::write_archives;
 
 use crate::harness::Case;
 
@@ -36,6 +38,8 @@ pub fn all() -> Vec<Case> {
         errors::cases(),
         faults::cases(),
         mounts::cases(),
+        service::cases(),
+        control::cases(),
         hostile::cases(),
         wrong::cases(),
         speed::cases(),

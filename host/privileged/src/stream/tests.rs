@@ -102,6 +102,58 @@ fn a_chunk_outlives_the_window_it_came_from() {
     assert!(source.read(1000).unwrap().is_empty());
 }
 
+/// A socket that takes little at a time, and says that it would block.
+#[test]
+fn a_watched_sink_waits_where_it_is_told_to_and_ends_where_it_is_told_to() {
+    use std::os::unix::net::UnixStream;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::time::Duration;
+
+    let all = bytes(5 * PIECE + 99);
+    let path = std::env::temp_dir().join(format!("layerbox-watched-{}", std::process::id()));
+    std::fs::write(&path, &all).unwrap();
+    let patient = || {
+        std::thread::sleep(Duration::from_micros(100));
+        Ok(())
+    };
+    let (far, mut near) = UnixStream::pair().unwrap();
+    far.set_nonblocking(true).unwrap();
+    let reader = std::thread::spawn(move || {
+        let mut got = Vec::new();
+        near.read_to_end(&mut got).map(|_| got)
+    });
+    let mut sink = Sink::watched(far.into(), Box::new(patient));
+    sink.write(&all).unwrap();
+    let file = std::fs::File::open(&path).unwrap();
+    assert_eq!(sink.send_file(&file, all.len() as u64).unwrap(), all.len() as u64);
+    sink.write(&all[..100]).unwrap();
+    sink.flush().unwrap();
+    drop(sink);
+    let got = reader.join().unwrap().unwrap();
+    assert!(got == [&all[..], &all[..], &all[..100]].concat());
+
+    // Nobody reads, so that only the third answer ends it.
+    type Act = fn(&mut Sink, &std::fs::File, &[u8]) -> Result<(), Error>;
+    let acts: [Act; 2] =
+        [|sink, _, all| sink.write(all), |sink, file, all| sink.send_file(file, all.len() as u64).map(drop)];
+    for act in acts {
+        let (far, _near) = UnixStream::pair().unwrap();
+        far.set_nonblocking(true).unwrap();
+        let asked = Arc::new(AtomicUsize::new(0));
+        let count = asked.clone();
+        let ready = move || match count.fetch_add(1, Ordering::Relaxed) {
+            0..3 => Ok(()),
+            _ => Err(io::Error::from_raw_os_error(103)),
+        };
+        let mut sink = Sink::watched(far.into(), Box::new(ready));
+        let file = std::fs::File::open(&path).unwrap();
+        let outcome = act(&mut sink, &file, &all);
+        assert!(matches!(outcome, Err(Error::Io { errno: 103, .. })), "{outcome:?}");
+        assert_eq!(asked.load(Ordering::Relaxed), 4);
+    }
+    std::fs::remove_file(path).unwrap();
+}
+
 #[derive(Clone, Default)]
 struct Shared(Arc<Mutex<Vec<u8>>>);
 impl Write for Shared {

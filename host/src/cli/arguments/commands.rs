@@ -161,6 +161,18 @@ pub(in crate::cli) enum Command {
         repair: bool,
     },
 
+    /// Serve container engines and command lines over sockets
+    ///
+    /// Answers until it is asked to end by SIGTERM or Ctrl-C; then calls under way come to their end, and mounts stay
+    /// as they are. Prints a ready line, and tells systemd; takes over sockets that systemd opened (named docker,
+    /// admin or control). Each engine names its own store when it starts; --root is for clients that name none. Commands
+    /// find the service through its store, whatever it listens on; --socket names a socket for them. Writes a line on
+    /// stderr for each call (--quiet: only for those that failed).
+    #[command(
+        after_long_help = "Examples:\n  layerbox serve --docker /run/docker/plugins/layerbox.sock\n  layerbox serve --docker D --admin A & curl --unix-socket A http://admin/metrics"
+    )]
+    Serve(Serve),
+
     /// Look at the component that does the reading
     #[command(subcommand_required = true, arg_required_else_help = true)]
     Guest {
@@ -225,6 +237,34 @@ pub(in crate::cli) enum GuestCommand {
         after_long_help = "Examples:\n  layerbox guest verify my-driver.wasm\n  layerbox guest verify --only changes/ --only @aufs\n  layerbox guest verify --only model/ --sequences 10000 --seed 1"
     )]
     Verify(Verify),
+}
+
+/// The arguments of `serve`.
+#[derive(Debug, Args)]
+pub(in crate::cli) struct Serve {
+    /// Speak Docker's graph driver protocol on this socket; may be given several times
+    #[arg(long, value_name = "SOCKET")]
+    pub(in crate::cli) docker: Vec<PathBuf>,
+
+    /// Answer operators on this socket: GET /metrics, GET /healthz
+    #[arg(long, value_name = "SOCKET")]
+    pub(in crate::cli) admin: Option<PathBuf>,
+
+    /// How long a call without an archive may take; s, m, h
+    #[arg(long, value_name = "TIME", value_parser = values::time, default_value = "10m", hide_short_help = true)]
+    pub(in crate::cli) deadline: Duration,
+
+    /// How long a call with an archive may take; s, m, h
+    #[arg(long, value_name = "TIME", value_parser = values::time, default_value = "6h", hide_short_help = true)]
+    pub(in crate::cli) transfer_deadline: Duration,
+
+    /// How long a client may neither send nor take anything of an archive; s, m, h
+    #[arg(long, value_name = "TIME", value_parser = values::time, default_value = "60s", hide_short_help = true)]
+    pub(in crate::cli) stall_timeout: Duration,
+
+    /// How long calls under way may go on when the service is asked to end; s, m, h
+    #[arg(long, value_name = "TIME", value_parser = values::time, default_value = "10s", hide_short_help = true)]
+    pub(in crate::cli) grace: Duration,
 }
 
 /// The arguments of `guest verify`.

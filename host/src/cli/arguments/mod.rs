@@ -12,8 +12,7 @@ use std::time::Duration;
 use clap::{Args, ColorChoice, Parser, ValueEnum};
 
 use crate::digest::Digest;
-
-pub(super) use commands::{ApplyDiff, Command, Diff, GuestCommand, Verify};
+pub(super) use commands::{ApplyDiff, Command, Diff, GuestCommand, Serve, Verify};
 
 /// The whole command line.
 #[derive(Debug, Parser)]
@@ -111,7 +110,11 @@ pub(super) struct Global {
     pub(super) config: Option<PathBuf>,
 
     /// Use the service that listens on this socket
-    #[arg(long, global = true, value_name = "PATH", hide = true)]
+    ///
+    /// Without it a command looks whether a service owns the store, and goes to that one; where none does, it opens the
+    /// store itself. The service that is named here opens the store at --root, too, if it has not yet. For serve it is
+    /// the socket to listen on. The variable LAYERBOX_SOCKET names one as well.
+    #[arg(long, global = true, value_name = "PATH", hide_short_help = true)]
     pub(super) socket: Option<PathBuf>,
 
     /// The union file system of a store that is made now

@@ -150,6 +150,8 @@ impl Stage {
             .current_dir(directory)
             .env("PATH", path)
             .env("LAYERBOX_ROOT", self.path().join("store"))
+            // The store of the demonstration is its own.
+            .env_remove("LAYERBOX_SOCKET")
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())

@@ -5,6 +5,7 @@
 
 use std::fs;
 use std::os::unix::fs::symlink;
+use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -189,7 +190,7 @@ fn all(place: &Place, attack: &str) -> Result<Tree> {
     Ok(all)
 }
 
-fn attacked(place: &Place, store: &Store, call: &str, attack: &str) -> Result<Output> {
+fn attacked(guest: &Path, store: &Store, call: &str, attack: &str) -> Result<Output> {
     let mut command = Command::new("sh");
     // So many files as a call may have handles; some machines allow fewer, unless asked.
     command.args(["-c", "ulimit -n 8192 && exec \"$@\"", "sh"]);
@@ -211,7 +212,7 @@ fn attacked(place: &Place, store: &Store, call: &str, attack: &str) -> Result<Ou
     if attack == "puts-more-entries-than-it-may" {
         command.args(["--max-entries", "1000"]);
     }
-    command.arg("--guest").arg(component(place, "hostile")?);
+    command.arg("--guest").arg(guest);
     run(&mut command, &tar(&[file("a", "b"), file("c", "d")]))
 }
 
@@ -231,9 +232,10 @@ fn try_attack(place: &Place, call: &str, attack: &str, code: &str, text: &str) -
         symlink("../lock", store.root().join("layers/relative"))?;
         symlink("/etc", store.root().join("layers/directory"))?;
     }
+    let guest = component(place, "hostile")?;
     let before = all(place, attack)?;
     let started = Instant::now();
-    let output = attacked(place, &store, call, attack)?;
+    let output = attacked(&guest, &store, call, attack)?;
     ensure!(started.elapsed() < LONGEST, "it took {} s", started.elapsed().as_secs());
     ensure!(output.code != 0, "the attack worked: {output}");
     ensure!(output.stderr.len() < LONGEST_ERROR, "{} bytes of errors", output.stderr.len());
@@ -277,7 +279,8 @@ fn try_attack(place: &Place, call: &str, attack: &str, code: &str, text: &str) -
 fn removed(place: &Place) -> Result<()> {
     let store = store(place)?;
     store.create("traps-after-discarding", Some("base"))?;
-    attacked(place, &store, "remove", "traps-after-discarding")?.expect(1)?.says("in the middle of it")?;
+    let guest = component(place, "hostile")?;
+    attacked(&guest, &store, "remove", "traps-after-discarding")?.expect(1)?.says("in the middle of it")?;
     store.knows_nothing_of("traps-after-discarding")?;
     store.ok(["check"])?;
     store.create("traps-after-discarding", Some("base"))

@@ -1,0 +1,314 @@
+//! How calls of the driver are run: on threads of their own, so many at a time, for so long, and so that a fault in one ends that one only.
+//!
+//! Calls that wait for a stream have a limit of their own: a client that does not send on can hold one of those, and never one that get and put need.
+
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, timeout_at};
+
+use crate::error::Error;
+
+/// Threads that may be in calls at once, those that nobody waits for any more among them: they sit in the kernel, on a dead disk for instance.
+pub const THREADS: usize = 512;
+/// Calls without a stream at once; more wait.
+const SHORT: usize = 64;
+/// Calls with a stream at once; more wait.
+const STREAMS: usize = 128;
+
+/// Why a call has no answer of its own.
+#[derive(Debug, thiserror::Error)]
+pub enum CallError {
+    /// The driver's error.
+    #[error(transparent)]
+    Driver(#[from] Error),
+    /// The request makes no sense.
+    #[error("{0}")]
+    Request(String),
+    /// There is no answer in time.
+    #[error("no answer within {0} s; what cannot be interrupted goes on")]
+    Deadline(u64),
+    /// The other end of a stream does nothing.
+    #[error("the client did nothing for {0} s")]
+    Stalled(u64),
+    /// The other end of a stream is gone.
+    #[error("the client went away")]
+    Gone,
+    /// Too many threads are stuck.
+    #[error("{0} calls are under way, and none ends")]
+    Overloaded(usize),
+    /// A fault of the service.
+    #[error("an internal fault ended the call; the log has it")]
+    Panicked,
+}
+
+impl CallError {
+    /// A stable name, for the log and the metrics.
+    pub fn code(&self) -> &'static str {
+        match self {
+            CallError::Driver(error) => error.failure.code(),
+            CallError::Request(_) => "bad-request",
+            CallError::Deadline(_) => "deadline",
+            CallError::Stalled(_) => "stalled",
+            CallError::Gone => "gone",
+            CallError::Overloaded(_) => "overloaded",
+            CallError::Panicked => "panicked",
+        }
+    }
+}
+
+/// The bounds of calls, and what runs.
+#[derive(Debug)]
+pub struct Calls {
+    /// For calls without a stream.
+    deadline: Duration,
+    /// For calls with one.
+    transfer_deadline: Duration,
+    /// For the other end of a stream to do something.
+    stall: Duration,
+    short: Arc<Semaphore>,
+    streams: Arc<Semaphore>,
+    running: Arc<AtomicUsize>,
+}
+
+/// A thread that is in a call.
+struct Running(Arc<AtomicUsize>);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// A call with a stream that is under way.
+#[derive(Debug)]
+pub struct Transfer<T> {
+    /// Until when it must be over.
+    pub until: Instant,
+    worker: JoinHandle<Result<T, Error>>,
+    seconds: u64,
+    _permit: OwnedSemaphorePermit,
+}
+
+impl<T> Transfer<T> {
+    /// Its end.
+    ///
+    /// # Errors
+    ///
+    /// The driver's; [`CallError::Deadline`] where it does not come in time.
+    pub async fn end(&mut self) -> Result<T, CallError> {
+        match timeout_at(self.until, &mut self.worker).await {
+            Ok(Ok(answer)) => Ok(answer?),
+            Ok(Err(_)) => Err(CallError::Panicked),
+            Err(_) => Err(self.late()),
+        }
+    }
+
+    /// The error of a transfer that takes too long.
+    pub fn late(&self) -> CallError {
+        CallError::Deadline(self.seconds)
+    }
+}
+
+impl Calls {
+    /// Calls with these bounds.
+    pub fn new(deadline: Duration, transfer_deadline: Duration, stall: Duration) -> Calls {
+        Calls {
+            deadline,
+            transfer_deadline,
+            stall,
+            short: Arc::new(Semaphore::new(SHORT)),
+            streams: Arc::new(Semaphore::new(STREAMS)),
+            running: Arc::default(),
+        }
+    }
+
+    /// How many threads are in calls: each runs an instance of the component, or waits for one to end.
+    pub fn running(&self) -> usize {
+        self.running.load(Ordering::Relaxed)
+    }
+
+    /// How long the other end of a stream may do nothing.
+    pub fn stall(&self) -> Duration {
+        self.stall
+    }
+
+    /// How long a call without a stream may take.
+    pub fn deadline(&self) -> Duration {
+        self.deadline
+    }
+
+    /// Runs a call without a stream.
+    ///
+    /// # Errors
+    ///
+    /// The call's own; else why it has no answer.
+    pub async fn short<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> Result<T, Error> + Send + 'static,
+    ) -> Result<T, CallError> {
+        self.undoing(work, drop).await
+    }
+
+    /// As [`Calls::short`]. What comes when nobody waits any more (the deadline passed, the client is gone) is given to `undo`.
+    ///
+    /// # Errors
+    ///
+    /// As [`Calls::short`].
+    pub async fn undoing<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> Result<T, Error> + Send + 'static,
+        undo: impl FnOnce(T) + Send + 'static,
+    ) -> Result<T, CallError> {
+        self.within(self.deadline, work, undo).await
+    }
+
+    /// As [`Calls::undoing`], with a deadline of its own.
+    ///
+    /// # Errors
+    ///
+    /// As [`Calls::short`].
+    pub async fn within<T: Send + 'static>(
+        &self,
+        deadline: Duration,
+        work: impl FnOnce() -> Result<T, Error> + Send + 'static,
+        undo: impl FnOnce(T) + Send + 'static,
+    ) -> Result<T, CallError> {
+        let until = Instant::now() + deadline;
+        let late = || CallError::Deadline(deadline.as_secs());
+        let _permit = acquire(&self.short, until, deadline).await?;
+        let running = self.enter()?;
+        let (sender, mut receiver) = oneshot::channel();
+        tokio::task::spawn_blocking(move || {
+            let _running = running;
+            // A panic ends this call and nothing else; its message is on stderr already.
+            let answer = std::panic::catch_unwind(AssertUnwindSafe(work));
+            if let Err(Ok(Ok(late))) = sender.send(answer) {
+                undo(late);
+            }
+        });
+        let answer = match timeout_at(until, &mut receiver).await {
+            Ok(answer) => answer.map_err(|_| CallError::Panicked)?,
+            Err(_) => {
+                receiver.close();
+                // It may have come in this very moment.
+                receiver.try_recv().map_err(|_| late())?
+            }
+        };
+        Ok(answer.map_err(|_| CallError::Panicked)??)
+    }
+
+    /// Begins a call with a stream.
+    ///
+    /// # Errors
+    ///
+    /// Why it does not begin.
+    pub async fn transfer<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> Result<T, Error> + Send + 'static,
+    ) -> Result<Transfer<T>, CallError> {
+        let until = Instant::now() + self.transfer_deadline;
+        let permit = acquire(&self.streams, until, self.transfer_deadline).await?;
+        let running = self.enter()?;
+        let worker = tokio::task::spawn_blocking(move || {
+            let _running = running;
+            work()
+        });
+        Ok(Transfer { until, worker, seconds: self.transfer_deadline.as_secs(), _permit: permit })
+    }
+
+    fn enter(&self) -> Result<Running, CallError> {
+        let before = self.running.fetch_add(1, Ordering::Relaxed);
+        let running = Running(self.running.clone());
+        if before >= THREADS { Err(CallError::Overloaded(before)) } else { Ok(running) }
+    }
+}
+
+async fn acquire(
+    semaphore: &Arc<Semaphore>,
+    until: Instant,
+    deadline: Duration,
+) -> Result<OwnedSemaphorePermit, CallError> {
+    match timeout_at(until, semaphore.clone().acquire_owned()).await {
+        Ok(Ok(permit)) => Ok(permit),
+        // It is closed by nobody.
+        Ok(Err(_)) => Err(CallError::Panicked),
+        Err(_) => Err(CallError::Deadline(deadline.as_secs())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+
+    use super::*;
+
+    fn calls(milliseconds: u64) -> Calls {
+        let time = Duration::from_millis(milliseconds);
+        Calls::new(time, time, time)
+    }
+
+    fn run<T>(future: impl Future<Output = T>) -> T {
+        tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("a runtime").block_on(future)
+    }
+
+    #[test]
+    fn a_panic_ends_its_own_call_only() {
+        run(async {
+            let calls = calls(5000);
+            let broken = calls.short(|| -> Result<(), Error> { panic!("on purpose") }).await;
+            assert!(matches!(broken, Err(CallError::Panicked)), "{broken:?}");
+            assert_eq!(calls.short(|| Ok(1)).await.expect("an answer"), 1);
+            assert_eq!(calls.running(), 0);
+        });
+    }
+
+    #[test]
+    fn what_comes_too_late_is_undone() {
+        run(async {
+            let calls = calls(50);
+            let (begin, wait) = mpsc::channel::<()>();
+            let (undone, seen) = mpsc::channel();
+            let late = calls
+                .undoing(
+                    move || {
+                        wait.recv().expect("a signal");
+                        Ok(7)
+                    },
+                    move |value| undone.send(value).expect("a receiver"),
+                )
+                .await;
+            assert!(matches!(late, Err(CallError::Deadline(_))), "{late:?}");
+            assert_eq!(calls.running(), 1, "the thread is still counted");
+            begin.send(()).expect("a waiter");
+            assert_eq!(seen.recv().expect("an undoing"), 7);
+        });
+    }
+
+    #[test]
+    fn streams_do_not_take_the_place_of_short_calls() {
+        run(async {
+            let calls = calls(5000);
+            let (end, wait) = mpsc::channel::<()>();
+            let wait = Arc::new(std::sync::Mutex::new(wait));
+            let mut transfers = Vec::new();
+            for _ in 0..STREAMS {
+                let wait = wait.clone();
+                let stuck = move || {
+                    drop(wait.lock().map(|wait| wait.recv()));
+                    Ok(())
+                };
+                transfers.push(calls.transfer(stuck).await.expect("a place"));
+            }
+            assert_eq!(calls.short(|| Ok(1)).await.expect("an answer"), 1);
+            drop(end);
+            for mut transfer in transfers {
+                transfer.end().await.expect("an end");
+            }
+        });
+    }
+}

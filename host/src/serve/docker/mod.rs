@@ -1,0 +1,258 @@
+//! Docker's graph driver protocol: JSON over HTTP, one request a call.
+//!
+//! What is odd about it is dockerd's doing: errors come with status 200, but for the two calls with a stream; a request may come a second time without its
+//! body; a plugin that was restarted is not told where its layers are (see [`super::engines`]).
+
+mod download;
+pub mod protocol;
+mod upload;
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http_body_util::{BodyExt as _, Limited};
+use hyper::body::Incoming;
+use hyper::{Method, Request, Response, StatusCode};
+use serde_json::{Value, json};
+
+use super::Service;
+use super::calls::CallError;
+use super::engines::{Engine, Engines, Options, Target, check_home};
+use super::http::{Client, Content, Handler};
+use super::observer::Watched;
+use super::peer::{Sight, sight};
+use crate::driver::{Driver, IdMaps};
+use crate::error::{Class, Error};
+use protocol::{ChangeAnswer, InitRequest, LayerRequest, Operation, answer, error, parse};
+
+/// The longest body of a call without a stream, in bytes.
+const LONGEST: usize = 1 << 20;
+
+/// What is answered on one socket.
+#[derive(Debug)]
+pub struct Docker {
+    service: Arc<Service>,
+    engines: Engines,
+}
+
+impl Docker {
+    /// Answers for the engines of a socket.
+    pub fn new(service: Arc<Service>, engines: Engines) -> Docker {
+        Docker { service, engines }
+    }
+
+    /// Opens the stores of the engines that are known from before, and looks whether they will see what is mounted. What fails is said in the log: it is tried
+    /// again with the first call.
+    pub fn resume(&self) {
+        let log = self.service.observer.log;
+        for Engine { home, maps, process, .. } in self.engines.all() {
+            let root = home.display().to_string();
+            match self.service.stores.open(&home, Some(maps), false) {
+                Ok(_) => log.info("the store of an engine is open again", &[("root", root.into())]),
+                Err(e) => log.warn(
+                    "the store of an engine did not open",
+                    &[("root", root.into()), ("error", e.to_string().into())],
+                ),
+            }
+            if let Some(process) = process.filter(|process| process.is_alive()) {
+                self.warn_unseen(process.pid, &home);
+            }
+        }
+    }
+
+    fn warn_unseen(&self, pid: i32, home: &std::path::Path) -> Sight {
+        let sight = sight(pid, home);
+        if sight == Sight::Unseen {
+            let fields = [("root", home.display().to_string().into()), ("engine", pid.into())];
+            let what =
+                "the engine lives in another mount namespace, and mounts made here will not be seen there";
+            self.service.observer.log.warn(what, &fields);
+        }
+        sight
+    }
+
+    /// The answer to a call without a stream.
+    async fn call(
+        &self,
+        operation: Operation,
+        body: Incoming,
+        client: &Client,
+        watched: &mut Watched,
+    ) -> Result<Value, CallError> {
+        let body = self.body(body).await?;
+        let target = self.engines.target(client.process);
+        if operation == Operation::Init {
+            let request = parse(&body, operation).map_err(CallError::Request)?;
+            return self.init(request, client).await;
+        }
+        let request: LayerRequest = parse(&body, operation).map_err(CallError::Request)?;
+        request.id().clone_into(&mut watched.layer);
+        match operation {
+            Operation::Activate => Ok(json!({ "Implements": ["GraphDriver"] })),
+            // Archives are not byte for byte what was applied (names, order, padding); said otherwise, `docker save` would not verify them.
+            Operation::Capabilities => Ok(json!({ "Capabilities": { "ReproducesExactDiffs": false } })),
+            Operation::Status => self.status(target, client).await,
+            Operation::Get => {
+                let undo = target.clone();
+                let stores = self.service.clone();
+                let (put_id, get) = (request.id().to_owned(), request);
+                let driver = move |target: &Target| target.driver(&stores.stores, false);
+                let again = driver.clone();
+                let path = self.service.calls.undoing(
+                    move || driver(&target)?.get(get.id(), get.label()),
+                    // Nobody got it, so nobody will put it.
+                    move |_| drop(again(&undo).and_then(|driver| driver.put(&put_id))),
+                );
+                Ok(json!({ "Dir": path.await?.display().to_string() }))
+            }
+            Operation::Create | Operation::CreateReadWrite => {
+                request.no_options().map_err(|f| CallError::Driver(f.during("create", None)))?;
+                self.run(target, true, move |driver| {
+                    driver.create(request.id(), request.parent())?;
+                    Ok(json!({}))
+                })
+                .await
+            }
+            Operation::Remove => self.run(target, false, move |driver| remove(driver, request.id())).await,
+            _ => self.run(target, false, move |driver| simple(driver, operation, &request)).await,
+        }
+    }
+
+    /// Runs a call of the driver on the store of an engine.
+    async fn run(
+        &self,
+        target: Target,
+        make: bool,
+        call: impl FnOnce(&Driver) -> Result<Value, Error> + Send + 'static,
+    ) -> Result<Value, CallError> {
+        let service = self.service.clone();
+        self.service.calls.short(move || call(&*target.driver(&service.stores, make)?)).await
+    }
+
+    async fn body(&self, body: Incoming) -> Result<Bytes, CallError> {
+        let whole = Limited::new(body, LONGEST).collect();
+        let deadline = self.service.calls.stall();
+        match tokio::time::timeout(deadline, whole).await {
+            Ok(Ok(body)) => Ok(body.to_bytes()),
+            Ok(Err(error)) if error.is::<http_body_util::LengthLimitError>() => {
+                Err(CallError::Request(format!("the body is longer than {LONGEST} bytes")))
+            }
+            Ok(Err(_)) => Err(CallError::Gone),
+            Err(_) => Err(CallError::Stalled(deadline.as_secs())),
+        }
+    }
+
+    async fn init(&self, request: InitRequest, client: &Client) -> Result<Value, CallError> {
+        let read = || -> Result<(std::path::PathBuf, IdMaps, Options), crate::error::Failure> {
+            let home = check_home(request.home.as_deref().unwrap_or_default())?;
+            let options = Options::parse(request.opts.iter().flatten().map(String::as_str))?;
+            Ok((home, request.maps()?, options))
+        };
+        let (home, maps, options) = read().map_err(|failure| failure.during("init", None))?;
+        let engine = Engine { home: home.clone(), maps: maps.clone(), options, process: client.process };
+        let service = self.service.clone();
+        let root = home.clone();
+        self.service.calls.short(move || service.stores.open(&root, Some(maps), true).map(drop)).await?;
+        if let Some(process) = client.process {
+            self.warn_unseen(process.pid, &home);
+        }
+        self.engines.admit(engine).map_err(|failure| failure.during("init", None))?;
+        self.service
+            .observer
+            .log
+            .info("an engine uses a store", &[("root", home.display().to_string().into())]);
+        Ok(json!({}))
+    }
+
+    async fn status(&self, target: Target, client: &Client) -> Result<Value, CallError> {
+        let process = client.process;
+        self.run(target.clone(), false, move |driver| {
+            let mut rows = driver.status()?;
+            if let Some(devices) = target.options.devices {
+                let value = if devices { "allowed" } else { "refused" };
+                rows.iter_mut()
+                    .filter(|(key, _)| key == "Device Nodes")
+                    .for_each(|row| row.1 = value.to_owned());
+            }
+            rows.push(("Sync".to_owned(), if target.options.sync { "yes" } else { "no" }.to_owned()));
+            if process.map(|process| sight(process.pid, driver.root())) == Some(Sight::Unseen) {
+                let value = "not the engine's: mounts will not be seen".to_owned();
+                rows.push(("Mount Namespace".to_owned(), value));
+            }
+            Ok(json!({ "Status": rows }))
+        })
+        .await
+    }
+}
+
+/// The calls that need nothing but the driver.
+fn simple(driver: &Driver, operation: Operation, request: &LayerRequest) -> Result<Value, Error> {
+    let (id, parent) = (request.id(), request.parent());
+    Ok(match operation {
+        Operation::Put => {
+            driver.put(id)?;
+            json!({})
+        }
+        Operation::Exists => json!({ "Exists": driver.exists(id)? }),
+        Operation::GetMetadata => match driver.metadata(id) {
+            Ok(metadata) => json!({ "Metadata": protocol::metadata(&metadata) }),
+            Err(error) if error.failure.class() == Class::NotFound => json!({ "Metadata": {} }),
+            Err(error) => return Err(error),
+        },
+        Operation::Changes => {
+            let changes = driver.changes(id, parent)?;
+            json!({ "Changes": changes.iter().map(ChangeAnswer::from).collect::<Vec<_>>() })
+        }
+        Operation::DiffSize => json!({ "Size": driver.diff_size(id, parent)?.bytes }),
+        Operation::Cleanup => {
+            driver.cleanup()?;
+            json!({})
+        }
+        other => {
+            return Err(crate::error::Failure::Unsupported(other.name().to_owned()).during("serve", None));
+        }
+    })
+}
+
+/// A layer that is not there is removed already: dockerd asks again when it did not hear the answer, and keeps a container for ever whose layer it cannot
+/// remove.
+fn remove(driver: &Driver, id: &str) -> Result<Value, Error> {
+    match driver.remove(id, false) {
+        Err(error) if !matches!(error.failure, crate::error::Failure::NotFound(_)) => Err(error),
+        _ => Ok(json!({})),
+    }
+}
+
+impl Handler for Docker {
+    async fn answer(self: Arc<Self>, request: Request<Incoming>, client: Client) -> Response<Content> {
+        let Some(operation) = Operation::of(request.uri().path()) else {
+            return error(StatusCode::NOT_FOUND, "there is no such call");
+        };
+        if request.method() != Method::POST {
+            return error(StatusCode::METHOD_NOT_ALLOWED, "calls are sent with POST");
+        }
+        let mut watched = self.service.observer.begin(operation.name());
+        match operation {
+            Operation::ApplyDiff => self.apply_diff(request, &client, watched).await,
+            Operation::Diff => self.diff(request, &client, watched).await,
+            _ => {
+                let result = self.call(operation, request.into_body(), &client, &mut watched).await;
+                watched.end(result.as_ref().err());
+                match result {
+                    Ok(value) => answer(StatusCode::OK, &value),
+                    Err(CallError::Request(text)) => error(StatusCode::BAD_REQUEST, &text),
+                    Err(other) => error(StatusCode::OK, &other.to_string()),
+                }
+            }
+        }
+    }
+}
+
+/// The status of an error of a call with a stream: never 200, which dockerd takes for an archive, and never 404, which it takes for a missing call.
+fn stream_error(failed: &CallError) -> Response<Content> {
+    let status = match failed {
+        CallError::Request(_) => StatusCode::BAD_REQUEST,
+        _ => StatusCode::INTERNAL_SERVER_ERROR,
+    };
+    error(status, &failed.to_string())
+}

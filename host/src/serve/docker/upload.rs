@@ -1,0 +1,193 @@
+//! `GraphDriver.ApplyDiff`: the archive is the body of the request.
+//!
+//! Pieces go through a short queue to the thread that applies them, so memory does not grow with the archive, and a client that stops sending holds nothing but
+//! that thread. The queue says where the body really ended: one that breaks off is an error for the reader, and the layer is emptied.
+
+use std::io::{self, Read};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::{Buf as _, Bytes};
+use http_body_util::BodyExt as _;
+use hyper::body::Incoming;
+use hyper::{Request, Response, StatusCode};
+use serde_json::json;
+use tokio::sync::mpsc;
+use tokio::time::{Instant, timeout, timeout_at};
+
+use super::protocol::answer;
+use super::{Docker, stream_error};
+use crate::driver::{ApplyOptions, Totals};
+use crate::serve::calls::{CallError, Transfer};
+use crate::serve::http::{Client, Content, Piece};
+use crate::serve::observer::Watched;
+
+/// How many pieces wait to be applied. hyper's pieces are at most some 400 KiB, and those of dockerd 32 KiB.
+const QUEUE: usize = 16;
+/// How long the rest of a body is read after the call has failed: dockerd does not look at an answer before it has sent all.
+const DRAIN: Duration = Duration::from_secs(60);
+
+/// What became of the body.
+enum Sent {
+    /// It came to its end, or there is no need for the rest of it.
+    Enough,
+    /// Its sender does nothing, or is gone.
+    Broken(CallError),
+}
+
+impl Docker {
+    pub(super) async fn apply_diff(
+        self: Arc<Self>,
+        request: Request<Incoming>,
+        client: &Client,
+        mut watched: Watched,
+    ) -> Response<Content> {
+        let mut id = String::new();
+        let mut parent = None;
+        for (key, value) in form_urlencoded::parse(request.uri().query().unwrap_or_default().as_bytes()) {
+            match &*key {
+                "id" => id = value.into_owned(),
+                "parent" => parent = Some(value.into_owned()).filter(|parent| !parent.is_empty()),
+                _ => {}
+            }
+        }
+        watched.layer.clone_from(&id);
+        let result = self.upload(id, parent, request.into_body(), client, &mut watched).await;
+        watched.end(result.as_ref().err());
+        match result {
+            Ok(totals) => answer(StatusCode::OK, &json!({ "Size": totals.bytes })),
+            Err(failed) => stream_error(&failed),
+        }
+    }
+
+    async fn upload(
+        &self,
+        id: String,
+        parent: Option<String>,
+        mut body: Incoming,
+        client: &Client,
+        watched: &mut Watched,
+    ) -> Result<Totals, CallError> {
+        let service = self.service.clone();
+        let target = self.engines.target(client.process);
+        let options = ApplyOptions {
+            sync: target.options.sync,
+            devices: target.options.devices,
+            ..ApplyOptions::default()
+        };
+        let (sender, pieces) = mpsc::channel(QUEUE);
+        let archive = Box::new(Archive { pieces, rest: Bytes::new(), ended: false });
+        let begun = self.service.calls.transfer(move || {
+            target.driver(&service.stores, false)?.apply_diff(&id, parent.as_deref(), archive, &options)
+        });
+        let stall = self.service.calls.stall();
+        let mut transfer = begun.await?;
+        let sent = pump(&mut body, sender, &transfer, stall, &mut watched.bytes_in).await;
+        let result = transfer.end().await;
+        match sent {
+            Sent::Broken(why) => Err(why),
+            Sent::Enough => {
+                drain(&mut body, stall, &mut watched.bytes_in).await;
+                result
+            }
+        }
+    }
+}
+
+/// Hands the body on until it ends, or nobody wants more of it.
+async fn pump(
+    body: &mut Incoming,
+    sender: mpsc::Sender<Piece>,
+    transfer: &Transfer<Totals>,
+    stall: Duration,
+    count: &mut u64,
+) -> Sent {
+    loop {
+        let frame = tokio::select! {
+            biased;
+            () = sender.closed() => return Sent::Enough,
+            frame = timeout(stall, body.frame()) => frame,
+        };
+        let piece = match frame {
+            Err(_) => return Sent::Broken(CallError::Stalled(stall.as_secs())),
+            Ok(Some(Err(_))) => return Sent::Broken(CallError::Gone),
+            Ok(Some(Ok(frame))) => match frame.into_data() {
+                Ok(data) => {
+                    *count += data.len() as u64;
+                    Piece::Data(data)
+                }
+                // Trailers say nothing here.
+                Err(_) => continue,
+            },
+            // dockerd's second try after a connection that broke: the body it had is gone, and nothing is no archive.
+            Ok(None) if *count == 0 => {
+                return Sent::Broken(CallError::Request("the request has no body".to_owned()));
+            }
+            Ok(None) => Piece::End,
+        };
+        let ended = matches!(piece, Piece::End);
+        match timeout_at(transfer.until, sender.send(piece)).await {
+            Err(_) => return Sent::Broken(transfer.late()),
+            Ok(Err(_)) => return Sent::Enough,
+            Ok(Ok(())) if ended => return Sent::Enough,
+            Ok(Ok(())) => {}
+        }
+    }
+}
+
+/// Reads what is left of a body, within bounds.
+async fn drain(body: &mut Incoming, stall: Duration, count: &mut u64) {
+    let until = Instant::now() + DRAIN;
+    while Instant::now() < until {
+        match timeout(stall.min(DRAIN), body.frame()).await {
+            Ok(Some(Ok(frame))) => *count += frame.data_ref().map_or(0, |data| data.len() as u64),
+            _ => return,
+        }
+    }
+}
+
+/// The archive, for the thread that applies it.
+struct Archive {
+    pieces: mpsc::Receiver<Piece>,
+    rest: Bytes,
+    ended: bool,
+}
+
+impl Read for Archive {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        while self.rest.is_empty() && !self.ended {
+            match self.pieces.blocking_recv() {
+                Some(Piece::Data(data)) => self.rest = data,
+                Some(Piece::End) => self.ended = true,
+                None => return Err(io::Error::from_raw_os_error(nix::libc::ECONNRESET)),
+            }
+        }
+        let length = self.rest.len().min(buffer.len());
+        self.rest.copy_to_slice(&mut buffer[..length]);
+        Ok(length)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(pieces: Vec<Piece>) -> io::Result<Vec<u8>> {
+        let (sender, receiver) = mpsc::channel(QUEUE);
+        for piece in pieces {
+            sender.try_send(piece).expect("room in the queue");
+        }
+        drop(sender);
+        let mut bytes = Vec::new();
+        Archive { pieces: receiver, rest: Bytes::new(), ended: false }.read_to_end(&mut bytes)?;
+        Ok(bytes)
+    }
+
+    #[test]
+    fn only_a_clean_end_is_one() {
+        let data = |bytes: &'static [u8]| Piece::Data(Bytes::from_static(bytes));
+        assert_eq!(read(vec![data(b"ab"), data(b""), data(b"c"), Piece::End]).expect("an end"), b"abc");
+        assert!(read(vec![data(b"ab")]).is_err());
+        assert!(read(vec![]).is_err());
+    }
+}

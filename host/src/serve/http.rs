@@ -1,0 +1,168 @@
+//! HTTP over a unix socket: connections, bodies, and how they end when the service does.
+
+use std::convert::Infallible;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use hyper::body::{Body, Frame, Incoming, SizeHint};
+use hyper::service::service_fn;
+use hyper::{Request, Response};
+use hyper_util::rt::TokioIo;
+use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::{Notify, mpsc, watch};
+use tokio::task::JoinSet;
+
+use super::peer::Process;
+
+/// How far the service is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Phase {
+    /// Calls are answered.
+    Running,
+    /// No more calls are taken; those under way go on.
+    Draining,
+    /// Calls under way are cut off.
+    Ending,
+}
+
+/// A piece of a stream. The end is a piece of its own, so that a sender that is dropped, whatever for, does not look like one.
+#[derive(Debug)]
+pub enum Piece {
+    /// Bytes.
+    Data(Bytes),
+    /// The clean end.
+    End,
+}
+
+/// A stream that broke off.
+#[derive(Debug, thiserror::Error)]
+#[error("the stream broke off")]
+pub struct Broken;
+
+/// The body of an answer.
+#[derive(Debug)]
+pub enum Content {
+    /// All of it.
+    Whole(Option<Bytes>),
+    /// Piece by piece. What ends without [`Piece::End`] breaks the connection.
+    Stream(mpsc::Receiver<Piece>),
+    /// A stream that came to its end.
+    Ended,
+}
+
+impl Body for Content {
+    type Data = Bytes;
+    type Error = Broken;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
+        match &mut *self {
+            Content::Whole(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
+            Content::Ended => Poll::Ready(None),
+            Content::Stream(pieces) => {
+                let piece = std::task::ready!(pieces.poll_recv(context));
+                Poll::Ready(match piece {
+                    Some(Piece::Data(bytes)) => Some(Ok(Frame::data(bytes))),
+                    Some(Piece::End) => {
+                        *self = Content::Ended;
+                        None
+                    }
+                    None => {
+                        *self = Content::Ended;
+                        Some(Err(Broken))
+                    }
+                })
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        matches!(self, Content::Whole(None) | Content::Ended)
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Content::Whole(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, |b| b.len() as u64)),
+            Content::Ended => SizeHint::with_exact(0),
+            Content::Stream(_) => SizeHint::default(),
+        }
+    }
+}
+
+/// A client of a connection.
+#[derive(Debug, Clone)]
+pub struct Client {
+    /// Its process.
+    pub process: Option<Process>,
+    /// Cuts the connection off, where an answer that nobody reads is all that is left of it.
+    pub cut: Arc<Notify>,
+}
+
+/// Answers requests.
+pub trait Handler: Send + Sync + 'static {
+    /// Answers one.
+    fn answer(
+        self: Arc<Self>,
+        request: Request<Incoming>,
+        client: Client,
+    ) -> impl Future<Output = Response<Content>> + Send;
+}
+
+/// Waits until a phase is over. Whoever would say so is gone at the end of the service; then all phases are.
+pub async fn passed(watcher: &mut watch::Receiver<Phase>, phase: Phase) {
+    drop(watcher.wait_for(|now| *now > phase).await);
+}
+
+/// How many connections a socket has at once; more wait to be taken.
+const CONNECTIONS: usize = 1024;
+/// How long after an error of accept(2), no descriptors left for one, it is tried again.
+const PAUSE: Duration = Duration::from_millis(50);
+
+/// Answers on a socket until the phase is [`Phase::Draining`], and returns when all connections are closed.
+pub async fn serve<H: Handler>(listener: UnixListener, handler: Arc<H>, mut phase: watch::Receiver<Phase>) {
+    let watcher = phase.clone();
+    let mut connections = JoinSet::new();
+    loop {
+        tokio::select! {
+            biased;
+            () = passed(&mut phase, Phase::Running) => break,
+            Some(_) = connections.join_next() => {}
+            accepted = listener.accept(), if connections.len() < CONNECTIONS => match accepted {
+                Ok((stream, _)) => {
+                    connections.spawn(connection(stream, handler.clone(), watcher.clone()));
+                }
+                Err(_) => tokio::time::sleep(PAUSE).await,
+            },
+        }
+    }
+    drop(listener);
+    while connections.join_next().await.is_some() {}
+}
+
+async fn connection<H: Handler>(stream: UnixStream, handler: Arc<H>, mut phase: watch::Receiver<Phase>) {
+    let client = Client { process: Process::of(&stream), cut: Arc::new(Notify::new()) };
+    let cut = client.cut.clone();
+    let service = service_fn(move |request| {
+        let answer = handler.clone().answer(request, client.clone());
+        async move { Ok::<_, Infallible>(answer.await) }
+    });
+    // A connection that idles is never closed here: dockerd keeps it for its next call, and what crosses the closing it sends again with an empty body.
+    let mut builder = hyper::server::conn::http1::Builder::new();
+    builder.header_read_timeout(None::<Duration>);
+    let mut connection = std::pin::pin!(builder.serve_connection(TokioIo::new(stream), service));
+    tokio::select! {
+        _ = connection.as_mut() => return,
+        () = cut.notified() => return,
+        () = passed(&mut phase, Phase::Running) => connection.as_mut().graceful_shutdown(),
+    }
+    tokio::select! {
+        _ = connection.as_mut() => {}
+        () = cut.notified() => {}
+        () = passed(&mut phase, Phase::Draining) => {}
+    }
+}

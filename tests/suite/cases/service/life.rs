@@ -1,0 +1,203 @@
+//! How the service starts, ends, starts again, and tells how it is.
+
+use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::net::UnixListener;
+use std::path::Path;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, ensure};
+use layerbox_tests::archive::file;
+use nix::sys::signal::Signal;
+use serde_json::json;
+
+use crate::command::{binary, run};
+use crate::harness::{Case, Need, case};
+use crate::scratch::{Place, mounts_below};
+use crate::service::{Service, eventually};
+use crate::store::bare;
+
+pub(super) fn cases() -> Vec<Case> {
+    vec![
+        case("service: killed and started again, it knows homes and counts", killed),
+        case("service: SIGTERM ends it cleanly, and mounts stay", terminated),
+        case("service: what is under way at the end is cut off in time", cut_off),
+        case("service: sockets are for owner and group, and a live one is not taken", sockets),
+        case("service: it takes over sockets of systemd", activated)
+            .needs(Need::Tool("systemd-socket-activate")),
+        case("service: metrics and health", metrics_and_health),
+        case("service: the log has a line a call, as text or objects", log_lines),
+    ]
+}
+
+/// A layer with a parent, got as often as asked for. Gives where.
+fn mounted(service: &Service, gets: usize) -> Result<std::path::PathBuf> {
+    service.init()?;
+    service.layer("base", "", &[file("f", "x")])?;
+    service.ok("Create", &json!({ "ID": "top", "Parent": "base" }))?;
+    for _ in 0..gets {
+        service.ok("Get", &json!({ "ID": "top" }))?;
+    }
+    Ok(service.path("home/mnt/top"))
+}
+
+fn killed(place: &Place) -> Result<()> {
+    let mut service = Service::start(place, &[])?;
+    let merged = mounted(&service, 2)?;
+    service.signal(Signal::SIGKILL)?;
+    service.wait()?;
+    ensure!(merged.join("f").exists(), "the mount went with the service");
+    // No Init comes: dockerd does not know that the plugin is another one. A socket that nobody listens on lies there.
+    let service = Service::start(place, &[])?;
+    service.ok("Get", &json!({ "ID": "top" }))?;
+    for left in [true, true, false] {
+        service.ok("Put", &json!({ "ID": "top" }))?;
+        ensure!(merged.join("f").exists() == left, "after a put the mount is there: {}", !left);
+    }
+    Ok(())
+}
+
+fn terminated(place: &Place) -> Result<()> {
+    for signal in [Signal::SIGTERM, Signal::SIGINT] {
+        let inner = place.directory_for("")?;
+        let mut service = Service::start(&inner, &[])?;
+        service.signal(Signal::SIGHUP)?;
+        let merged = mounted(&service, 1)?;
+        // A connection that idles, as dockerd's do, does not hold it up.
+        let mut idle = service.connect()?;
+        ensure!(idle.call("POST", "/GraphDriver.Status", b"{}")?.status == 200, "Status");
+        let started = Instant::now();
+        service.signal(signal)?;
+        let status = service.wait()?;
+        ensure!(status == 0, "{signal}: exit status {status}: {}", service.log()?);
+        ensure!(started.elapsed() < Duration::from_secs(5), "{signal}: {:?}", started.elapsed());
+        ensure!(merged.join("f").exists(), "{signal}: the mount is gone");
+        for socket in ["docker.sock", "admin.sock"] {
+            ensure!(!service.path(socket).exists(), "{signal}: {socket} is left");
+        }
+    }
+    Ok(())
+}
+
+fn cut_off(place: &Place) -> Result<()> {
+    let mut service = Service::start(place, &["--grace", "1s"])?;
+    service.init()?;
+    service.ok("Create", &json!({ "ID": "a" }))?;
+    let mut upload = service.connect()?;
+    upload.begin("/GraphDriver.ApplyDiff?id=a")?;
+    upload.chunk(&file("f", vec![0; 4096]).header())?;
+    let stage = service.path("home/stage/a");
+    eventually("the upload is under way", Duration::from_secs(10), || Ok(stage.exists()))?;
+    let started = Instant::now();
+    service.signal(Signal::SIGTERM)?;
+    ensure!(service.wait()? == 0, "{}", service.log()?);
+    let taken = started.elapsed();
+    ensure!(taken > Duration::from_millis(900) && taken < Duration::from_secs(8), "{taken:?}");
+    ensure!(upload.answer().is_err(), "it was answered");
+    Service::start(place, &[])?.is_empty_and_reusable("a")
+}
+
+fn sockets(place: &Place) -> Result<()> {
+    let service = Service::start(place, &[])?;
+    for socket in ["docker.sock", "admin.sock"] {
+        let mode = std::fs::metadata(service.path(socket))?.permissions().mode();
+        ensure!(mode & 0o777 == 0o660, "{socket}: {mode:o}");
+    }
+    let second = |socket: &Path| {
+        let mut command = bare();
+        command.arg("--root").arg(place.join("second")).arg("serve").arg("--docker").arg(socket);
+        run(&mut command, b"")
+    };
+    let taken = service.path("docker.sock");
+    second(&taken)?.expect(4)?.says(&taken.display().to_string())?;
+    ensure!(service.raw("Capabilities", b"{}")?.status == 200, "the first one was harmed");
+    let other = place.join("other.sock");
+    let _listener = UnixListener::bind(&other)?;
+    second(&other)?.expect(4)?.says("listens on")?;
+    let plain = place.join("plain");
+    std::fs::write(&plain, "mine")?;
+    second(&plain)?.expect(4)?.says("no socket")?;
+    ensure!(std::fs::read(&plain)? == b"mine", "a file was taken for a socket");
+    Ok(())
+}
+
+fn activated(place: &Place) -> Result<()> {
+    let mut command = Command::new("systemd-socket-activate");
+    command.arg("--fdname=docker:admin");
+    for socket in ["docker.sock", "admin.sock"] {
+        command.arg("-l").arg(place.join(socket));
+    }
+    command.arg(binary()).arg("--root").arg(place.join("root")).arg("serve");
+    command.env_remove("LAYERBOX_ROOT").env_remove("LAYERBOX_SOCKET");
+    // It starts the service when the first client comes, which is answered all the same.
+    let client = std::thread::scope(|scope| {
+        let socket = place.join("docker.sock");
+        let client = scope.spawn(move || -> Result<u16> {
+            eventually("the socket is there", Duration::from_secs(10), || Ok(socket.exists()))?;
+            let mut connection = crate::http::Connection::new(&socket)?;
+            Ok(connection.call("POST", "/Plugin.Activate", b"")?.status)
+        });
+        let service = Service::spawn(place, command)?;
+        let status = client.join().ok().context("a panic")??;
+        Ok::<_, anyhow::Error>((service, status))
+    });
+    let (mut service, status) = client?;
+    ensure!(status == 200, "the first client: {status}");
+    ensure!(service.admin("/healthz")?.0 == 200, "the socket for operators");
+    service.signal(Signal::SIGTERM)?;
+    ensure!(service.wait()? == 0, "{}", service.log()?);
+    ensure!(place.join("docker.sock").exists(), "a socket that systemd made was removed");
+    Ok(())
+}
+
+fn metrics_and_health(place: &Place) -> Result<()> {
+    let service = Service::start(place, &[])?;
+    ensure!(service.admin("/healthz")?.0 == 200, "without a store");
+    mounted(&service, 1)?;
+    service.fails("Remove", &json!({ "ID": "top" }))?;
+    let (status, text) = service.admin("/metrics")?;
+    let home = service.path("home").canonicalize()?.display().to_string();
+    ensure!(status == 200, "{status}");
+    for line in [
+        "layerbox_calls_total{operation=\"get\",outcome=\"ok\"} 1".to_owned(),
+        "layerbox_calls_total{operation=\"remove\",outcome=\"busy\"} 1".to_owned(),
+        "layerbox_call_duration_seconds_count{operation=\"create\"} 2".to_owned(),
+        "layerbox_calls_in_flight{operation=\"get\"} 0".to_owned(),
+        "layerbox_received_bytes_total 2048".to_owned(),
+        format!("layerbox_layers{{store=\"{home}\"}} 2"),
+        format!("layerbox_mounts{{store=\"{home}\"}} 1"),
+        "layerbox_stores 1".to_owned(),
+    ] {
+        ensure!(text.lines().any(|found| found == line), "{line} is not in\n{text}");
+    }
+    ensure!(mounts_below(&service.path("home")).len() == 1, "one mount");
+    let (status, text) = service.admin("/healthz")?;
+    ensure!(status == 200 && text.contains(": ok"), "{status}: {text}");
+    std::fs::rename(service.path("home/layers"), service.path("home/away"))?;
+    let (status, text) = service.admin("/healthz")?;
+    ensure!(status == 503 && text.contains("home"), "{status}: {text}");
+    Ok(())
+}
+
+fn log_lines(place: &Place) -> Result<()> {
+    let service = Service::start(place, &["--log-format", "json"])?;
+    service.init()?;
+    service.layer("a", "", &[file("f", "x")])?;
+    service.fails("Get", &json!({ "ID": "none" }))?;
+    let mut seen = Vec::new();
+    for line in service.log()?.lines() {
+        let object: serde_json::Value = serde_json::from_str(line).with_context(|| line.to_owned())?;
+        if object["message"] == "call" {
+            ensure!(object["milliseconds"].is_number() && object["time"].is_string(), "{line}");
+            seen.push(format!("{} {} {}", object["operation"], object["outcome"], object["received"]));
+        }
+    }
+    let expected = [
+        r#""init" "ok" null"#,
+        r#""create" "ok" null"#,
+        r#""apply-diff" "ok" 2048"#,
+        r#""get" "not-found" null"#,
+    ];
+    ensure!(seen == expected, "{seen:?}");
+    Ok(())
+}
