@@ -4,18 +4,14 @@
 //! `LAYERBOX_BIN`, else `target/release/layerbox`. Its last line is `suite: N passed, N failed, N skipped`.
 
 mod cases;
-mod command;
-mod harness;
 mod http;
 mod measure;
 mod plant;
-mod scratch;
 mod service;
-mod store;
 
 use std::process::ExitCode;
 
-use anyhow::{Result, ensure};
+use layerbox_tests::{command, harness, scratch, store};
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -25,30 +21,5 @@ fn main() -> ExitCode {
     {
         return measure::run_and_report(report, program);
     }
-    match suite(&arguments) {
-        Ok(code) => code,
-        Err(error) => {
-            eprintln!("suite: {error:#}");
-            ExitCode::FAILURE
-        }
-    }
-}
-
-fn suite(arguments: &[String]) -> Result<ExitCode> {
-    let words: Vec<&String> = arguments.iter().filter(|argument| !argument.starts_with("--")).collect();
-    let mut cases = cases::all();
-    cases.retain(|case| words.is_empty() || words.iter().any(|word| case.name.contains(word.as_str())));
-    if arguments.iter().any(|argument| argument == "--list") {
-        for case in &cases {
-            println!("{}", case.name);
-        }
-        return Ok(ExitCode::SUCCESS);
-    }
-    let binary = command::binary();
-    ensure!(binary.exists(), "{} is not there: run make, or set LAYERBOX_BIN", binary.display());
-    let ground = scratch::Ground::new()?;
-    let totals = harness::run(&cases, ground.place());
-    drop(ground);
-    println!("suite: {} passed, {} failed, {} skipped", totals.passed, totals.failed, totals.skipped);
-    Ok(if totals.failed == 0 && !cases.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    harness::suite("suite", cases::all, &arguments, |_| Ok(()))
 }
