@@ -17,6 +17,12 @@ use crate::cgroup;
 /// How long an engine may take to start or to end.
 const PATIENCE: Duration = Duration::from_secs(60);
 
+/// The id on the machine of root in a container, for an engine with a map of user ids.
+pub const MAPPED: u32 = 100_000;
+
+/// Whose ids these are: a user and a group of this name are in every Debian.
+pub const MAPPED_USER: &str = "games";
+
 /// An engine, running or not. Dropped, it is gone with its containers and mounts.
 #[derive(Debug)]
 pub struct Engine {
@@ -35,8 +41,9 @@ impl Engine {
     /// It does not start; the error has the end of its log.
     pub fn start(directory: &Path, driver: &str, options: &[&str]) -> Result<Engine> {
         fs::create_dir_all(directory)?;
-        let unique: String =
-            directory.components().rev().take(2).map(|part| part.as_os_str().to_string_lossy()).collect();
+        // The last three: which case, which rig of it, which part of that.
+        let parts = directory.components().rev().take(3).map(|part| part.as_os_str().to_string_lossy());
+        let unique = parts.collect::<Vec<_>>().join("-");
         let mut engine = Engine {
             directory: directory.to_owned(),
             driver: driver.to_owned(),
@@ -200,7 +207,19 @@ impl Engine {
 
     /// Where its storage driver keeps layers.
     pub fn home(&self) -> PathBuf {
-        self.data().join(&self.driver)
+        // With a map of user ids, an engine has a directory of its own for each map, named after the first ids.
+        let mapped = self.options.iter().any(|option| option.starts_with("--userns-remap"));
+        let data = self.data();
+        if mapped {
+            data.join(format!("{MAPPED}.{MAPPED}")).join(&self.driver)
+        } else {
+            data.join(&self.driver)
+        }
+    }
+
+    /// The name of the control group of its containers.
+    pub fn cgroup(&self) -> &str {
+        &self.cgroup
     }
 
     /// What it has logged so far.

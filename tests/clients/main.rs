@@ -9,12 +9,14 @@
 mod cases;
 mod cgroup;
 mod engine;
+mod http;
 mod normal;
 mod rig;
 mod script;
 mod service;
 
 use std::os::unix::process::CommandExt as _;
+use std::path::Path;
 use std::process::{Command, ExitCode};
 
 use anyhow::{Context as _, Result, ensure};
@@ -22,6 +24,7 @@ use layerbox_tests::fixture::debian_root;
 use layerbox_tests::harness::has_tool;
 use layerbox_tests::scratch::{Ground, cover};
 use layerbox_tests::{command, harness};
+use nix::mount::{MsFlags, mount};
 
 /// Set inside of the namespaces, to the process that waits outside.
 pub const INSIDE: &str = "LAYERBOX_TESTS_INSIDE";
@@ -60,7 +63,7 @@ fn enter(arguments: &[String]) -> anyhow::Error {
 }
 
 /// Hides what engines share: sockets of shims, where plugins are looked up, the settings of this machine's own engine.
-fn prepare(_: &Ground) -> Result<()> {
+fn prepare(ground: &Ground) -> Result<()> {
     if !nix::unistd::geteuid().is_root() {
         return Ok(());
     }
@@ -68,6 +71,15 @@ fn prepare(_: &Ground) -> Result<()> {
         cover(directory.as_ref()).with_context(|| format!("a tmpfs on {directory}"))?;
     }
     std::fs::create_dir_all(service::PLUGINS)?;
+    // Which ids the user that an engine is told to map to has.
+    let ids = ground.place().join("subordinate-ids");
+    std::fs::write(&ids, format!("{}:{}:65536\n", engine::MAPPED_USER, engine::MAPPED))?;
+    for file in ["/etc/subuid", "/etc/subgid"] {
+        if Path::new(file).exists() {
+            let none = None::<&str>;
+            mount(Some(&ids), file, none, MsFlags::MS_BIND, none).with_context(|| format!("hide {file}"))?;
+        }
+    }
     ensure!(command::binary().is_absolute(), "the binary has no absolute path");
     Ok(())
 }

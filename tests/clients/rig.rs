@@ -2,8 +2,9 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 use layerbox_tests::command::shell;
 use layerbox_tests::scratch::{Place, mounts_below};
 use layerbox_tests::tree::names;
@@ -68,6 +69,63 @@ impl Rig {
         at_rest(&home)
     }
 
+    /// The engine, with the small root as the image `small:1`.
+    ///
+    /// # Errors
+    ///
+    /// It cannot be imported.
+    pub fn with_small_image(place: &Place, name: &str, driver: Driver, options: &[&str]) -> Result<Rig> {
+        let archive = small_root(place)?;
+        let rig = Rig::start(place, name, driver, options)?;
+        let import = rig.engine.ok(["import".as_ref(), archive.as_os_str(), "small:1".as_ref()]);
+        rig.explained(import)?;
+        Ok(rig)
+    }
+
+    /// Starts a container from `small:1` that writes a line into its file `/ticks` ten times a second, and waits for the first.
+    ///
+    /// # Errors
+    ///
+    /// It does not run.
+    pub fn start_ticking(&self, name: &str, options: &[&str]) -> Result<()> {
+        let mut arguments =
+            vec!["run", "--detach", "--network", "none", "--stop-signal", "KILL", "--name", name];
+        arguments.extend(options);
+        arguments.extend(["small:1", "sh", "-c", "while :; do echo tick >>/ticks; sleep 0.1; done"]);
+        self.engine.ok(arguments)?;
+        self.ticks(name)
+    }
+
+    /// Holds a container to run: its file grows, seen from inside.
+    ///
+    /// # Errors
+    ///
+    /// It does not grow for 10 seconds.
+    pub fn ticks(&self, name: &str) -> Result<()> {
+        let size = || -> Result<usize> {
+            let output = self.engine.docker(["exec", name, "cat", "/ticks"])?;
+            Ok(if output.code == 0 { output.stdout.len() } else { 0 })
+        };
+        let before = size()?;
+        until(Duration::from_secs(10), &format!("{name} writes nothing"), || Ok(size()? > before))
+    }
+
+    /// Holds what is mounted below the home to be this many layers, for the kernel and for the service.
+    ///
+    /// # Errors
+    ///
+    /// It is not, for 10 seconds: an engine takes some things away after it has answered.
+    pub fn is_mounted(&self, count: usize) -> Result<()> {
+        let home = self.engine.home();
+        until(Duration::from_secs(10), "the mounts", || Ok(mounts_below(&home).len() == count))
+            .with_context(|| format!("{count} expected, mounted: {:?}", mounts_below(&home)))?;
+        if let Some(service) = &self.service {
+            let counted = service.mounts_of(&home)?;
+            ensure!(counted == count, "the service says that {counted} layers are mounted, and {count} are");
+        }
+        Ok(())
+    }
+
     /// Adds to an error what the engine and the service have said at the end.
     ///
     /// # Errors
@@ -82,6 +140,20 @@ impl Rig {
             anyhow::Error::msg(text)
         })
     }
+}
+
+/// Waits for a condition.
+///
+/// # Errors
+///
+/// It does not come true in time, or its own.
+pub fn until(time: Duration, what: &str, mut condition: impl FnMut() -> Result<bool>) -> Result<()> {
+    let started = Instant::now();
+    while !condition()? {
+        ensure!(started.elapsed() < time, "{what}: not for {} s", time.as_secs());
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    Ok(())
 }
 
 /// The name of a plugin is looked up in one directory by all engines: the directory of the case makes it the only one.

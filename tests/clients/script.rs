@@ -20,22 +20,30 @@ const PRELUDE: &str = "
     saved() { python3 \"$SCRIPT/saved.py\" \"$@\"; }
 ";
 
-/// Runs the steps of `tests/clients/script/steps.sh` in `directory`, and gives what they print, ids and times aside.
+/// Runs the steps of a file in `tests/clients/script`, in a directory of their own, and gives what they print, ids and times aside. `archive` is the root
+/// file system that they import, under its own name.
 ///
 /// # Errors
 ///
 /// A step cannot be started. One that fails is part of the transcript.
-pub fn transcript(directory: &Path, archive: &Path, engine: &Engine, empty: &Engine) -> Result<Vec<String>> {
+pub fn transcript(
+    steps: &str,
+    directory: &Path,
+    archive: &Path,
+    engine: &Engine,
+    empty: &Engine,
+) -> Result<Vec<String>> {
     fs::create_dir_all(directory)?;
     let script = repository().join("tests/clients/script");
     build_context(&directory.join("build"), &script)?;
-    fs::hard_link(archive, directory.join("base.tar"))
-        .or_else(|_| fs::copy(archive, directory.join("base.tar")).map(drop))?;
+    fs::write(directory.join("single"), "single\n")?;
+    let name = archive.file_name().context("an archive has a name")?;
+    std::os::unix::fs::symlink(archive, directory.join(name))?;
     let start = SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs().to_string();
 
     let mut normal = Normal::default();
     let mut lines = Vec::new();
-    let text = fs::read_to_string(script.join("steps.sh")).context("steps.sh")?;
+    let text = fs::read_to_string(script.join(steps)).with_context(|| steps.to_owned())?;
     for step in text.split("\n\n").map(str::trim).filter(|step| !step.is_empty() && !step.starts_with("# ")) {
         let mut command = Command::new("sh");
         command.arg("-c").arg(format!("{PRELUDE}\n{step}")).current_dir(directory);
@@ -56,10 +64,12 @@ pub fn transcript(directory: &Path, archive: &Path, engine: &Engine, empty: &Eng
     Ok(lines)
 }
 
-/// What the Dockerfile copies. The times are fixed: they are in the layer.
+/// What the Dockerfiles copy. The times are fixed: they are in the layer.
 fn build_context(directory: &Path, script: &Path) -> Result<()> {
     fs::create_dir_all(directory.join("files/d/e"))?;
-    fs::copy(script.join("Dockerfile"), directory.join("Dockerfile"))?;
+    for name in ["Dockerfile", "Dockerfile.small"] {
+        fs::copy(script.join(name), directory.join(name))?;
+    }
     for (name, mode, content) in [
         ("a", 0o644, "a\n"),
         ("b with space", 0o600, ""),

@@ -14,6 +14,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use crate::engine::end;
+use crate::http;
 
 /// Where an engine looks up a plugin by its name (Docker's documentation, "Plugin discovery").
 pub const PLUGINS: &str = "/etc/docker/plugins";
@@ -24,28 +25,39 @@ const PATIENCE: Duration = Duration::from_secs(20);
 /// `layerbox serve`, running or not. Dropped, it is gone.
 #[derive(Debug)]
 pub struct Service {
-    name: String,
+    plugins: Vec<String>,
     directory: PathBuf,
     options: Vec<String>,
     process: Option<Child>,
 }
 
 impl Service {
-    /// Starts it, known to engines as the storage driver `name`.
+    /// Starts it, known to engines as the storage driver `plugin`.
     ///
     /// # Errors
     ///
     /// It does not start, or does not say that it is ready.
-    pub fn start(directory: &Path, name: &str, options: &[&str]) -> Result<Service> {
+    pub fn start(directory: &Path, plugin: &str, options: &[&str]) -> Result<Service> {
+        Service::start_for(directory, &[plugin.to_owned()], options)
+    }
+
+    /// Starts it with a socket for each of these storage drivers.
+    ///
+    /// # Errors
+    ///
+    /// As [`Service::start`].
+    pub fn start_for(directory: &Path, plugins: &[String], options: &[&str]) -> Result<Service> {
         fs::create_dir_all(directory)?;
         let mut service = Service {
-            name: name.to_owned(),
+            plugins: plugins.to_vec(),
             directory: directory.to_owned(),
             options: options.iter().map(|&option| option.to_owned()).collect(),
             process: None,
         };
         fs::create_dir_all(PLUGINS)?;
-        fs::write(service.spec(), format!("unix://{}", service.socket().display()))?;
+        for plugin in plugins {
+            fs::write(spec(plugin), format!("unix://{}", service.socket_of(plugin).display()))?;
+        }
         service.restart()?;
         Ok(service)
     }
@@ -63,8 +75,7 @@ impl Service {
             .arg("--root")
             .arg(self.directory.join("root"))
             .arg("serve")
-            .arg("--docker")
-            .arg(self.socket())
+            .args(self.plugins.iter().flat_map(|plugin| [PathBuf::from("--docker"), self.socket_of(plugin)]))
             .arg("--admin")
             .arg(self.admin())
             .args(&self.options);
@@ -127,9 +138,13 @@ impl Service {
         Ok(())
     }
 
-    /// The socket of the driver.
+    /// The socket of its only driver, or of the first.
     pub fn socket(&self) -> PathBuf {
-        self.directory.join("docker.sock")
+        self.socket_of(self.plugins.first().map_or("", String::as_str))
+    }
+
+    fn socket_of(&self, plugin: &str) -> PathBuf {
+        self.directory.join(format!("{plugin}.sock"))
     }
 
     /// The socket for whoever watches it.
@@ -137,21 +152,35 @@ impl Service {
         self.directory.join("admin.sock")
     }
 
+    /// How many layers of a store it says are mounted, as its metrics have it.
+    ///
+    /// # Errors
+    ///
+    /// It does not answer, or does not know the store.
+    pub fn mounts_of(&self, home: &Path) -> Result<usize> {
+        let text = http::get(&self.admin(), "/metrics")?;
+        let series = format!("layerbox_mounts{{store=\"{}\"}} ", home.display());
+        let value = text.lines().find_map(|line| line.strip_prefix(&series));
+        value.with_context(|| format!("no {series}in the metrics:\n{text}"))?.parse().context("a number")
+    }
+
     /// The end of its log, for a person.
     pub fn log_end(&self) -> String {
         end(&fs::read_to_string(self.directory.join("log")).unwrap_or_default())
-    }
-
-    fn spec(&self) -> PathBuf {
-        Path::new(PLUGINS).join(format!("{}.spec", self.name))
     }
 }
 
 impl Drop for Service {
     fn drop(&mut self) {
         let _ = self.kill();
-        let _ = fs::remove_file(self.spec());
+        for plugin in &self.plugins {
+            let _ = fs::remove_file(spec(plugin));
+        }
     }
+}
+
+fn spec(plugin: &str) -> PathBuf {
+    Path::new(PLUGINS).join(format!("{plugin}.spec"))
 }
 
 /// Calls the command line on a store, with no service in between.

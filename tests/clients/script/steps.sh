@@ -1,7 +1,7 @@
 # What an engine is made to do, a step a paragraph, each run by a shell of its own. `empty CMD` is CMD with the second engine, which knows no image.
 # `sort` is where the engine itself has no order, and `exec 2>&1` inside a container where its two streams would race.
 
-docker import base.tar base:1
+docker import minbase.tar base:1
 
 docker images | sort
 
@@ -39,7 +39,7 @@ docker cp up:/srv/inside copied && cat copied/file && docker cp up:/etc/passwd -
 
 docker cp build/files up:/srv/ && docker exec up find /srv -printf '%p %y %m %U:%G\n' | LC_ALL=C sort
 
-echo piped >single && docker cp single work:/opt/single && docker cp work:/opt/a/hard fetched && cat fetched
+docker cp single work:/opt/single && docker cp work:/opt/a/hard fetched && cat fetched
 
 docker diff up | sort
 
@@ -81,7 +81,7 @@ docker system df --verbose --format '
     {{range .Images}}{{.Repository}}:{{.Tag}} {{.Size}} {{.SharedSize}} {{.UniqueSize}} {{.Containers}}{{println}}{{end}}
     {{range .Containers}}{{.Names}} {{.Image}} {{.Command}} {{.LocalVolumes}} {{.Size}} {{.Status}}{{println}}{{end}}' | sort
 
-empty docker load --input app.tar
+empty docker load --input app.tar | sort
 
 empty docker images | sort
 
@@ -97,7 +97,7 @@ empty docker system df
 
 empty docker rmi app:1 committed:running committed:stopped
 
-empty docker load --quiet --input again.tar
+empty docker load --quiet --input again.tar | sort
 
 docker rm work
 
