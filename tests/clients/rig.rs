@@ -173,8 +173,8 @@ pub fn plugin_name(directory: &Path) -> String {
 ///
 /// It is not so.
 pub fn at_rest(home: &Path) -> Result<()> {
-    let check = layerbox(home, &["--json", "check"])?.expect(0)?.text();
-    ensure!(check.trim() == "[]", "check finds {check}");
+    let check = layerbox(home, &["--json", "check"])?;
+    ensure!(check.code == 0 && check.text().trim() == "[]", "check finds {}{check}", check.text());
     let list: serde_json::Value =
         serde_json::from_str(&layerbox(home, &["--json", "list"])?.expect(0)?.text())?;
     for layer in list.as_array().into_iter().flatten() {

@@ -89,6 +89,39 @@ fn build_context(directory: &Path, script: &Path) -> Result<()> {
     Ok(())
 }
 
+/// Whether two lines say the same. Sizes may differ by the lengths of symbolic links' targets: Docker adds them up as if they were content, and a layer here is
+/// as large as its regular files.
+fn same(left: &str, right: &str) -> bool {
+    let (left, right): (Vec<&str>, Vec<&str>) = (left.split(' ').collect(), right.split(' ').collect());
+    left.len() == right.len()
+        && left.iter().zip(&right).all(|(left, right)| {
+            left == right
+                || matches!((size(left), size(right)), (Some((left, unit)), Some((right, _)))
+                    if (left - right).abs() <= unit + if left < 1e6 { SCRIPT_TARGETS } else { ROOT_TARGETS })
+        })
+}
+
+/// The most bytes of targets that the links of the script have, and those of a Debian root.
+const SCRIPT_TARGETS: f64 = 30.0;
+const ROOT_TARGETS: f64 = 20_000.0;
+
+/// Reads a size as the engine prints it (go-units, HumanSize: `0B`, `48.17kB`, `(virtual`, `167MB)`), in bytes, and how many the last digit stands for.
+fn size(word: &str) -> Option<(f64, f64)> {
+    let word = word.trim_end_matches(')');
+    let at = word.find(|letter: char| letter != '.' && !letter.is_ascii_digit())?;
+    let (number, unit) = word.split_at(at);
+    let factor = match unit {
+        "B" => 1.0,
+        "kB" => 1e3,
+        "MB" => 1e6,
+        "GB" => 1e9,
+        _ => return None,
+    };
+    let decimals = number.split_once('.').map_or(0, |(_, decimals)| decimals.len());
+    let last = factor / 10f64.powi(i32::try_from(decimals).ok()?);
+    Some((number.parse::<f64>().ok()? * factor, last))
+}
+
 /// The first places where two transcripts differ, with their steps; empty when they do not.
 pub fn difference(left: &[String], right: &[String]) -> String {
     let steps = |lines: &[String]| -> Vec<Vec<String>> {
@@ -103,12 +136,16 @@ pub fn difference(left: &[String], right: &[String]) -> String {
     };
     let (left, right) = (steps(left), steps(right));
     let mut text = String::new();
-    for (left, right) in left.iter().zip(&right).filter(|(left, right)| left != right).take(6) {
+    let differ = |(left, right): &(&Vec<String>, &Vec<String>)| {
+        left.len() != right.len() || left.iter().zip(*right).any(|(left, right)| !same(left, right))
+    };
+    for (left, right) in left.iter().zip(&right).filter(differ).take(6) {
         text.push_str(&format!("{}\n", left[0]));
         let mut shown = 0;
         for index in 1..left.len().max(right.len()) {
             let (left, right) = (left.get(index), right.get(index));
-            if left != right && shown < 12 {
+            let equal = matches!((left, right), (Some(left), Some(right)) if same(left, right));
+            if !equal && shown < 12 {
                 shown += 1;
                 text.push_str(&format!("  - {}\n", left.map_or("(nothing)", String::as_str)));
                 text.push_str(&format!("  + {}\n", right.map_or("(nothing)", String::as_str)));

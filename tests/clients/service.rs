@@ -138,11 +138,6 @@ impl Service {
         Ok(())
     }
 
-    /// The socket of its only driver, or of the first.
-    pub fn socket(&self) -> PathBuf {
-        self.socket_of(self.plugins.first().map_or("", String::as_str))
-    }
-
     fn socket_of(&self, plugin: &str) -> PathBuf {
         self.directory.join(format!("{plugin}.sock"))
     }

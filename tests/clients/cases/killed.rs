@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use layerbox_tests::harness::Case;
-use layerbox_tests::scratch::Place;
+use layerbox_tests::scratch::{Place, mounts_below};
 use layerbox_tests::tree::names;
 
 use super::{docker, fixture};
@@ -106,6 +106,10 @@ pub(super) fn cases() -> Vec<Case> {
         );
         cases.push(docker(&name, move |place| engine_killed(place, work)));
     }
+    cases.push(docker(
+        "kill -9 of the engine during an export: what it had got twice is given back",
+        twice_got,
+    ));
     cases.push(docker("kill -9 of the engine with containers that go on without it", kept_alive));
     cases.push(docker("a restart of the service leaves mounts in use in place", |place| {
         let mut rig = Rig::with_small_image(place, "a", Driver::Layerbox, &[])?;
@@ -114,7 +118,10 @@ pub(super) fn cases() -> Vec<Case> {
         if let Some(service) = &mut rig.service {
             service.stop()?;
         }
-        rig.ticks("up")?;
+        // Without the service nothing can be started, not even a look inside with exec; what runs goes on.
+        let written = mounts_below(&rig.engine.home()).pop().context("nothing is mounted")? + "/ticks";
+        let before = fs::metadata(&written)?.len();
+        until(Duration::from_secs(10), "up writes nothing", || Ok(fs::metadata(&written)?.len() > before))?;
         if let Some(service) = &mut rig.service {
             service.restart()?;
         }
@@ -180,6 +187,26 @@ fn engine_killed(place: &Place, work: Work) -> Result<()> {
     rig.finish()
 }
 
+fn twice_got(place: &Place) -> Result<()> {
+    let mut rig = Rig::with_small_image(place, "a", Driver::Layerbox, &[])?;
+    rig.start_ticking("up", &[])?;
+    // Nobody reads the archive, so the export has no end, and the layer is held by the container and by it.
+    let mut export = rig.engine.command(["export", "up"]);
+    let export = Begun(export.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn()?);
+    std::thread::sleep(Duration::from_millis(500));
+    rig.engine.kill()?;
+    drop(export);
+    let restarted = rig.engine.restart();
+    rig.explained(restarted)?;
+    // The new engine ends the container and gives it back, once.
+    rig.explained(rig.is_mounted(0))?;
+    rig.engine.ok(["start", "up"])?;
+    rig.is_mounted(1)?;
+    rig.engine.ok(["rm", "--force", "up"])?;
+    rig.is_mounted(0)?;
+    rig.finish()
+}
+
 fn kept_alive(place: &Place) -> Result<()> {
     let mut rig = Rig::with_small_image(place, "a", Driver::Layerbox, &["--live-restore"])?;
     for name in ["one", "two"] {
@@ -235,10 +262,13 @@ fn work_again(work: Work, engine: &Engine) -> Result<()> {
 /// Removes all containers and images: nothing is mounted then, and nothing is half done.
 fn emptied(rig: &Rig) -> Result<()> {
     remove_all_but(&rig.engine, "")?;
-    rig.engine.ok(["image", "prune", "--all", "--force"])?;
+    // Of a build that was interrupted images are left that have children, and prune leaves them. The order of the list is by time.
+    let list = || rig.engine.ok(["images", "--all", "--quiet"]);
+    for image in list()?.lines() {
+        rig.engine.docker(["rmi", "--force", image])?;
+    }
+    ensure!(list()?.is_empty(), "images are left: {}", list()?);
     rig.is_mounted(0)?;
-    let images = rig.engine.ok(["images", "--all", "--quiet"])?;
-    ensure!(images.is_empty(), "images are left: {images}");
     let stage = rig.engine.home().join("stage");
     until(Duration::from_secs(10), "stage/ is not empty", || Ok(empty(&stage)))
 }

@@ -1,6 +1,5 @@
 //! The cases, a module for each promise.
 
-mod gone;
 mod killed;
 mod many;
 mod refused;
@@ -16,7 +15,7 @@ use layerbox_tests::scratch::Place;
 
 /// All of them, in the order in which they are run.
 pub fn all() -> Vec<Case> {
-    [same::cases(), many::cases(), killed::cases(), refused::cases(), several::cases(), gone::cases()]
+    [same::cases(), many::cases(), killed::cases(), refused::cases(), several::cases()]
         .into_iter()
         .flatten()
         .collect()

@@ -1,6 +1,7 @@
 """Prints what an archive on standard input holds, a line a member, sorted by name: order is the writer's own affair.
 
-Of a whiteout only the name counts: its owner, mode and time say nothing. Times of before START are kept; what came after is the run's own.
+Left out is what says nothing: owner, mode and time of a whiteout; the bits of a mode that repeat the type, which Docker writes; the entry of the root, which
+Docker does not write. Times of before START are kept; what came after is the run's own.
 """
 
 import hashlib
@@ -16,6 +17,8 @@ with tarfile.open(fileobj=sys.stdin.buffer, mode="r|*") as archive:
         if os.path.basename(name).startswith(".wh."):
             lines.append(f"{name} whiteout")
             continue
+        if name == ".":
+            continue
         time = int(member.mtime) if member.mtime < start else "new"
         content = ""
         if member.isreg():
@@ -26,7 +29,7 @@ with tarfile.open(fileobj=sys.stdin.buffer, mode="r|*") as archive:
             if key.startswith("SCHILY.xattr.")
         )
         lines.append(
-            f"{name} {member.type.decode()} {member.mode:04o} {member.uid}:{member.gid} {member.size} {time} "
+            f"{name} {member.type.decode()} {member.mode & 0o7777:04o} {member.uid}:{member.gid} {member.size} {time} "
             f"{member.linkname} {member.devmajor}:{member.devminor} {content} {xattrs}".rstrip()
         )
 lines.sort()

@@ -7,8 +7,8 @@ docker run --network none --rm small:1 sh -c 'id -u; cat /proc/self/uid_map'
 docker run --network none --name work small:1 sh -euc '
     echo mine >/mine; echo yours >/yours
     chown 1000:1001 /yours; rm /data/1; mkdir -p /d/e; chown 65535:65535 /d
-    rm -r /etc; mkdir /etc; echo new >/etc/new
-    stat -c "%n %u:%g %a" / /mine /yours /d /d/e /etc /data /data/2 /bin/busybox'
+    rm -r /tmp; mkdir -m 1777 /tmp; echo new >/tmp/new
+    stat -c "%n %u:%g %a" / /mine /yours /d /d/e /tmp /tmp/new /data /data/2 /bin/busybox'
 
 docker diff work | sort
 
