@@ -3,8 +3,16 @@
 //! - [`archive`] writes tar archives byte by byte, wrong ones too.
 //! - [`tree`] takes a picture of a directory tree, and tells what differs between two.
 //! - [`model`] computes what layers on top of each other must look like.
+//!
+//! And what the suites that drive the binary have in common: [`harness`] runs cases, [`scratch`] is where they work, [`command`] runs programs, [`store`] is a
+//! store driven through the command line, [`fixture`] keeps what takes long to make.
 
 pub use layerbox_catalogue::archive;
 
+pub mod command;
+pub mod fixture;
+pub mod harness;
 pub mod model;
+pub mod scratch;
+pub mod store;
 pub mod tree;

@@ -5,18 +5,15 @@
 //! those archives there, seeds for the fuzzers. The last line is `suite: N passed, N failed, N skipped`.
 
 mod cases;
-mod command;
-mod harness;
 mod http;
 mod measure;
 mod plant;
-mod scratch;
 mod service;
-mod store;
 
 use std::process::ExitCode;
 
 use anyhow::{Result, ensure};
+use layerbox_tests::{command, harness, scratch, store};
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -26,19 +23,14 @@ fn main() -> ExitCode {
     {
         return measure::run_and_report(report, program);
     }
-    if let [flag, directory] = &arguments[..]
-        && flag == "--archives"
-    {
-        return match cases::write_archives(directory.as_ref()) {
-            Ok(()) => ExitCode::SUCCESS,
-            Err(error) => {
-                eprintln!("suite: {error:#}");
-                ExitCode::FAILURE
-            }
-        };
-    }
-    match suite(&arguments) {
-        Ok(code) => code,
+    let result = match &arguments[..] {
+        [flag, directory] if flag == "--archives" => cases::write_archives(directory.as_ref()).map(|()| true),
+        _ if arguments.iter().any(|argument| argument == "--table") => table(&arguments),
+        _ => return harness::suite("suite", cases::all, &arguments, |_| Ok(())),
+    };
+    match result {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
         Err(error) => {
             eprintln!("suite: {error:#}");
             ExitCode::FAILURE
@@ -46,26 +38,11 @@ fn main() -> ExitCode {
     }
 }
 
-fn suite(arguments: &[String]) -> Result<ExitCode> {
+/// Prints the table of hostile archives; false where one has another outcome than it should.
+fn table(arguments: &[String]) -> Result<bool> {
     let words: Vec<&String> = arguments.iter().filter(|argument| !argument.starts_with("--")).collect();
-    let mut cases = cases::all();
-    cases.retain(|case| words.is_empty() || words.iter().any(|word| case.name.contains(word.as_str())));
-    if arguments.iter().any(|argument| argument == "--list") {
-        for case in &cases {
-            println!("{}", case.name);
-        }
-        return Ok(ExitCode::SUCCESS);
-    }
-    let table = arguments.iter().any(|argument| argument == "--table");
     let binary = command::binary();
     ensure!(binary.exists(), "{} is not there: run make, or set LAYERBOX_BIN", binary.display());
     let ground = scratch::Ground::new()?;
-    if table {
-        let right = cases::hostile_table(&words, ground.place())?;
-        return Ok(if right { ExitCode::SUCCESS } else { ExitCode::FAILURE });
-    }
-    let totals = harness::run(&cases, ground.place());
-    drop(ground);
-    println!("suite: {} passed, {} failed, {} skipped", totals.passed, totals.failed, totals.skipped);
-    Ok(if totals.failed == 0 && !cases.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    cases::hostile_table(&words, ground.place())
 }

@@ -65,6 +65,19 @@ impl References {
         }
     }
 
+    /// Counts one user of a layer that has more, and answers how many there were.
+    ///
+    /// # Errors
+    ///
+    /// Those of reading and writing the count.
+    pub fn settle(&self, id: &LayerId) -> Result<u32, Error> {
+        let count = self.count(id)?;
+        if count > 1 {
+            self.write(id, 1)?;
+        }
+        Ok(count)
+    }
+
     /// Makes the count 0, whatever the file holds.
     pub fn clear(&self, id: &LayerId) -> Result<(), Error> {
         match fs::remove_file(self.counts.join(id.as_str())) {
@@ -140,6 +153,10 @@ mod tests {
         assert_eq!(all(&references), [("a".to_owned(), 2), ("b".to_owned(), 1)]);
         // Another process, after this one was killed.
         assert_eq!(all(&References::new(&dir).unwrap()), all(&references));
+        for (id, before, after) in [(&a, 2, 1), (&a, 1, 1), (&self::id("none"), 0, 0)] {
+            assert_eq!(references.settle(id).unwrap(), before, "{id}");
+            assert_eq!(references.count(id).unwrap(), after, "{id}");
+        }
         references.clear(&a).unwrap();
         references.clear(&a).unwrap();
         assert_eq!(all(&references), [("b".to_owned(), 1)]);

@@ -285,6 +285,24 @@ impl Driver {
         })
     }
 
+    /// Counts one get of each layer that is mounted, whatever was counted before, and answers for how many that changed something. For a client that has
+    /// forgotten what it got, and gives back once what it finds mounted.
+    ///
+    /// # Errors
+    ///
+    /// Those of reading and writing the counts.
+    pub fn settle(&self) -> Result<usize, Error> {
+        let settle = || -> Result<usize, Failure> {
+            let mut changed = 0;
+            for (id, _) in self.references.all()? {
+                let _guard = self.lock(&id, Mode::Exclusive)?;
+                changed += usize::from(self.references.settle(&id)? > 1);
+            }
+            Ok(changed)
+        };
+        settle().map_err(|failure| failure.during("settle", None))
+    }
+
     /// Unmounts all that belongs to the store, and answers how many mounts that were.
     ///
     /// # Errors

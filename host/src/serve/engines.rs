@@ -127,6 +127,12 @@ impl Engines {
         self.lock().clone()
     }
 
+    /// Whether an engine that still runs said that its store is there.
+    pub fn is_served(&self, home: &Path) -> bool {
+        let runs = |engine: &Engine| engine.process.is_some_and(Process::is_alive);
+        self.lock().iter().any(|engine| engine.home == home && runs(engine))
+    }
+
     /// Keeps what an engine said.
     ///
     /// # Errors
@@ -237,7 +243,9 @@ mod tests {
         assert_eq!(engines.target(Some(own())).root, Path::new("/fallback"));
         engines.admit(engine("/a", Some(dead))).expect("admitted");
         assert_eq!(engines.target(None).root, Path::new("/a"), "the last one, alive or not");
+        assert!(!engines.is_served(Path::new("/a")), "its engine is dead");
         engines.admit(engine("/b", Some(own()))).expect("admitted");
+        assert!(engines.is_served(Path::new("/b")) && !engines.is_served(Path::new("/a")));
         engines.admit(engine("/c", None)).expect("admitted");
         for engines in [engines, read()] {
             assert_eq!(engines.target(Some(own())).root, Path::new("/b"));

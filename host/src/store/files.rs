@@ -58,11 +58,18 @@ pub(super) fn touch(dir: &Dir, path: &str) -> Result<(), Failure> {
 /// Marks a layer as the child of another.
 pub(super) fn mark_child(dir: &Dir, parent: &LayerId, child: &LayerId) -> Result<(), Failure> {
     let directory = format!("children/{parent}");
-    match dir.create_dir_with(&directory, DirBuilder::new().mode(0o700)) {
-        Err(e) if e.kind() != io::ErrorKind::AlreadyExists => return Err(Failure::io("mkdir", &e)),
-        _ => {}
+    let mut left = 100;
+    loop {
+        match dir.create_dir_with(&directory, DirBuilder::new().mode(0o700)) {
+            Err(e) if e.kind() != io::ErrorKind::AlreadyExists => return Err(Failure::io("mkdir", &e)),
+            _ => {}
+        }
+        match touch(dir, &format!("{directory}/{child}")) {
+            // The parent's last other child was removed in between, and the directory with it.
+            Err(Failure::Io { .. }) if left > 0 && dir.symlink_metadata(&directory).is_err() => left -= 1,
+            other => return other,
+        }
     }
-    touch(dir, &format!("{directory}/{child}"))
 }
 
 pub(super) fn ignore_missing(result: io::Result<()>, operation: &str) -> Result<(), Failure> {

@@ -345,8 +345,16 @@ impl Store {
             self.to_trash(&format!("{kind}/{id}"))?;
         }
         ignore_missing(self.dir.remove_dir(format!("mnt/{id}")), "rmdir")?;
-        // It is empty: a layer with children is not removed.
-        ignore_missing(self.dir.remove_dir(format!("children/{id}")), "rmdir")
+        // A layer with children is not removed: what is in it are marks that an interrupted removal left.
+        self.to_trash(&format!("children/{id}"))
+    }
+
+    /// Takes away the marks that say whose child a layer is which never came to be, or is no more.
+    pub(super) fn unmark(&self, id: &LayerId) -> Result<(), Failure> {
+        for parent in files::ids_in(&self.dir, "children")? {
+            ignore_missing(self.dir.remove_file(format!("children/{parent}/{id}")), "unlink")?;
+        }
+        Ok(())
     }
 
     /// Undoes [`Store::make_directories`] and everything else of a layer that was never committed.

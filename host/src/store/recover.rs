@@ -16,7 +16,12 @@ impl Store {
         for id in ids_in(&self.dir, "pending")? {
             let Some(_guard) = self.unclaimed(&id)? else { continue };
             // Committed: its making ended, or its removal had not begun. Not committed: it never was, or is no more.
-            if self.record(&id)?.is_some() { self.conclude(&id)? } else { self.undo_make(&id)? }
+            if self.record(&id)?.is_some() {
+                self.conclude(&id)?;
+            } else {
+                self.unmark(&id)?;
+                self.undo_make(&id)?;
+            }
         }
         let mut swept = false;
         for id in ids_in(&self.dir, "stage")? {

@@ -29,6 +29,23 @@ pub(super) fn cases() -> Vec<Case> {
             ensure!(!list.text().contains("child"), "{}", list.text());
             Ok(())
         }),
+        case("faults: removals that were interrupted do not keep a store from being opened", |place| {
+            let store = Store::new(place.join("s"), Dialect::Overlay);
+            store.layer("base", None, &[file("a", "a")])?;
+            store.layer("init", Some("base"), &[file("b", "b")])?;
+            store.layer("top", Some("init"), &[file("c", "c")])?;
+            // As a kill leaves them right after they were made not to exist: the marks that they are somebody's children are still there.
+            for id in ["init", "top"] {
+                fs::write(store.root().join("pending").join(id), "")?;
+                fs::remove_file(store.root().join("meta").join(id))?;
+            }
+            let found = store.run(["check"])?.expect(0)?.text();
+            ensure!(found.is_empty(), "{found}");
+            store.knows_nothing_of("top")?;
+            store.knows_nothing_of("init")?;
+            store.ok(["remove", "base"])?;
+            store.knows_nothing_of("base")
+        }),
         case("faults of Docker: the count does not stay up after a failed mount", failed_mount)
             .needs(overlay),
         case("faults of Docker: a base layer that was got leaves nothing when it is removed", |place| {

@@ -6,9 +6,10 @@ use std::process::{Command, Stdio};
 use std::time::Instant;
 
 use anyhow::{Result, bail, ensure};
+use layerbox_tests::fixture::debian_root;
 
 use crate::command::{code, repository, shell};
-use crate::harness::{Case, Need, case, has_tool};
+use crate::harness::{Case, Need, case};
 use crate::scratch::Place;
 use crate::store::{Dialect, Store};
 
@@ -24,29 +25,13 @@ pub(super) fn cases() -> Vec<Case> {
     ]
 }
 
-/// A Debian minbase root as an archive, made once; where debootstrap is not to be had, a part of this machine.
+/// A Debian root; where debootstrap is not to be had, a part of this machine.
 fn fixture() -> Result<PathBuf> {
-    let directory = repository().join("target/fixtures");
-    fs::create_dir_all(&directory)?;
-    let archive = directory.join("minbase.tar");
-    if archive.exists() {
-        return Ok(archive);
+    match debian_root()? {
+        Some(archive) => return Ok(archive),
+        None => println!("         NO DEBIAN ROOT: the figures are of a part of this machine's /usr"),
     }
-    if has_tool("debootstrap") {
-        let script = "
-            work=$(mktemp -d); trap 'rm -rf --one-file-system \"$work\"' EXIT
-            debootstrap --variant=minbase bookworm \"$work/root\" >\"$work/log\" 2>&1 || { tail -3 \"$work/log\" >&2; exit 1; }
-            rm -rf \"$work\"/root/var/cache/apt/archives/*.deb
-            tar --format=pax --xattrs --xattrs-include='*' --numeric-owner -C \"$work/root\" -cf \"$1.new\" .
-            mv \"$1.new\" \"$1\"
-        ";
-        match shell(script, [archive.as_path()]) {
-            Ok(_) => return Ok(archive),
-            Err(error) => println!("         debootstrap failed: {error:#}"),
-        }
-    }
-    println!("         NO DEBIAN ROOT: the figures are of a part of this machine's /usr");
-    let part = directory.join("usr.tar");
+    let part = repository().join("target/fixtures/usr.tar");
     if !part.exists() {
         shell(
             "tar --format=pax --xattrs --numeric-owner -C / -cf \"$1.new\" usr/bin usr/lib/x86_64-linux-gnu/perl* usr/share/doc; mv \"$1.new\" \"$1\"",

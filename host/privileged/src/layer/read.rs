@@ -261,7 +261,12 @@ impl Listing {
         while !(entries.is_buffer_empty() && listing.items.len() >= most)
             && let Some(entry) = entries.next()
         {
-            let entry = entry.map_err(Error::io("getdents64"))?;
+            let entry = match entry {
+                Ok(entry) => entry,
+                // The directory has been removed since it was opened, and so nothing is in it.
+                Err(rustix::io::Errno::NOENT) => break,
+                Err(error) => return Err(Error::io("getdents64")(error)),
+            };
             let name = entry.file_name().to_bytes();
             if !matches!(name, b"." | b"..") {
                 let (start, length) = (listing.names.len(), name.len() as u32);

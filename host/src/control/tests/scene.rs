@@ -97,9 +97,6 @@ impl Scene {
             store: Which::Root(self.settings.root.clone().into()),
             backend: BackendChoice::Auto.into(),
             guest: None,
-            stranger: false,
-            guest_sha256: None,
-            cache: None,
             make: false,
         }
     }

@@ -22,7 +22,7 @@ use super::http::{Client, Content, Handler};
 use super::observer::Watched;
 use super::peer::{Sight, sight};
 use crate::driver::{Driver, IdMaps};
-use crate::error::{Class, Error};
+use crate::error::{Class, Error, Failure};
 use protocol::{ChangeAnswer, InitRequest, LayerRequest, Operation, answer, error, parse};
 
 /// The longest body of a call without a stream, in bytes.
@@ -143,7 +143,7 @@ impl Docker {
     }
 
     async fn init(&self, request: InitRequest, client: &Client) -> Result<Value, CallError> {
-        let read = || -> Result<(std::path::PathBuf, IdMaps, Options), crate::error::Failure> {
+        let read = || -> Result<(std::path::PathBuf, IdMaps, Options), Failure> {
             let home = check_home(request.home.as_deref().unwrap_or_default())?;
             let options = Options::parse(request.opts.iter().flatten().map(String::as_str))?;
             Ok((home, request.maps()?, options))
@@ -152,7 +152,16 @@ impl Docker {
         let engine = Engine { home: home.clone(), maps: maps.clone(), options, process: client.process };
         let service = self.service.clone();
         let root = home.clone();
-        self.service.calls.short(move || service.stores.open(&root, Some(maps), true).map(drop)).await?;
+        // An engine that was killed gives back nothing of what it got. The next one knows only what it finds mounted, and gives that back once, as the counts
+        // of Docker's own drivers have it.
+        let is_new = client.process.is_some() && !self.engines.is_served(&home);
+        self.service
+            .calls
+            .short(move || {
+                let driver = service.stores.open(&root, Some(maps), true)?;
+                if is_new { driver.settle().map(drop) } else { Ok(()) }
+            })
+            .await?;
         if let Some(process) = client.process {
             self.warn_unseen(process.pid, &home);
         }
@@ -209,17 +218,28 @@ fn simple(driver: &Driver, operation: Operation, request: &LayerRequest) -> Resu
             json!({})
         }
         other => {
-            return Err(crate::error::Failure::Unsupported(other.name().to_owned()).during("serve", None));
+            return Err(Failure::Unsupported(other.name().to_owned()).during("serve", None));
         }
     })
 }
 
 /// A layer that is not there is removed already: dockerd asks again when it did not hear the answer, and keeps a container for ever whose layer it cannot
-/// remove.
+/// remove. And one that is still got is given back first: an engine that was killed while it started a container has got a layer that it knows nothing of.
 fn remove(driver: &Driver, id: &str) -> Result<Value, Error> {
-    match driver.remove(id, false) {
-        Err(error) if !matches!(error.failure, crate::error::Failure::NotFound(_)) => Err(error),
-        _ => Ok(json!({})),
+    // More than an engine can have got a layer when it was killed; a layer that nobody has got and that is busy all the same stays so.
+    let mut left = 100;
+    loop {
+        match driver.remove(id, false) {
+            Ok(()) => return Ok(json!({})),
+            Err(error) => match error.failure {
+                Failure::NotFound(_) => return Ok(json!({})),
+                Failure::Busy(_) if left > 0 => {
+                    driver.put(id)?;
+                    left -= 1;
+                }
+                _ => return Err(error),
+            },
+        }
     }
 }
 

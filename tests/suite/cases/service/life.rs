@@ -154,13 +154,13 @@ fn metrics_and_health(place: &Place) -> Result<()> {
     let service = Service::start(place, &[])?;
     ensure!(service.admin("/healthz")?.0 == 200, "without a store");
     mounted(&service, 1)?;
-    service.fails("Remove", &json!({ "ID": "top" }))?;
+    service.fails("Remove", &json!({ "ID": "base" }))?;
     let (status, text) = service.admin("/metrics")?;
     let home = service.path("home").canonicalize()?.display().to_string();
     ensure!(status == 200, "{status}");
     for line in [
         "layerbox_calls_total{operation=\"get\",outcome=\"ok\"} 1".to_owned(),
-        "layerbox_calls_total{operation=\"remove\",outcome=\"busy\"} 1".to_owned(),
+        "layerbox_calls_total{operation=\"remove\",outcome=\"has-children\"} 1".to_owned(),
         "layerbox_call_duration_seconds_count{operation=\"create\"} 2".to_owned(),
         "layerbox_calls_in_flight{operation=\"get\"} 0".to_owned(),
         "layerbox_received_bytes_total 2048".to_owned(),

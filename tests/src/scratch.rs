@@ -49,7 +49,7 @@ impl Place {
     }
 
     /// A directory for a case, named after a number: the names of cases are long and would eat into the length of paths.
-    pub(crate) fn directory_for(&self, _case: &str) -> Result<Place> {
+    pub fn directory_for(&self, _case: &str) -> Result<Place> {
         let path = self.path.join(format!("c{}", NEXT.fetch_add(1, Ordering::Relaxed)));
         fs::create_dir_all(&path).with_context(|| format!("make {}", path.display()))?;
         Ok(Place { path, owner: true })
@@ -113,13 +113,11 @@ impl Ground {
             mount(None::<&str>, "/", None::<&str>, MsFlags::MS_PRIVATE | MsFlags::MS_REC, None::<&str>)
                 .context("make / private")?;
             // The reference counts of the stores of the cases must not outlive the run.
-            fs::create_dir_all("/run/layerbox")?;
-            mount(Some("tmpfs"), "/run/layerbox", Some("tmpfs"), MsFlags::empty(), Some("mode=0700"))
-                .context("a tmpfs on /run/layerbox")?;
+            cover(Path::new("/run/layerbox")).context("a tmpfs on /run/layerbox")?;
             // Nor does the configuration of the machine count for the cases.
-            if Path::new("/etc/layerbox").exists() {
-                mount(Some("tmpfs"), "/etc/layerbox", Some("tmpfs"), MsFlags::empty(), Some("mode=0755"))
-                    .context("a tmpfs on /etc/layerbox")?;
+            let configuration = Path::new("/etc/layerbox");
+            if configuration.exists() {
+                cover(configuration).context("a tmpfs on /etc/layerbox")?;
             }
             let file = directory.path().join("image");
             image(&file, IMAGE_SIZE, &path)?;
@@ -142,6 +140,17 @@ impl Drop for Ground {
             let _ = umount2(self.place.path(), MntFlags::MNT_DETACH);
         }
     }
+}
+
+/// Mounts an empty file system over a directory, which is made if it is not there.
+///
+/// # Errors
+///
+/// Any of it fails.
+pub fn cover(directory: &Path) -> Result<()> {
+    fs::create_dir_all(directory)?;
+    mount(Some("tmpfs"), directory, Some("tmpfs"), MsFlags::empty(), Some("mode=0700"))?;
+    Ok(())
 }
 
 /// Makes a file of this size, an ext4 in it, and mounts it.

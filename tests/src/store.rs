@@ -5,9 +5,9 @@ use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use crate::archive::{Member, tar};
+use crate::tree::{Tree, names, picture};
 use anyhow::{Result, bail, ensure};
-use layerbox_tests::archive::{Member, tar};
-use layerbox_tests::tree::{Tree, names, picture};
 
 use crate::command::{Output, binary, run, run_with};
 
@@ -208,7 +208,7 @@ impl Store {
         ensure!(left.is_empty(), "layer {id} is not empty: {left:?}");
         let staged = names(&self.root.join("stage")).unwrap_or_default();
         ensure!(staged.is_empty(), "something is left in stage/: {staged:?}");
-        self.apply(id, &tar(&[layerbox_tests::archive::file("reused", "yes")]))?.expect(0)?;
+        self.apply(id, &tar(&[crate::archive::file("reused", "yes")]))?.expect(0)?;
         ensure!(
             fs::read(self.content(id).join("reused"))? == b"yes",
             "layer {id} was not filled by the second archive"

@@ -3,14 +3,15 @@
 
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::process::Command;
+use std::process::{Command, ExitCode};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
-use anyhow::{Error, Result};
+use anyhow::{Error, Result, ensure};
 
-use crate::scratch::Place;
+use crate::command::binary;
+use crate::scratch::{Ground, Place};
 
 /// What a case cannot do without.
 #[derive(Debug, Clone, Copy)]
@@ -59,6 +60,51 @@ impl Case {
         self.alone = true;
         self
     }
+}
+
+/// A whole suite: runs the cases whose names hold one of the words among the arguments, or all, and ends with the line `NAME: N passed, N failed, N skipped`.
+/// With `--list` among the arguments it only prints the names. `prepare` is called before the first case, in the mount namespace of the cases.
+///
+/// That no case has such a name is no failure: another suite may have one, and who runs them all counts.
+pub fn suite(
+    name: &str,
+    cases: impl Fn() -> Vec<Case>,
+    arguments: &[String],
+    prepare: impl FnOnce(&Ground) -> Result<()>,
+) -> ExitCode {
+    let words: Vec<&String> = arguments.iter().filter(|argument| !argument.starts_with("--")).collect();
+    let mut cases = cases();
+    cases.retain(|case| words.is_empty() || words.iter().any(|word| case.name.contains(word.as_str())));
+    if arguments.iter().any(|argument| argument == "--list") {
+        for case in &cases {
+            println!("{}", case.name);
+        }
+        return ExitCode::SUCCESS;
+    }
+    match run_on_ground(&cases, prepare) {
+        Ok(totals) => {
+            println!(
+                "{name}: {} passed, {} failed, {} skipped",
+                totals.passed, totals.failed, totals.skipped
+            );
+            if totals.failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+        }
+        Err(error) => {
+            eprintln!("{name}: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run_on_ground(cases: &[Case], prepare: impl FnOnce(&Ground) -> Result<()>) -> Result<Totals> {
+    if cases.is_empty() {
+        return Ok(Totals::default());
+    }
+    let binary = binary();
+    ensure!(binary.exists(), "{} is not there: run make, or set LAYERBOX_BIN", binary.display());
+    let ground = Ground::new()?;
+    prepare(&ground)?;
+    Ok(run(cases, ground.place()))
 }
 
 /// What came of the cases.
