@@ -20,9 +20,6 @@ use super::State;
 /// The most bytes that a call may write to `layers/`: as much as a record is ever read of.
 pub(super) const ROOM: u64 = 1 << 20;
 
-/// The interface, under the name that wasmtime-wasi links it by.
-const TYPES: &str = "wasi:filesystem/types@0.2.12";
-
 /// More was written than there is room for.
 #[derive(Debug)]
 pub(super) struct NoRoom;
@@ -124,8 +121,7 @@ fn refused<T>() -> Answer<T> {
 pub(super) fn restrict(linker: &mut Linker<State>) -> wasmtime::Result<()> {
     use wasmtime_wasi::filesystem::WasiFilesystemView as _;
     type Fd = Resource<Descriptor>;
-    linker.allow_shadowing(true);
-    let mut types = linker.instance(TYPES)?;
+    let mut types = super::imports::replacing(linker, "filesystem/types", "[method]descriptor.write")?;
     types.func_wrap(
         "[method]descriptor.open-at",
         |mut store, (fd, follow, path, how, flags): (Fd, PathFlags, String, OpenFlags, DescriptorFlags)| {

@@ -11,7 +11,7 @@ mod writer;
 
 use layerbox_privileged::error::Error as Privileged;
 use wasmtime::StoreContextMut;
-use wasmtime::component::{HasData, Linker, Resource, ResourceTableError};
+use wasmtime::component::{HasData, Linker, LinkerInstance, Resource, ResourceTableError};
 use wasmtime_wasi::WasiView;
 use wasmtime_wasi::cli::{WasiCli, WasiCliView};
 use wasmtime_wasi::clocks::{WasiClocks, WasiClocksView};
@@ -134,13 +134,33 @@ fn link_wasi(linker: &mut Linker<State>) -> wasmtime::Result<()> {
     cli::terminal_stderr::add_to_linker::<State, WasiCli>(linker, State::cli)
 }
 
+/// WASI's release, in the names that wasmtime-wasi links it by.
+const WASI: &str = "0.2.12";
+
+/// An interface of WASI, to put rules before functions of it; `function` is one of them. The caller ends it with `allow_shadowing(false)`.
+///
+/// # Errors
+///
+/// There is no such function yet: under another name, rules would hold for nothing.
+pub(super) fn replacing<'a>(
+    linker: &'a mut Linker<State>,
+    interface: &str,
+    function: &str,
+) -> wasmtime::Result<LinkerInstance<'a, State>> {
+    let name = format!("wasi:{interface}@{WASI}");
+    if linker.instance(&name)?.func_wrap(function, |_, (): ()| Ok(())).is_ok() {
+        return Err(wasmtime::Error::msg(format!("wasmtime-wasi links no {name}")));
+    }
+    linker.allow_shadowing(true);
+    linker.instance(&name)
+}
+
 /// Nothing that a call does takes waiting for a clock, and a component that did would hold a layer for as long as it liked.
 fn never_wait(linker: &mut Linker<State>) -> wasmtime::Result<()> {
     fn refuse(_: StoreContextMut<'_, State>, _: (u64,)) -> wasmtime::Result<(Resource<DynPollable>,)> {
         Err(wasmtime::Error::new(Fault("it wants to wait for a clock".to_owned())))
     }
-    linker.allow_shadowing(true);
-    let mut clock = linker.instance("wasi:clocks/monotonic-clock@0.2.12")?;
+    let mut clock = replacing(linker, "clocks/monotonic-clock", "subscribe-instant")?;
     clock.func_wrap("subscribe-instant", refuse)?;
     clock.func_wrap("subscribe-duration", refuse)?;
     linker.allow_shadowing(false);
