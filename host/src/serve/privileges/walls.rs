@@ -1,0 +1,36 @@
+//! What Landlock denies the threads that do not mount, where the kernel has it: it is asked on paths and not on numbers of system calls, so it holds on ways that
+//! a filter of calls does not see.
+//!
+//! No path is closed to them: which stores there will be is not known when the service starts. What is closed is what they never do anywhere: run a file, make
+//! a socket, command a device, speak TCP, signal or trace a process of others; and with any Landlock domain comes that they cannot change what is mounted.
+
+use landlock::{
+    ABI, Access as _, AccessFs, AccessNet, CompatLevel, Compatible as _, PathBeneath, PathFd, Ruleset,
+    RulesetAttr as _, RulesetCreatedAttr as _, RulesetError, Scope,
+};
+
+use crate::error::Failure;
+
+/// Shuts the calling thread in, and those that it starts. A kernel that has less of Landlock does less; one without it, nothing.
+///
+/// # Errors
+///
+/// The kernel has it and refuses.
+pub(super) fn raise() -> Result<(), Failure> {
+    let unsupported = |error: &dyn std::error::Error| Failure::Unsupported(format!("Landlock: {error}"));
+    let root = PathFd::new("/").map_err(|error| unsupported(&error))?;
+    shut_in(root).map_err(|error| unsupported(&error))
+}
+
+fn shut_in(root: PathFd) -> Result<(), RulesetError> {
+    Ruleset::default()
+        .set_compatibility(CompatLevel::BestEffort)
+        .handle_access(AccessFs::Execute | AccessFs::MakeSock | AccessFs::IoctlDev | AccessFs::Refer)?
+        .handle_access(AccessNet::from_all(ABI::V4))?
+        .scope(Scope::Signal)?
+        .create()?
+        // Moving a layer from stage/ to its place is from one directory to another, which Landlock denies unless it is said.
+        .add_rule(PathBeneath::new(root, AccessFs::Refer))?
+        .restrict_self()?;
+    Ok(())
+}
