@@ -16,8 +16,8 @@ use crate::service::Service;
 /// How long an honest call may take meanwhile.
 const LONGEST: Duration = Duration::from_secs(1);
 /// How often the honest client goes round at the least, and for how long.
-const ROUNDS: usize = 25;
-const ENOUGH: Duration = Duration::from_secs(12);
+const ROUNDS: usize = 10;
+const ENOUGH: Duration = Duration::from_secs(8);
 
 pub(super) fn cases() -> Vec<Case> {
     vec![
