@@ -151,3 +151,86 @@ fn number(call: libc::c_long) -> i64 {
 fn value(constant: i32) -> u64 {
     u64::from(constant.cast_unsigned())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::net::UnixStream;
+    use std::path::Path;
+    use std::process::Command;
+    use std::thread;
+
+    use nix::errno::Errno;
+    use nix::mount::{MsFlags, mount, umount};
+    use nix::sched::{CloneFlags, unshare};
+    use rustix::mount::{FsOpenFlags, fsopen};
+
+    use super::*;
+
+    const NOWHERE: &str = "/nonexistent/layerbox";
+
+    /// Does something in a thread with a filter, which ends with the thread.
+    fn filtered<T: Send + 'static>(
+        filter: fn() -> io::Result<()>,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> T {
+        let thread = thread::spawn(move || {
+            filter().expect("a filter");
+            work()
+        });
+        thread.join().expect("no panic")
+    }
+
+    /// The error that a call ends with. Without the filter it would be another: there is no such path, or it would work.
+    #[test]
+    fn threads_that_work_cannot_mount_nor_run_nor_speak_to_the_net() {
+        type Attempt = fn() -> Option<i32>;
+        fn code<T>(result: io::Result<T>) -> Option<i32> {
+            result.err().and_then(|error| error.raw_os_error())
+        }
+        let attempts: [(&str, Attempt); 9] = [
+            ("mount", || {
+                let mounted = mount(None::<&str>, NOWHERE, Some("tmpfs"), MsFlags::empty(), None::<&str>);
+                code(mounted.map_err(io::Error::from))
+            }),
+            ("umount2", || code(umount(NOWHERE).map_err(io::Error::from))),
+            ("fsopen", || code(fsopen("no-such", FsOpenFlags::empty()).map_err(io::Error::from))),
+            ("chroot", || code(nix::unistd::chroot(Path::new("/nonexistent")).map_err(io::Error::from))),
+            ("unshare", || code(unshare(CloneFlags::CLONE_FS).map_err(io::Error::from))),
+            ("execve", || code(Command::new("/bin/true").status())),
+            ("socket", || code(std::net::TcpStream::connect("127.0.0.1:9"))),
+            ("chdir", || code(std::env::set_current_dir("/"))),
+            ("kill", || code(nix::sys::signal::kill(nix::unistd::getpid(), None).map_err(io::Error::from))),
+        ];
+        for (name, attempt) in attempts {
+            assert_eq!(filtered(working, attempt), Some(Errno::EPERM as i32), "{name}");
+        }
+    }
+
+    #[test]
+    fn threads_that_work_can_do_their_work() {
+        filtered(working, || {
+            let directory = std::env::temp_dir().join(format!("layerbox-filter.{}", std::process::id()));
+            std::fs::create_dir_all(directory.join("a")).expect("mkdir");
+            std::fs::write(directory.join("a/f"), "text").expect("write");
+            std::fs::rename(directory.join("a/f"), directory.join("g")).expect("rename");
+            assert_eq!(thread::spawn(|| 7).join().expect("a thread"), 7);
+            drop(UnixStream::pair().expect("a socket"));
+            std::fs::remove_dir_all(directory).expect("unlink");
+        });
+    }
+
+    #[test]
+    fn the_thread_that_mounts_can_run_a_program_and_open_no_way_to_the_net() {
+        filtered(mounting, || {
+            assert!(Command::new("true").status().expect("execve").success());
+            let opened = fsopen("no-such", FsOpenFlags::empty()).err();
+            assert!(
+                opened.is_some_and(
+                    |errno| errno != rustix::io::Errno::PERM || !nix::unistd::geteuid().is_root()
+                )
+            );
+            let connected = std::net::TcpStream::connect("127.0.0.1:9").err();
+            assert_eq!(connected.and_then(|error| error.raw_os_error()), Some(Errno::EPERM as i32));
+        });
+    }
+}

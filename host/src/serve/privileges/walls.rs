@@ -34,3 +34,37 @@ fn shut_in(root: PathFd) -> Result<(), RulesetError> {
         .restrict_self()?;
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::net::UnixListener;
+    use std::process::Command;
+    use std::thread;
+
+    use nix::errno::Errno;
+
+    use super::*;
+
+    /// In a thread, with which it ends.
+    #[test]
+    fn what_is_shut_in_runs_nothing_and_makes_no_socket_and_moves_files() {
+        let directory = std::env::temp_dir().join(format!("layerbox-walls.{}", std::process::id()));
+        std::fs::create_dir_all(directory.join("a")).expect("mkdir");
+        std::fs::write(directory.join("f"), "text").expect("write");
+        let inside = directory.clone();
+        let done = thread::spawn(move || {
+            raise().expect("walls");
+            std::fs::rename(inside.join("f"), inside.join("a/g")).expect("a move between directories");
+            let run = Command::new("/bin/true").status().map(|_| ());
+            let bound = UnixListener::bind(inside.join("s")).map(|_| ());
+            [run, bound].map(|result| result.err().and_then(|error| error.raw_os_error()))
+        });
+        let codes = done.join().expect("no panic");
+        std::fs::remove_dir_all(directory).expect("unlink");
+        if codes == [None, None] {
+            eprintln!("SKIPPED: this kernel has no Landlock");
+            return;
+        }
+        assert_eq!(codes, [Some(Errno::EACCES as i32); 2]);
+    }
+}

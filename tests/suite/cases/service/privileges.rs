@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::os::unix::fs::PermissionsExt as _;
+use std::process::Stdio;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
@@ -12,6 +13,7 @@ use crate::harness::{Case, Need, case};
 use crate::http::Connection;
 use crate::scratch::Place;
 use crate::service::{Service, eventually};
+use crate::store::{Dialect, Store};
 
 /// Bits of capabilities (linux/capability.h): CHOWN, DAC_OVERRIDE, FOWNER, FSETID, SYS_ADMIN, MKNOD, SETFCAP.
 const WORKING: u64 = 1 | 1 << 1 | 1 << 3 | 1 << 4 | 1 << 21 | 1 << 27 | 1 << 31;
@@ -25,6 +27,7 @@ pub(super) fn cases() -> Vec<Case> {
         case("service, privileges: a container may still do through a union what it may do", through_a_union)
             .needs(Need::Filesystem("overlay"))
             .needs(Need::Tool("chattr")),
+        case("service, privileges: a command line gains none by what it starts", command_line),
         case("service, privileges: directories of the store and sockets are closed to others", closed),
     ]
 }
@@ -106,6 +109,19 @@ fn through_a_union(place: &Place) -> Result<()> {
     let changes = changes["Changes"].as_array().context("no changes")?;
     ensure!(changes.len() == 3, "{changes:?}");
     Ok(())
+}
+
+fn command_line(place: &Place) -> Result<()> {
+    let store = Store::new(place.join("s"), Dialect::Overlay);
+    store.create("a", None)?;
+    let mut command = store.command(["apply-diff", "a"]);
+    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::null()).spawn()?;
+    let status = || std::fs::read_to_string(format!("/proc/{}/status", child.id()));
+    let told = || Ok(status()?.lines().any(|line| line == "NoNewPrivs:\t1"));
+    let found = eventually("NoNewPrivs is 1", Duration::from_secs(10), told);
+    child.kill()?;
+    child.wait()?;
+    found
 }
 
 fn closed(place: &Place) -> Result<()> {
