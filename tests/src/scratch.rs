@@ -54,6 +54,16 @@ impl Place {
         fs::create_dir_all(&path).with_context(|| format!("make {}", path.display()))?;
         Ok(Place { path, owner: true })
     }
+
+    /// A directory that does not go with this one, for what several cases share.
+    ///
+    /// # Errors
+    ///
+    /// It cannot be made.
+    pub fn beside(&self) -> Result<Place> {
+        let above = self.path.parent().context("no directory above")?;
+        Place { path: above.to_owned(), owner: false }.directory_for("")
+    }
 }
 
 impl Drop for Place {

@@ -82,9 +82,11 @@ impl From<io::Error> for Stop {
 /// Runs the command that the arguments of the process name, and returns its exit status.
 ///
 /// `shipped` is the component that runs unless `--guest` names another. The umask of the process becomes 0: files in layers get exactly the modes
-/// that archives give them.
+/// that archives give them. Nothing that it starts gains privileges (`no_new_privs`).
 pub fn main(shipped: Shipped) -> ExitCode {
     let umask = nix::sys::stat::umask(nix::sys::stat::Mode::empty());
+    // What it starts (`auplink`, the shell of the demo) needs no set-user-id program. A kernel that does not know of this (before 3.5) runs none of it.
+    let _ = rustix::thread::set_no_new_privs(true);
     let arguments: Vec<OsString> = std::env::args_os().collect();
     let early = arguments::early(&arguments);
     let parsed = Cli::command()

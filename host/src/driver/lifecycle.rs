@@ -102,7 +102,7 @@ impl Driver {
                 return Err(Failure::GuestFailed("it did not remove the layer".to_owned()));
             }
             drop(guard);
-            self.store.empty_trash()
+            self.store.empty_trash_of(id)
         })
     }
 

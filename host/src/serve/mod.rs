@@ -13,6 +13,7 @@ pub mod log;
 pub mod metrics;
 pub mod observer;
 pub mod peer;
+pub mod privileges;
 pub mod stores;
 
 use std::path::PathBuf;
@@ -108,6 +109,7 @@ fn start(
         None if endpoints.iter().any(|endpoint| endpoint.role == Role::Control) => {}
         None => endpoints.push(Endpoint::bind(Role::Control, &server::usual_socket(&settings.root)?)?),
     }
+    privileges::reduce()?;
     let sandbox = Arc::new(Driver::sandbox(&settings, shipped)?);
     options.log.code(sandbox.code());
     let root = settings.root.clone();

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use layerbox_privileged::mount::thread;
 use serde::{Deserialize, Serialize};
 
 /// A process, told from every other one that had its number before: by when it started.
@@ -47,6 +48,12 @@ pub enum Sight {
 
 /// Whether a process sees mounts that are made below `root` here.
 pub fn sight(pid: i32, root: &Path) -> Sight {
+    let root = root.to_owned();
+    // Looking at another process needs what only that thread keeps.
+    thread::run(move || look(pid, &root)).unwrap_or(Sight::Unknown)
+}
+
+fn look(pid: i32, root: &Path) -> Sight {
     let namespace = |pid: &str| std::fs::read_link(format!("/proc/{pid}/ns/mnt"));
     let (Ok(ours), Ok(theirs)) = (namespace("self"), namespace(&pid.to_string())) else {
         return Sight::Unknown;

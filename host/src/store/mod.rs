@@ -26,6 +26,7 @@ mod opening;
 pub mod record;
 mod recover;
 pub(crate) mod runtime;
+mod trash;
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -322,7 +323,7 @@ impl Store {
         Ok(None)
     }
 
-    /// Makes the layer not exist, then takes its content out of sight. The content is deleted by [`Store::empty_trash`].
+    /// Makes the layer not exist, then takes its content out of sight. The content is deleted by [`Store::empty_trash_of`].
     ///
     /// # Errors
     ///
@@ -374,42 +375,6 @@ impl Store {
         self.conclude(id)
     }
 
-    /// Moves a directory out of sight, under a name that nothing else has. A missing one is no error.
-    fn to_trash(&self, path: &str) -> Result<(), Failure> {
-        let flat = path.replace('/', ".");
-        for attempt in 0u32.. {
-            let target = format!("trash/{flat}.{}.{attempt}", std::process::id());
-            if self.dir.symlink_metadata(&target).is_ok() {
-                continue;
-            }
-            return ignore_missing(self.dir.rename(path, &self.dir, &target), "rename");
-        }
-        Ok(())
-    }
-
-    /// Deletes what is out of sight.
-    ///
-    /// # Errors
-    ///
-    /// The first thing that could not be deleted; the rest is deleted even so.
-    pub fn empty_trash(&self) -> Result<(), Failure> {
-        let trash = self.dir.open_dir("trash").map_err(|e| Failure::io("open", &e))?;
-        let mut first = Ok(());
-        for entry in trash.entries().map_err(|e| Failure::io("getdents", &e))? {
-            let name = entry.map_err(|e| Failure::io("getdents", &e))?.file_name();
-            use std::os::fd::AsFd;
-            let deleted = layerbox_privileged::layer::delete_tree(trash.as_fd(), &name);
-            // Two processes may empty it at the same time.
-            if let Err(error) = deleted
-                && first.is_ok()
-                && trash.symlink_metadata(&name).is_ok()
-            {
-                first = Err(error.into());
-            }
-        }
-        first
-    }
-
     /// Makes the empty directory that an archive is applied into.
     ///
     /// # Errors
@@ -433,7 +398,7 @@ impl Store {
     /// Those of renaming and deleting.
     pub fn unstage(&self, id: &LayerId) -> Result<(), Failure> {
         self.to_trash(&format!("stage/{id}"))?;
-        self.empty_trash()
+        self.empty_trash_of(id)
     }
 
     /// Puts the staged content in the place of the layer's empty directory, in one step. With `sync`, everything that was staged is on the

@@ -125,7 +125,7 @@ fn each_fault_is_found(place: &Place) -> Result<()> {
 }
 
 /// The component with a fault, in a file of its own.
-fn planted(place: &Place, fault: &str) -> Result<PathBuf> {
+pub(super) fn planted(place: &Place, fault: &str) -> Result<PathBuf> {
     ensure!(fault.len() <= WORD, "{fault} is longer than {WORD} bytes");
     let mut bytes = std::fs::read(component(place, "wrong")?)?;
     let places: Vec<usize> = bytes

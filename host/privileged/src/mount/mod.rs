@@ -14,6 +14,7 @@ mod mountinfo;
 mod overlay;
 #[cfg(test)]
 mod tests;
+pub mod thread;
 
 use std::collections::{BTreeSet, HashSet};
 use std::ffi::OsStr;
@@ -22,7 +23,7 @@ use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 use std::thread::sleep;
 use std::time::Duration;
 
@@ -57,12 +58,12 @@ pub struct Layout {
 }
 
 /// The unions of one store.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Unions {
     backend: Backend,
     layout: Layout,
-    new_api: OnceLock<bool>,
-    limits: OnceLock<aufs::Limits>,
+    new_api: Arc<OnceLock<bool>>,
+    limits: Arc<OnceLock<aufs::Limits>>,
 }
 
 /// Why a backend did not mount.
@@ -96,17 +97,11 @@ impl Unions {
             )));
         }
         let layout = Layout { root, runtime };
-        Ok(Unions { backend, layout, new_api: OnceLock::new(), limits: OnceLock::new() })
+        Ok(Unions { backend, layout, new_api: Arc::default(), limits: Arc::default() })
     }
 
-    /// Mounts `branches`, uppermost first, on the mount point of `id`, and reads back what the kernel mounted. The
-    /// first is `id` itself and takes the changes. `label` is an SELinux mount label (empty is none).
-    ///
-    /// Fails with [`Error::InvalidArgument`] for a list that is not such a stack or a malformed label,
-    /// [`Error::Unsupported`] for one too deep or a kernel without the file system, [`Error::Conflict`] where
-    /// something is mounted already, and [`Error::MountFailed`] otherwise, naming the layer and the file system to
-    /// blame where they can be told. Nothing stays mounted after an error.
-    pub fn mount(&self, id: &LayerId, branches: &[LayerId], label: Option<&str>) -> Result<(), Error> {
+    /// `mount`, on the thread that may.
+    fn mount_here(&self, id: &LayerId, branches: &[LayerId], label: Option<&str>) -> Result<(), Error> {
         let label = label.filter(|label| !label.is_empty());
         check_label(label)?;
         self.check_stack(id, branches)?;
@@ -148,11 +143,8 @@ impl Unions {
         })
     }
 
-    /// Unmounts all that is mounted on the mount point of `id` (twice the same, if a crash came between); false when
-    /// nothing was. A busy union is waited for (about 200 ms), then detached if `force`, else [`Error::Busy`] with
-    /// the processes that hold it. [`Error::Unsupported`] for an aufs union with pseudo-links where `auplink` is
-    /// missing, unless `force`: its hard links would break.
-    pub fn unmount(&self, id: &LayerId, force: bool) -> Result<bool, Error> {
+    /// `unmount`, on the thread that may.
+    fn unmount_here(&self, id: &LayerId, force: bool) -> Result<bool, Error> {
         let target = self.path("mnt", id);
         let mut any = false;
         while self.mounted(id)? {
@@ -253,7 +245,8 @@ impl Unions {
     /// Whether the kernel has the file system. It is asked for, so a module is loaded if there is one.
     pub fn available(&self) -> bool {
         let name = self.backend.filesystem();
-        listed(name).unwrap_or(false) || fsopen(name, FsOpenFlags::FSOPEN_CLOEXEC).is_ok()
+        let opens = move || fsopen(name, FsOpenFlags::FSOPEN_CLOEXEC).is_ok();
+        listed(name).unwrap_or(false) || thread::run(opens).unwrap_or(false)
     }
 
     fn path(&self, folder: &str, id: &LayerId) -> PathBuf {
@@ -261,12 +254,18 @@ impl Unions {
     }
 
     fn new_api(&self) -> bool {
-        *self.new_api.get_or_init(|| overlay::has_new_api(&self.layout.root))
+        *self.new_api.get_or_init(|| {
+            let root = self.layout.root.clone();
+            thread::run(move || overlay::has_new_api(&root)).unwrap_or(false)
+        })
     }
 
     fn limits(&self) -> aufs::Limits {
         *self.limits.get_or_init(|| match self.available() {
-            true => aufs::Limits::find(&self.layout.runtime),
+            true => {
+                let runtime = self.layout.runtime.clone();
+                thread::run(move || aufs::Limits::find(&runtime)).unwrap_or(aufs::Limits::USUAL)
+            }
             false => aufs::Limits::USUAL,
         })
     }

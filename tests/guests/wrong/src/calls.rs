@@ -25,6 +25,9 @@ type Shipped = Component;
 
 impl lifecycle::Guest for Wrong {
     fn create(id: String, parent: Option<String>, depth: u32) -> Result<()> {
+        while id.starts_with("loops") && Fault::own() == Fault::LoopsInCreate {
+            std::hint::black_box(());
+        }
         <Shipped as lifecycle::Guest>::create(id, parent, depth)
     }
 

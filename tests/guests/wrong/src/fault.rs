@@ -57,11 +57,13 @@ pub(crate) enum Fault {
     AppliesDeletionsAsDevices,
     /// An entry named `..` is taken for the root.
     AppliesDotDot,
+    /// `create` of a layer whose id begins with `loops` never ends. No rule of the contract: for what a service does beside it.
+    LoopsInCreate,
 }
 
 impl Fault {
     /// All, by the words that tests write.
-    const WORDS: [(&str, Fault); 23] = [
+    const WORDS: [(&str, Fault); 24] = [
         ("none", Fault::None),
         ("changes-sorted-by-components", Fault::ChangesSortedByComponents),
         ("changes-forget-the-grandparent", Fault::ChangesForgetTheGrandparent),
@@ -85,6 +87,7 @@ impl Fault {
         ("ignores-checksums", Fault::IgnoresChecksums),
         ("applies-deletions-as-devices", Fault::AppliesDeletionsAsDevices),
         ("applies-dot-dot", Fault::AppliesDotDot),
+        ("loops-in-create", Fault::LoopsInCreate),
     ];
 
     /// The fault of this component. A word that stands for none ends the call, so that a misspelt test does not pass.

@@ -74,6 +74,6 @@ impl catalogue::Subject for CommandLine {
     }
 }
 
-fn text(error: anyhow::Error) -> String {
+pub(super) fn text(error: anyhow::Error) -> String {
     format!("{error:#}")
 }

@@ -5,6 +5,7 @@ mod guests;
 mod limits;
 mod line;
 mod races;
+mod served;
 mod streams;
 pub(crate) mod table;
 
@@ -26,10 +27,15 @@ struct Runner {
 }
 
 /// All of them, but for the contract: `layerbox guest verify` drives that, and the table of `make hostile` asks it.
-const RUNNERS: &[Runner] = &[Runner { name: "command line", subject: command_line }];
+const RUNNERS: &[Runner] =
+    &[Runner { name: "command line", subject: command_line }, Runner { name: "service", subject: service }];
 
 fn command_line(place: &Place, dialect: Dialect) -> Result<Box<dyn Subject>> {
     Ok(Box::new(line::CommandLine::new(Store::new(place.join("s"), dialect))))
+}
+
+fn service(place: &Place, dialect: Dialect) -> Result<Box<dyn Subject>> {
+    Ok(Box::new(served::Served::new(place, dialect)?))
 }
 
 impl Runner {

@@ -1,12 +1,22 @@
 //! The service, as Docker and operators meet it.
 
+mod crowd;
 mod engine;
 mod life;
+mod privileges;
 mod protocol;
 mod streams;
 
 use crate::harness::Case;
 
 pub(super) fn cases() -> Vec<Case> {
-    [protocol::cases(), streams::cases(), engine::cases(), life::cases()].into_iter().flatten().collect()
+    let groups = [
+        protocol::cases(),
+        streams::cases(),
+        engine::cases(),
+        life::cases(),
+        privileges::cases(),
+        crowd::cases(),
+    ];
+    groups.into_iter().flatten().collect()
 }
