@@ -20,6 +20,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use sd_notify::NotifyState;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
@@ -109,6 +110,7 @@ fn start(
         None if endpoints.iter().any(|endpoint| endpoint.role == Role::Control) => {}
         None => endpoints.push(Endpoint::bind(Role::Control, &server::usual_socket(&settings.root)?)?),
     }
+    raise_descriptors(options.log);
     privileges::reduce()?;
     let sandbox = Arc::new(Driver::sandbox(&settings, shipped)?);
     options.log.code(sandbox.code());
@@ -216,6 +218,16 @@ impl Service {
         }
         watchdog.abort();
         Ok(())
+    }
+}
+
+/// Takes as many descriptors as this process may have. What a login gives by default, 1024, is for programs that still use select(2); here a call holds one
+/// for each layer of a stack.
+fn raise_descriptors(log: Log) {
+    let raised = getrlimit(Resource::RLIMIT_NOFILE)
+        .and_then(|(_, hard)| setrlimit(Resource::RLIMIT_NOFILE, hard, hard));
+    if let Err(errno) = raised {
+        log.warn("the limit on descriptors stays as it is", &[("error", errno.to_string().into())]);
     }
 }
 

@@ -5,6 +5,7 @@ mod many;
 mod refused;
 mod same;
 mod several;
+mod speed;
 
 use std::path::PathBuf;
 
@@ -15,7 +16,7 @@ use layerbox_tests::scratch::Place;
 
 /// All of them, in the order in which they are run.
 pub fn all() -> Vec<Case> {
-    [same::cases(), many::cases(), killed::cases(), refused::cases(), several::cases()]
+    [same::cases(), many::cases(), killed::cases(), refused::cases(), several::cases(), speed::cases()]
         .into_iter()
         .flatten()
         .collect()

@@ -25,6 +25,7 @@ pub(super) fn cases() -> Vec<Case> {
         case("service: sockets are for owner and group, and a live one is not taken", sockets),
         case("service: it takes over sockets of systemd", activated)
             .needs(Need::Tool("systemd-socket-activate")),
+        case("service: it takes as many descriptors as it may", descriptors),
         case("service: metrics and health", metrics_and_health),
         case("service: the log has a line a call, as text or objects", log_lines),
     ]
@@ -147,6 +148,30 @@ fn activated(place: &Place) -> Result<()> {
     service.signal(Signal::SIGTERM)?;
     ensure!(service.wait()? == 0, "{}", service.log()?);
     ensure!(place.join("docker.sock").exists(), "a socket that systemd made was removed");
+    Ok(())
+}
+
+/// With the 64 descriptors that it is started with, a stack of 80 layers could not be mounted.
+fn descriptors(place: &Place) -> Result<()> {
+    let mut command = Command::new("sh");
+    command.args(["-c", "ulimit -Hn 4096 && ulimit -Sn 64 && exec \"$0\" \"$@\""]).arg(binary());
+    command.arg("--root").arg(place.join("root")).arg("serve");
+    command.arg("--docker").arg(place.join("docker.sock")).arg("--admin").arg(place.join("admin.sock"));
+    command.env_remove("LAYERBOX_ROOT").env_remove("LAYERBOX_SOCKET");
+    let service = Service::spawn(place, command)?;
+    let limits = std::fs::read_to_string(format!("/proc/{}/limits", service.id()))?;
+    let line = limits.lines().find(|line| line.starts_with("Max open files")).context("no such limit")?;
+    let words: Vec<&str> = line.split_whitespace().collect();
+    ensure!(words[3..5] == ["4096", "4096"], "{line}");
+    service.init()?;
+    let mut parent = String::new();
+    for number in 0..80 {
+        let id = format!("l{number}");
+        service.ok("Create", &json!({ "ID": id, "Parent": parent }))?;
+        parent = id;
+    }
+    service.ok("Get", &json!({ "ID": parent }))?;
+    service.ok("Put", &json!({ "ID": parent }))?;
     Ok(())
 }
 
