@@ -28,6 +28,8 @@ use layerbox_guest::{apply, changes, diff};
 use layerbox_privileged as privileged;
 
 fn main() -> ExitCode {
+    // As the binary does, see there.
+    drop(std::hint::black_box(Vec::<u8>::with_capacity(8 << 20)));
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     match run(&arguments) {
         Ok(()) => ExitCode::SUCCESS,

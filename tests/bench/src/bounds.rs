@@ -51,6 +51,10 @@ pub(crate) struct Verdict {
 }
 
 impl Verdict {
+    pub(crate) fn new(what: &str, measured: f64, at_most: f64) -> Verdict {
+        Verdict { what: what.to_owned(), measured, at_most }
+    }
+
     pub(crate) fn holds(&self) -> bool {
         self.measured <= self.at_most
     }

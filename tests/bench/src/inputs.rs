@@ -89,7 +89,7 @@ pub(crate) fn noise(seed: u64, length: usize) -> Vec<u8> {
 
 /// Where there is no Debian root: something of its size and shape.
 fn base(out: &mut Out) -> Result<()> {
-    println!("bench: NO DEBIAN ROOT: `base` is made up");
+    eprintln!("bench: NO DEBIAN ROOT: `base` is made up");
     for d in 0..780 {
         out.add(&dir(format!("d{d}")))?;
         for f in 0..7 {

@@ -5,11 +5,18 @@
 //! mounted in a namespace of its own. The exit status is 1 where a bound is missed.
 
 mod bounds;
+mod calls;
 mod inputs;
 mod measure;
 mod programs;
 mod report;
 mod rounds;
+mod scale;
+
+/// The client of HTTP that the suite has.
+#[path = "../../suite/http.rs"]
+#[allow(dead_code, reason = "the suite sends pieces of requests, too")]
+mod http;
 
 use std::process::ExitCode;
 
@@ -52,8 +59,10 @@ fn bench(arguments: &[String]) -> Result<bool> {
     let strace = has_tool("strace") && !options.contains(&"--no-strace");
     ensure!(binary().exists(), "{} is not there: run make, or set LAYERBOX_BIN", binary().display());
 
+    // `scale` and `calls` stand for themselves: with nothing else named, nothing else is measured.
     let works = Work::ALL.map(Work::name);
-    let works = chosen(&works, &words);
+    let apart = words.iter().all(|word| ["calls", "scale"].contains(word)) && !words.is_empty();
+    let works = if apart { Vec::new() } else { chosen(&works, &words) };
     let names = chosen(&inputs::ALL, &words);
     let ground = Ground::new()?;
     let mut figures = Vec::new();
@@ -68,7 +77,13 @@ fn bench(arguments: &[String]) -> Result<bool> {
             figures.extend(found);
         }
     }
-    let verdicts = bounds::verdicts(&figures);
+    let mut verdicts = bounds::verdicts(&figures);
+    if words.is_empty() || words.contains(&"calls") {
+        verdicts.extend(calls::measure(&ground.place().directory_for("calls")?)?);
+    }
+    if words.contains(&"scale") {
+        verdicts.extend(scale::measure(&ground.place().directory_for("scale")?)?);
+    }
     if json {
         println!("{}", report::json(&figures, &verdicts));
     } else {

@@ -38,10 +38,10 @@ pub(crate) fn verdicts(verdicts: &[Verdict]) {
     if verdicts.is_empty() {
         return;
     }
-    println!("\n{:56} {:>10} {:>10}", "", "measured", "at most");
+    println!("\n{:64} {:>10} {:>10}", "", "measured", "at most");
     for verdict in verdicts {
         let word = if verdict.holds() { "ok" } else { "MISSED" };
-        println!("{:56} {:10.2} {:10.2}  {word}", verdict.what, verdict.measured, verdict.at_most);
+        println!("{:64} {:10.2} {:10.2}  {word}", verdict.what, verdict.measured, verdict.at_most);
     }
 }
 
