@@ -7,7 +7,9 @@ DESTDIR   ?=
 UNITS     ?= $(PREFIX)/lib/systemd/system
 CASES     ?=
 TIME      ?= 60
-export TOOLCHAIN SETUP TIME
+RUNS      ?= 7
+BENCH     ?=
+export TOOLCHAIN SETUP TIME RUNS
 
 CARGO  ?= cargo
 # In CI the lock file is the truth; at a desk a change of a manifest updates it.
@@ -30,7 +32,7 @@ AOT       := $(BUILD)/release/layerbox-aot
 
 # Each step needs the one before it, and cargo keeps the processors busy by itself.
 .NOTPARALLEL:
-.PHONY: all help toolchain setup component guests guest-c test fuzz hostile lint doc demo tcb reproducible install clean
+.PHONY: all help toolchain setup component guests guest-c test bench fuzz hostile lint doc demo tcb reproducible install clean
 
 all: component ## the component, and the binary target/release/layerbox that embeds it (default)
 	$(CARGO) build $(LOCKED) --release -p layerbox
@@ -41,6 +43,7 @@ help: ## this text
 	@echo '  TOOLCHAIN=auto|rustup|debian   where the compiler for wasm32-wasip2 comes from (.ci/toolchain)'
 	@echo '  SETUP=no                       install nothing: no Debian packages, nothing into rustup'
 	@echo '  TIME=60                        make fuzz: seconds for each target'
+	@echo '  BENCH="WORD… --json" RUNS=7     make bench: works (apply synced diff changes calls scale), inputs (base many links whiteouts big deep), rounds'
 	@echo '  CASES=WORD                     make test: only the cases of the suite whose name holds WORD, and no unit tests'
 	@echo '  PREFIX=/usr/local DESTDIR=     make install; UNITS=PREFIX/lib/systemd/system'
 
@@ -74,6 +77,10 @@ guest-c: ## the one of them that is written in C, with clang and wasi-libc of De
 
 test: setup all guests ## the unit tests of all crates, then the suite on real mounts
 	@LAYERBOX_BIN="$${LAYERBOX_BIN:-$(BINARY)}" .ci/test $(CASES)
+
+bench: setup all ## figures beside GNU tar, bsdtar and a native floor, and whether they are as they should be (as root)
+	$(CARGO) build $(LOCKED) --release -p layerbox-bench
+	@LAYERBOX_BIN="$${LAYERBOX_BIN:-$(BINARY)}" $(BUILD)/release/bench $(BENCH)
 
 fuzz: ## each fuzzer for TIME seconds (60), guided by coverage; needs a C++ compiler
 	@.ci/fuzz

@@ -102,7 +102,7 @@ fn open(path: &Path) -> OwnedFd {
 }
 
 /// The archive that comes in.
-pub struct Source(RefCell<privileged::Source>);
+pub struct Source(pub RefCell<privileged::Source>);
 
 impl Source {
     /// A source that answers at most `piece` bytes to a read, as a pipe may.
@@ -136,8 +136,8 @@ impl host::Source for Source {
 
 /// The archive that goes out, kept.
 pub struct Sink {
-    sink: RefCell<privileged::Sink>,
-    bytes: Arc<Mutex<Vec<u8>>>,
+    pub sink: RefCell<privileged::Sink>,
+    pub bytes: Arc<Mutex<Vec<u8>>>,
 }
 
 struct Shared(Arc<Mutex<Vec<u8>>>);

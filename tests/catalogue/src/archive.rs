@@ -241,6 +241,11 @@ impl Tar {
         bytes
     }
 
+    /// The archive as it is, without an end, and without copying it.
+    pub fn view(&self) -> &[u8] {
+        &self.0
+    }
+
     /// The archive as it is, without an end.
     pub fn bytes(&self) -> Vec<u8> {
         self.0.clone()

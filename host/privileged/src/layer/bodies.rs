@@ -17,10 +17,10 @@ use crate::stream::{Chunk, PIECE};
 use crate::{Attributes, Error, Name};
 
 /// The most jobs that wait (each may hold a descriptor and a window of a source), and the most bytes.
-const MOST_JOBS: usize = 64;
+const MOST_JOBS: usize = 256;
 const MOST_BYTES: usize = 8 * 1024 * 1024;
 /// How many jobs gather before the worker is woken: waking costs as much as some of them.
-const BATCH: usize = 16;
+const BATCH: usize = 64;
 /// Holes are made of whole blocks of this size, the usual one of file systems.
 const BLOCK: usize = 4096;
 const ZEROS: [u8; BLOCK] = [0; BLOCK];
