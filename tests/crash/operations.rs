@@ -61,7 +61,7 @@ pub const OPERATIONS: &[Operation] = &[
         done_twice: &[3],
         ..STACK
     },
-    Operation { name: "cleanup", before: &[&["get", "top"], &["get", "other"]], call: &["cleanup"], ..STACK },
+    Operation { name: "cleanup", before: &[&["get", "top"], &["get", "top"]], call: &["cleanup"], ..STACK },
     Operation {
         name: "adopt a store of Docker's",
         store: docker,
@@ -69,13 +69,7 @@ pub const OPERATIONS: &[Operation] = &[
         dialect: Dialect::Aufs,
         ..STACK
     },
-    Operation {
-        name: "check --repair",
-        store: damaged,
-        call: &["check", "--repair"],
-        mends: true,
-        ..STACK
-    },
+    Operation { name: "check --repair", store: damaged, call: &["check", "--repair"], mends: true, ..STACK },
 ];
 
 const CREATE: Operation = Operation {

@@ -186,7 +186,11 @@ impl<'a> Scene<'a> {
                 verdict.leaked = Some(format!("left behind: {left:?}"));
             }
             let found = store.run(["check"])?;
-            ensure!(found.code == 0 || world.is_empty() && found.code == 3, "check: {} {found}", found.text());
+            ensure!(
+                found.code == 0 || world.is_empty() && found.code == 3,
+                "check: {} {found}",
+                found.text()
+            );
             let again = self.again(store)?;
             if done {
                 ensure!(again.code == 0 || done_twice.contains(&again.code), "done twice: {again}");

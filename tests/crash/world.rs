@@ -87,7 +87,10 @@ pub fn leftovers(store: &Store, world: &World) -> Result<Vec<String>> {
     for directory in ["layers", "diff", "mnt", "work", "meta"] {
         let named = names_if_any(&store.root().join(directory))?;
         found.extend(
-            named.iter().filter(|name| !known.contains(name.as_str())).map(|name| format!("{directory}/{name}")),
+            named
+                .iter()
+                .filter(|name| !known.contains(name.as_str()))
+                .map(|name| format!("{directory}/{name}")),
         );
     }
     for directory in ["pending", "stage", "trash"] {
@@ -130,7 +133,8 @@ pub fn leftovers(store: &Store, world: &World) -> Result<Vec<String>> {
 
 /// Where a store keeps what a reboot must clear; none where there is no store.
 pub fn runtime(root: &Path) -> Option<PathBuf> {
-    let format: serde_json::Value = serde_json::from_slice(&fs::read(root.join("layerbox.json")).ok()?).ok()?;
+    let format: serde_json::Value =
+        serde_json::from_slice(&fs::read(root.join("layerbox.json")).ok()?).ok()?;
     Some(Path::new("/run/layerbox").join(format["id"].as_str()?))
 }
 

@@ -152,9 +152,7 @@ impl Store {
             Repair::WriteAncestors(id, record) => self.restore_ancestors(id, record)?,
             Repair::WriteRecord(id, record) => record.write(&self.dir, id)?,
             Repair::MakeDirectory => {
-                self.dir.create_dir(place).map_err(|e| Failure::io("mkdir", &e))?;
-                let mode = cap_std::fs::Permissions::from_std(files::unix_mode(0o755));
-                self.dir.set_permissions(place, mode).map_err(|e| Failure::io("chmod", &e))?;
+                files::make_directory(&self.dir, place, 0o755)?;
             }
             Repair::MarkChild(parent, child) => files::mark_child(&self.dir, parent, child)?,
             Repair::RemoveMark(parent, child) => {
