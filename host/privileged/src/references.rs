@@ -105,6 +105,20 @@ impl References {
         Ok(all)
     }
 
+    /// Every layer of which there is a count, sound or not.
+    ///
+    /// # Errors
+    ///
+    /// Those of reading a directory.
+    pub fn counted(&self) -> Result<Vec<LayerId>, Error> {
+        let mut counted = Vec::new();
+        for entry in fs::read_dir(&self.counts).map_err(Error::io("list the reference counts"))? {
+            let name = entry.map_err(Error::io("list the reference counts"))?.file_name();
+            counted.extend(name.to_str().and_then(|name| LayerId::new(name).ok()));
+        }
+        Ok(counted)
+    }
+
     /// Removes what a process that was killed may have left of the writing of a count.
     ///
     /// # Errors

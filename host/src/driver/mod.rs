@@ -25,7 +25,7 @@ pub use crate::sandbox::inspect::{Inspection, Interface};
 use crate::sandbox::{Access, Lease, Sandbox, UnionLease};
 pub use crate::sandbox::{Code, Limits, Shipped};
 use crate::store::Store;
-pub use crate::store::check::Finding;
+pub use crate::store::check::{CheckOptions, Finding};
 use crate::store::lock::{Guard, Mode, PATIENCE};
 pub use crate::store::maps::{IdMaps, IdRange};
 use crate::store::record::Record;
@@ -198,12 +198,12 @@ impl Driver {
     /// # Errors
     ///
     /// Those of reading the store.
-    pub fn check(&self, repair: bool) -> Result<Vec<Finding>, Error> {
+    pub fn check(&self, options: CheckOptions) -> Result<Vec<Finding>, Error> {
         let check = || {
-            if repair {
+            if options.repair || options.purge {
                 require_root("repairing a store")?;
             }
-            self.store.check(&self.unions, &self.references, repair)
+            self.store.check(&self.unions, &self.references, options)
         };
         check().map_err(|failure| failure.during("check", None))
     }

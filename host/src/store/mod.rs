@@ -32,6 +32,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
+use std::sync::Mutex;
 
 use cap_std::fs::{Dir, OpenOptions, OpenOptionsExt as _};
 use layerbox_privileged::id::LayerId;
@@ -56,6 +57,8 @@ pub struct Store {
     runtime: PathBuf,
     dir: Dir,
     format: Format,
+    /// What was mended when it was opened, for the next check to tell.
+    recovered: Mutex<Vec<check::Finding>>,
     _lock: lock::Guard,
 }
 
@@ -115,7 +118,7 @@ impl Store {
             return Err(Failure::Conflict(format!("the store at {} has other id maps", root.display())));
         }
         let runtime = runtime_directory(&format.id)?;
-        Ok(Store { root, runtime, dir, format, _lock: lock })
+        Ok(Store { root, runtime, dir, format, recovered: Mutex::default(), _lock: lock })
     }
 
     /// Holds the store to be of a backend that is asked for by name.

@@ -139,6 +139,11 @@ impl Store {
         Ok(())
     }
 
+    /// Whether nothing is left to delete, or that cannot be told.
+    pub(super) fn is_trash_empty(&self) -> bool {
+        self.dir.read_dir("trash").map_or(true, |mut entries| entries.next().is_none())
+    }
+
     /// Deletes what is out of sight, for as long as `go_on` says; whether all of it is gone.
     ///
     /// # Errors
