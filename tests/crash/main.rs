@@ -5,8 +5,10 @@
 //!
 //! - [`points`]: every operation is run again and again, and killed before its first call that changes anything, its second, and so on; then the same with an
 //!   error of the kernel in the place of each call. `CRASH_EVERY=N` takes every Nth of the errors only.
+//! - [`damage`]: stores that are damaged in many ways are found, mended, and clean after.
 
 mod calls;
+mod damage;
 mod injector;
 mod operations;
 mod points;
@@ -19,6 +21,6 @@ use layerbox_tests::{command, harness, scratch, store};
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let cases = || [points::cases()].into_iter().flatten().collect();
+    let cases = || [points::cases(), damage::cases()].into_iter().flatten().collect();
     harness::suite_with_table("crash", cases, &arguments, |_| Ok(()), table::print)
 }

@@ -25,6 +25,8 @@ pub struct Operation {
     pub done_twice: &'static [i32],
     /// Whether the store is damaged before, so that only its repetition makes it sound.
     pub mends: bool,
+    /// Whether it first unmounts what it was told to unmount: the layers without users, and not removed, are a state that it passes through.
+    pub unmounts: bool,
     /// How the store writes deletions down.
     pub dialect: Dialect,
 }
@@ -58,6 +60,7 @@ pub const OPERATIONS: &[Operation] = &[
         name: "remove --force, mounted",
         before: &[&["get", "top"]],
         call: &["remove", "--force", "top"],
+        unmounts: true,
         done_twice: &[3],
         ..STACK
     },
@@ -80,6 +83,7 @@ const CREATE: Operation = Operation {
     input: Vec::new,
     done_twice: &[4],
     mends: false,
+    unmounts: false,
     dialect: Dialect::Overlay,
 };
 

@@ -49,8 +49,8 @@ fn every_point(place: &Place, order: usize, operation: Operation) -> Result<()> 
             if !killed && (at + number) % every != 0 {
                 continue;
             }
-            count.points += 1;
             let verdict = scene.cut_off(point, fault)?;
+            count.points += usize::from(verdict.reached);
             count.lost += usize::from(verdict.lost.is_some());
             count.leaked += usize::from(verdict.leaked.is_some());
             if let Some(what) = verdict.lost.as_ref().or(verdict.leaked.as_ref()) {
@@ -69,6 +69,8 @@ fn every_point(place: &Place, order: usize, operation: Operation) -> Result<()> 
 /// What came of one point.
 #[derive(Debug, Default)]
 struct Verdict {
+    /// Whether the process was killed: threads may have shared the work in another way, and it ended without coming to the point.
+    reached: bool,
     lost: Option<String>,
     leaked: Option<String>,
 }
@@ -161,10 +163,10 @@ impl<'a> Scene<'a> {
         let output = inject(&self.command(&store), &(self.operation.input)(), &self.log(), point, fault)?;
         let verdict = self.judge(&store, &output, fault).unwrap_or_else(|error| Verdict {
             lost: Some(format!("{error:#} (it ended with {}: {})", output.code, output.stderr.trim_end())),
-            leaked: None,
+            ..Verdict::default()
         });
         self.drop(&store);
-        Ok(verdict)
+        Ok(Verdict { reached: fault != Fault::Kill || output.code == 137, ..verdict })
     }
 
     /// Holds a store in which the operation was cut off to the promise.
@@ -179,7 +181,8 @@ impl<'a> Scene<'a> {
         if !mends {
             let world = look(store)?;
             let done = world == self.after;
-            ensure!(done || world == self.before, "neither as before nor as after: {world:?}");
+            let between = self.operation.unmounts && output.code != 0 && world == without_users(&self.before);
+            ensure!(done || between || world == self.before, "neither as before nor as after: {world:?}");
             ensure!(done || output.code != 0, "success was reported, and nothing was done");
             let left = leftovers(store, &world)?;
             if !left.is_empty() {
@@ -210,4 +213,11 @@ impl<'a> Scene<'a> {
     fn again(&self, store: &Store) -> Result<Output> {
         crate::command::run(&mut self.command(store), &(self.operation.input)())
     }
+}
+
+/// A store in which all layers were unmounted.
+fn without_users(world: &World) -> World {
+    let mut world = world.clone();
+    world.values_mut().for_each(|layer| layer.mounts = 0);
+    world
 }
