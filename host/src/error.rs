@@ -98,6 +98,16 @@ pub enum Failure {
         /// The error number (errno(3)).
         code: i32,
     },
+    /// There is no room for it.
+    #[error("{operation}{}: {what}", entry_suffix(.entry))]
+    Full {
+        /// The entry that was worked on; may be empty.
+        entry: Vec<u8>,
+        /// The operation of the kernel.
+        operation: String,
+        /// Of what there is none left.
+        what: Shortage,
+    },
     /// The store's records contradict each other.
     #[error("the store is damaged: {0}")]
     Corrupt(String),
@@ -135,6 +145,20 @@ pub enum Failure {
     /// The service went away, or said what cannot be understood.
     #[error("the service {0}")]
     Service(Cow<'static, str>),
+}
+
+/// Of what a file system has none left.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error, Serialize, Deserialize)]
+pub enum Shortage {
+    /// Bytes (ENOSPC).
+    #[error("no space left on the file system")]
+    Space,
+    /// Inodes (ENOSPC, and statvfs(3) says that there is none left).
+    #[error("no inodes left on the file system")]
+    Inodes,
+    /// What the quota allows of either (EDQUOT).
+    #[error("the disk quota is used up")]
+    Quota,
 }
 
 /// Exit statuses of the command line (`layerbox(1)`); the classes that scripts tell apart.
@@ -188,6 +212,7 @@ impl Failure {
             Failure::Denied(_)
             | Failure::MountFailed { .. }
             | Failure::Io { .. }
+            | Failure::Full { .. }
             | Failure::Corrupt(_)
             | Failure::Unsupported(_)
             | Failure::GuestFailed(_)
@@ -216,6 +241,9 @@ impl Failure {
             Failure::Denied(_) => "denied",
             Failure::MountFailed { .. } => "mount-failed",
             Failure::Io { .. } => "io",
+            Failure::Full { what: Shortage::Space, .. } => "no-space",
+            Failure::Full { what: Shortage::Inodes, .. } => "no-inodes",
+            Failure::Full { what: Shortage::Quota, .. } => "quota",
             Failure::Corrupt(_) => "corrupt",
             Failure::InvalidArgument(_) => "invalid-argument",
             Failure::Unsupported(_) => "unsupported",
@@ -231,9 +259,10 @@ impl Failure {
     /// The entry of the archive or layer, or the file, that it is about; none where it is not about one.
     pub fn entry(&self) -> Option<&[u8]> {
         match self {
-            Failure::Refused { entry, .. } | Failure::Limit { entry, .. } | Failure::Io { entry, .. } => {
-                (!entry.is_empty()).then_some(entry.as_slice())
-            }
+            Failure::Refused { entry, .. }
+            | Failure::Limit { entry, .. }
+            | Failure::Io { entry, .. }
+            | Failure::Full { entry, .. } => (!entry.is_empty()).then_some(entry.as_slice()),
             Failure::Untrusted { path, .. } => Some(path),
             _ => None,
         }
@@ -250,11 +279,17 @@ impl Failure {
             {
                 Some(UNPRIVILEGED)
             }
+            Failure::Full { what: Shortage::Space, .. } => {
+                Some("make room: layerbox remove needs none; see df")
+            }
+            Failure::Full { what: Shortage::Inodes, .. } => {
+                Some("remove layers, which needs no inode, or other files; see df -i")
+            }
+            Failure::Full { what: Shortage::Quota, .. } => {
+                Some("remove layers, which needs no room, or ask for more; see quota")
+            }
             Failure::Io { code, .. } if *code == libc_codes::ENOSPC => {
                 Some("the file system is full, of bytes or of inodes: see df and df -i")
-            }
-            Failure::Io { code, .. } if *code == libc_codes::EDQUOT => {
-                Some("the disk quota is used up: see quota")
             }
             Failure::Exists => Some("remove it first, or choose another id"),
             Failure::HasChildren(_) => Some("remove the children first: layerbox list --tree"),
@@ -334,6 +369,32 @@ impl From<layerbox_privileged::error::Error> for Failure {
 }
 
 impl Failure {
+    /// Whether it is that there is no room on the disk.
+    pub fn is_shortage(&self) -> bool {
+        match self {
+            Failure::Full { .. } => true,
+            Failure::Io { code, .. } => [libc_codes::ENOSPC, libc_codes::EDQUOT].contains(code),
+            _ => false,
+        }
+    }
+
+    /// Says of what there was no room below `root`, where that is why it failed. To be asked before anything is taken away again.
+    pub(crate) fn of_what(self, root: &std::path::Path) -> Failure {
+        let what = match &self {
+            Failure::Io { code, .. } if *code == libc_codes::EDQUOT => Shortage::Quota,
+            Failure::Io { code, .. } if *code == libc_codes::ENOSPC => match rustix::fs::statvfs(root) {
+                // Some file systems have no fixed number of inodes, and tell none.
+                Ok(stat) if stat.f_files > 0 && stat.f_favail == 0 => Shortage::Inodes,
+                _ => Shortage::Space,
+            },
+            _ => return self,
+        };
+        match self {
+            Failure::Io { entry, operation, .. } => Failure::Full { entry, operation, what },
+            other => other,
+        }
+    }
+
     /// An operation of the standard library that failed.
     pub fn io(operation: &str, error: &std::io::Error) -> Failure {
         match error.raw_os_error() {

@@ -72,6 +72,17 @@ pub fn suite(
     arguments: &[String],
     prepare: impl FnOnce(&Ground) -> Result<()>,
 ) -> ExitCode {
+    suite_with_table(name, cases, arguments, prepare, || ())
+}
+
+/// As [`suite`], with something more to be printed before the last line.
+pub fn suite_with_table(
+    name: &str,
+    cases: impl Fn() -> Vec<Case>,
+    arguments: &[String],
+    prepare: impl FnOnce(&Ground) -> Result<()>,
+    table: impl FnOnce(),
+) -> ExitCode {
     let words: Vec<&String> = arguments.iter().filter(|argument| !argument.starts_with("--")).collect();
     let mut cases = cases();
     cases.retain(|case| words.is_empty() || words.iter().any(|word| case.name.contains(word.as_str())));
@@ -83,6 +94,7 @@ pub fn suite(
     }
     match run_on_ground(&cases, prepare) {
         Ok(totals) => {
+            table();
             println!(
                 "{name}: {} passed, {} failed, {} skipped",
                 totals.passed, totals.failed, totals.skipped

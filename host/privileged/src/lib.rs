@@ -38,7 +38,9 @@ pub mod stream;
 
 pub use error::Error;
 pub use id::{InvalidId, LayerId};
-pub use layer::{Body, Detail, Entry, Extent, Filler, Policy, Tree, WalkOptions, Walker, delete_tree};
+pub use layer::{
+    Body, Detail, Entry, Extent, Filler, Policy, Tree, WalkOptions, Walker, delete_tree, delete_tree_while,
+};
 pub use name::{BadName, Name};
 pub use node::{Attributes, Device, Kind, Node, Timestamp, Totals, Xattr};
 pub use stream::{Chunk, Sink, Source};

@@ -105,11 +105,47 @@ impl References {
         Ok(all)
     }
 
+    /// Every layer of which there is a count, sound or not.
+    ///
+    /// # Errors
+    ///
+    /// Those of reading a directory.
+    pub fn counted(&self) -> Result<Vec<LayerId>, Error> {
+        let mut counted = Vec::new();
+        for entry in fs::read_dir(&self.counts).map_err(Error::io("list the reference counts"))? {
+            let name = entry.map_err(Error::io("list the reference counts"))?.file_name();
+            counted.extend(name.to_str().and_then(|name| LayerId::new(name).ok()));
+        }
+        Ok(counted)
+    }
+
+    /// Removes what a process that was killed may have left of the writing of a count.
+    ///
+    /// # Errors
+    ///
+    /// Those of removing a file.
+    pub fn forget_draft(&self, id: &LayerId) -> Result<(), Error> {
+        match fs::remove_file(self.drafts.join(id.as_str())) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                Err(Error::io("remove a draft of the reference count")(error))
+            }
+            _ => Ok(()),
+        }
+    }
+
     fn write(&self, id: &LayerId, count: u32) -> Result<u32, Error> {
         let draft = self.drafts.join(id.as_str());
-        fs::write(&draft, format!("{count}\n")).map_err(Error::io("write the reference count"))?;
-        fs::rename(&draft, self.counts.join(id.as_str())).map_err(Error::io("rename the reference count"))?;
-        Ok(count)
+        let written = fs::write(&draft, format!("{count}\n"))
+            .map_err(Error::io("write the reference count"))
+            .and_then(|()| {
+                fs::rename(&draft, self.counts.join(id.as_str()))
+                    .map_err(Error::io("rename the reference count"))
+            });
+        if written.is_err() {
+            // The error to tell is the first one; a draft that stays counts nothing.
+            let _ = self.forget_draft(id);
+        }
+        written.map(|()| count)
     }
 }
 

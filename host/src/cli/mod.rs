@@ -154,7 +154,9 @@ fn run(context: &Context, command: Command) -> Outcome {
         Command::Status => store::status(context),
         Command::Metadata { id } => layers::metadata(context, &id),
         Command::Cleanup => store::cleanup(context),
-        Command::Check { repair } => store::check(context, repair),
+        Command::Check { repair, deep, purge } => {
+            store::check(context, crate::driver::CheckOptions { repair, deep, purge })
+        }
         Command::Serve(arguments) => serve::serve(context, arguments),
         Command::Guest { command: GuestCommand::Inspect { file, wit } } => guest::inspect(context, file, wit),
         Command::Guest { command: GuestCommand::Verify(arguments) } => verify::verify(context, arguments),

@@ -8,7 +8,7 @@ use super::context::Context;
 use super::output::{OneLine, count, human_size};
 use super::table::{Align, Branches, Leaf, columns, tree};
 use super::{Outcome, Stop};
-use crate::driver::LayerSummary;
+use crate::driver::{CheckOptions, LayerSummary};
 use crate::error::Class;
 
 /// A layer in the JSON of `list`.
@@ -117,8 +117,8 @@ struct FindingObject<'a> {
     repaired: bool,
 }
 
-pub(super) fn check(context: &Context, repair: bool) -> Outcome {
-    let findings = context.open(false)?.check(repair)?;
+pub(super) fn check(context: &Context, options: CheckOptions) -> Outcome {
+    let findings = context.open(false)?.check(options)?;
     let objects: Vec<FindingObject<'_>> = findings
         .iter()
         .map(|finding| FindingObject {

@@ -116,8 +116,8 @@ fn run(driver: &Driver, call: Call, descriptor: Option<OwnedFd>, caller: &Caller
         Call::Status => Answer::Rows(driver.status()?),
         Call::Metadata { id } => Answer::Layer(Box::new(driver.metadata(&id)?.into())),
         Call::Cleanup => Answer::Count(driver.cleanup()?),
-        Call::Check { repair } => {
-            Answer::Findings(driver.check(repair)?.into_iter().map(Into::into).collect())
+        Call::Check { options } => {
+            Answer::Findings(driver.check(options)?.into_iter().map(Into::into).collect())
         }
     })
 }

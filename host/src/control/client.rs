@@ -316,8 +316,8 @@ impl Client {
         })
     }
 
-    pub(super) fn check(&self, repair: bool) -> Result<Vec<driver::Finding>, Error> {
-        self.list(Call::Check { repair }, |part, all| match part {
+    pub(super) fn check(&self, options: driver::CheckOptions) -> Result<Vec<driver::Finding>, Error> {
+        self.list(Call::Check { options }, |part, all| match part {
             Answer::Findings(rows) => {
                 all.extend(rows.into_iter().map(driver::Finding::from));
                 Ok(())

@@ -29,8 +29,8 @@ pub use announce::{announce, withdraw};
 pub use client::Client;
 
 use crate::driver::{
-    ApplyOptions, Change, DiffOutcome, Driver, Finding, LayerSummary, Metadata, Patient, Settings, Shipped,
-    Totals,
+    ApplyOptions, Change, CheckOptions, DiffOutcome, Driver, Finding, LayerSummary, Metadata, Patient,
+    Settings, Shipped, Totals,
 };
 use crate::error::{Error, Failure};
 
@@ -144,7 +144,7 @@ calls! {
     status / status() -> Vec<(String, String)>;
     metadata / metadata(id: &str) -> Metadata;
     cleanup / cleanup() -> u32;
-    check / check(repair: bool) -> Vec<Finding>;
+    check / check(options: CheckOptions) -> Vec<Finding>;
 }
 
 /// An archive that is read here, with its meter.

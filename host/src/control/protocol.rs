@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::bytes::Bytes;
 use super::values::{Change, Finding, Layer, Summary, Totals};
-use crate::driver::{BackendChoice, Given};
+use crate::driver::{BackendChoice, CheckOptions, Given};
 use crate::error::Failure;
 
 /// The version of all that is said after [`Hello`] and the version in [`Open`].
@@ -149,7 +149,7 @@ pub(super) enum Call {
     },
     Cleanup,
     Check {
-        repair: bool,
+        options: CheckOptions,
     },
 }
 

@@ -13,7 +13,7 @@ use layerbox_privileged::stream::{Sink, Source};
 use serde::{Deserialize, Serialize};
 
 use super::patience::Timed;
-use super::{Change, ChangeKind, Driver, IdRange, Limits, call, layer_id, require_root};
+use super::{Change, ChangeKind, Driver, IdRange, Limits, layer_id, require_root};
 use crate::error::{Error, Failure};
 use crate::sandbox::differ;
 use crate::sandbox::types;
@@ -97,7 +97,7 @@ impl Driver {
     ///
     /// Those of [`Driver::diff`].
     pub(crate) fn diff_into(&self, id: &str, parent: Option<&str>, out: Sink) -> Result<DiffOutcome, Error> {
-        call("diff", id, |id| {
+        self.call("diff", id, |id| {
             let comparison = self.comparison(id, parent)?;
             let own = comparison.is_own();
             let (lease, _guards) = self.reading(id, &comparison, !own)?;
@@ -117,7 +117,7 @@ impl Driver {
     ///
     /// [`Failure::NotFound`]; those of reading the layers.
     pub fn changes(&self, id: &str, parent: Option<&str>) -> Result<Vec<Change>, Error> {
-        call("changes", id, |id| {
+        self.call("changes", id, |id| {
             let comparison = self.comparison(id, parent)?;
             let (lease, _guards) = self.reading(id, &comparison, true)?;
             let other = comparison.other.as_ref().map(LayerId::to_string);
@@ -139,7 +139,7 @@ impl Driver {
     ///
     /// [`Failure::NotFound`]; those of reading the layer.
     pub fn diff_size(&self, id: &str, parent: Option<&str>) -> Result<Totals, Error> {
-        call("diff-size", id, |id| {
+        self.call("diff-size", id, |id| {
             let record = self.store.existing(id)?;
             let parent = parent.map(str::to_owned);
             if let Some(parent) = &parent {
@@ -170,7 +170,7 @@ impl Driver {
         archive: Box<dyn Read + Send>,
         options: &ApplyOptions,
     ) -> Result<Totals, Error> {
-        call("apply-diff", id, |id| {
+        self.call("apply-diff", id, |id| {
             require_root("filling layers")?;
             let _guard = self.lock(id, Mode::Exclusive)?;
             let record = self.store.existing(id)?;
@@ -188,7 +188,8 @@ impl Driver {
                 return Err(Failure::Conflict("the layer has content already".to_owned()));
             }
             self.store.forget_size(id, &record)?;
-            let totals = self.fill(id, parent, archive, options).inspect_err(|_| {
+            let filled = self.fill(id, parent, archive, options).map_err(|failure| self.of_what(failure));
+            let totals = filled.inspect_err(|_| {
                 // The error to tell is the first one. What cannot be taken away now is when the store is next opened.
                 drop(self.store.unstage(id));
             })?;

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use layerbox_privileged::id::LayerId;
 
-use super::{Driver, LayerSummary, Metadata, call, layer_id, require_root};
+use super::{Driver, LayerSummary, Metadata, layer_id, require_root};
 use crate::error::{Error, Failure};
 use crate::sandbox::{Access, FREE_EXPANSION, lifecycle::Place};
 use crate::store::lock::Mode;
@@ -18,7 +18,7 @@ impl Driver {
     ///
     /// [`Failure::Exists`], [`Failure::NoSuchParent`], [`Failure::InvalidId`], [`Failure::TooDeep`]; nothing was made then.
     pub fn create(&self, id: &str, parent: Option<&str>) -> Result<(), Error> {
-        call("create", id, |id| {
+        self.call("create", id, |id| {
             require_root("making layers")?;
             let parent = parent.map(layer_id).transpose()?;
             if parent.as_ref() == Some(id) {
@@ -39,9 +39,11 @@ impl Driver {
                 return Err(Failure::TooDeep(depth));
             }
             self.store.announce(id)?;
-            self.make(id, parent.as_ref(), depth, &record).inspect_err(|_| {
+            let made =
+                self.make(id, parent.as_ref(), depth, &record).map_err(|failure| self.of_what(failure));
+            made.inspect_err(|_| {
                 // What cannot be undone now is undone when the store is next opened: the intent is on record.
-                drop(self.store.undo_make(id));
+                drop(self.store.undo_create(id, parent.as_ref()));
             })
         })
     }
@@ -72,7 +74,7 @@ impl Driver {
         if !self.store.has_directories(id) {
             return Err(Failure::GuestFailed("it did not make the layer's directories".to_owned()));
         }
-        self.store.sync_layers()?;
+        self.store.sync_made()?;
         self.store.commit(id, record)?;
         self.store.conclude(id)
     }
@@ -83,18 +85,19 @@ impl Driver {
     ///
     /// [`Failure::NotFound`], [`Failure::Busy`], [`Failure::HasChildren`]; the layer is as it was then.
     pub fn remove(&self, id: &str, force: bool) -> Result<(), Error> {
-        call("remove", id, |id| {
+        self.call("remove", id, |id| {
             require_root("removing layers")?;
             let guard = self.lock(id, Mode::Exclusive)?;
             let record = self.store.existing(id)?;
-            self.store.announce(id)?;
             let lease = self.lease(Access::Write).discarding(id.clone()).unions(self.unions_of(id, &record));
             let removed = self.sandbox.run(lease, |guest, call| guest.remove(call, &id.to_string(), force));
             let is_left = self.store.record(id)?.is_some();
             let ended = if is_left {
-                self.store.restore_ancestors(id, &record).and_then(|()| self.store.conclude(id))
+                self.correct_count(id, &record);
+                self.store.restore_ancestors(id, &record)
             } else {
-                self.store.sync_layers().and_then(|()| self.store.undo_make(id))
+                let undone = self.store.undo_make(id, record.ancestors.first());
+                undone.and_then(|()| self.store.sync_layers())
             };
             removed?;
             ended?;
@@ -102,7 +105,7 @@ impl Driver {
                 return Err(Failure::GuestFailed("it did not remove the layer".to_owned()));
             }
             drop(guard);
-            self.store.empty_trash_of(id)
+            self.sweep()
         })
     }
 
@@ -112,7 +115,7 @@ impl Driver {
     ///
     /// [`Failure::NotFound`]; [`Failure::MountFailed`], with the count as it was.
     pub fn get(&self, id: &str, label: Option<&str>) -> Result<PathBuf, Error> {
-        call("get", id, |id| {
+        self.call("get", id, |id| {
             require_root("mounting")?;
             let _guard = self.lock(id, Mode::Exclusive)?;
             let record = self.store.existing(id)?;
@@ -142,18 +145,25 @@ impl Driver {
         Ok(())
     }
 
+    /// Takes away the count of a layer that was unmounted before something failed.
+    fn correct_count(&self, id: &LayerId, record: &Record) {
+        // The error to tell is the first one; a count without a mount counts nothing in any case.
+        drop(self.unions_of(id, record).count(id));
+    }
+
     /// Ends one get; the last one unmounts.
     ///
     /// # Errors
     ///
     /// [`Failure::NotFound`]; [`Failure::Busy`], with the count as it was.
     pub fn put(&self, id: &str) -> Result<(), Error> {
-        call("put", id, |id| {
+        self.call("put", id, |id| {
             require_root("unmounting")?;
             let _guard = self.lock(id, Mode::Exclusive)?;
             let record = self.store.existing(id)?;
             let lease = self.lease(Access::Read).unions(self.unions_of(id, &record));
-            self.sandbox.run(lease, |guest, call| guest.put(call, &id.to_string()))?;
+            let put = self.sandbox.run(lease, |guest, call| guest.put(call, &id.to_string()));
+            put.inspect_err(|_| self.correct_count(id, &record))?;
             Ok(())
         })
     }
@@ -164,7 +174,7 @@ impl Driver {
     ///
     /// [`Failure::InvalidId`].
     pub fn exists(&self, id: &str) -> Result<bool, Error> {
-        call("exists", id, |id| {
+        self.call("exists", id, |id| {
             let lease = self.lease(Access::Read);
             let (exists, _) = self.sandbox.run(lease, |guest, call| guest.exists(call, &id.to_string()))?;
             Ok(exists)
@@ -264,7 +274,7 @@ impl Driver {
     ///
     /// [`Failure::NotFound`].
     pub fn metadata(&self, id: &str) -> Result<Metadata, Error> {
-        call("metadata", id, |id| {
+        self.call("metadata", id, |id| {
             let lease = self.lease(Access::Read).unions(self.all_unions(true));
             let (layer, _) = self.sandbox.run(lease, |guest, call| guest.metadata(call, &id.to_string()))?;
             let ancestors =
@@ -312,8 +322,13 @@ impl Driver {
         let cleanup = || -> Result<u32, Failure> {
             require_root("unmounting")?;
             let lease = self.lease(Access::Read).unions(self.all_unions(false));
-            let (count, _) = self.sandbox.run(lease, |guest, call| guest.cleanup(call))?;
-            self.store.empty_trash()?;
+            let cleaned = self.sandbox.run(lease, |guest, call| guest.cleanup(call));
+            let (count, _) = cleaned.inspect_err(|_| {
+                // As in `put`, for all of them.
+                let counted = self.references.all().unwrap_or_default();
+                counted.iter().for_each(|(id, _)| drop(self.all_unions(false).count(id)));
+            })?;
+            self.sweep()?;
             Ok(count)
         };
         cleanup().map_err(|failure| failure.during("cleanup", None))

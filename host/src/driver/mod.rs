@@ -7,6 +7,7 @@ mod archive;
 mod lifecycle;
 mod model;
 mod patience;
+mod sweeper;
 
 use std::borrow::Cow;
 use std::path::PathBuf;
@@ -24,7 +25,7 @@ pub use crate::sandbox::inspect::{Inspection, Interface};
 use crate::sandbox::{Access, Lease, Sandbox, UnionLease};
 pub use crate::sandbox::{Code, Limits, Shipped};
 use crate::store::Store;
-pub use crate::store::check::Finding;
+pub use crate::store::check::{CheckOptions, Finding};
 use crate::store::lock::{Guard, Mode, PATIENCE};
 pub use crate::store::maps::{IdMaps, IdRange};
 use crate::store::record::Record;
@@ -34,6 +35,7 @@ pub use archive::{ApplyOptions, DiffOutcome, Given, Progress, Totals};
 pub use layerbox_privileged::mount::Choice as BackendChoice;
 pub use model::{Change, ChangeKind, LayerSummary, Metadata};
 pub use patience::Patient;
+use sweeper::Sweeper;
 
 /// How a store is opened.
 #[derive(Debug, Clone)]
@@ -83,6 +85,8 @@ pub struct Driver {
     unions: Arc<Unions>,
     references: Arc<References>,
     devices: bool,
+    /// A service's.
+    sweeper: Option<Sweeper>,
 }
 
 impl Driver {
@@ -150,8 +154,13 @@ impl Driver {
         let layout = Layout { root: store.root().to_owned(), runtime: store.runtime().to_owned() };
         let unions = Unions::new(store.format().backend(), layout)?;
         let references = References::new(store.runtime())?;
+        store.recover(&unions, &references)?;
+        let store = Arc::new(store);
+        let background = settings.owner == Owner::Service;
+        let sweeper = background.then(|| Sweeper::start(store.clone())).transpose()?;
         Ok(Driver {
-            store: Arc::new(store),
+            sweeper,
+            store,
             sandbox,
             unions: Arc::new(unions),
             references: Arc::new(references),
@@ -189,14 +198,43 @@ impl Driver {
     /// # Errors
     ///
     /// Those of reading the store.
-    pub fn check(&self, repair: bool) -> Result<Vec<Finding>, Error> {
+    pub fn check(&self, options: CheckOptions) -> Result<Vec<Finding>, Error> {
         let check = || {
-            if repair {
+            if options.repair || options.purge {
                 require_root("repairing a store")?;
             }
-            self.store.check(&self.unions, &self.references, repair)
+            self.store.check(&self.unions, &self.references, options)
         };
         check().map_err(|failure| failure.during("check", None))
+    }
+
+    /// Runs the body of a call, and says which call on which layer it was when it fails.
+    fn call<T>(
+        &self,
+        operation: &'static str,
+        id: &str,
+        body: impl FnOnce(&LayerId) -> Result<T, Failure>,
+    ) -> Result<T, Error> {
+        let checked = layer_id(id);
+        checked.and_then(|id| body(&id)).map_err(|failure| Error {
+            operation,
+            layer: Some(id.to_owned()),
+            failure: self.of_what(failure),
+        })
+    }
+
+    /// Says of what the store's file system has none left, where that is why a call failed.
+    fn of_what(&self, failure: Failure) -> Failure {
+        failure.of_what(self.store.root())
+    }
+
+    /// Deletes what removals have taken out of sight: a service in the background, so that nobody waits for it.
+    fn sweep(&self) -> Result<(), Failure> {
+        match &self.sweeper {
+            Some(sweeper) => sweeper.wake(),
+            None => drop(self.store.empty_trash(&|| true)?),
+        }
+        Ok(())
     }
 
     fn lease(&self, layers: Access) -> Lease {
@@ -301,18 +339,4 @@ fn require_root(what: &'static str) -> Result<(), Failure> {
 /// A layer id from outside.
 fn layer_id(text: &str) -> Result<LayerId, Failure> {
     LayerId::new(text).map_err(|_| Failure::InvalidId(text.to_owned()))
-}
-
-/// Runs the body of a call, and says which call on which layer it was when it fails.
-fn call<T>(
-    operation: &'static str,
-    id: &str,
-    body: impl FnOnce(&LayerId) -> Result<T, Failure>,
-) -> Result<T, Error> {
-    let checked = layer_id(id);
-    checked.and_then(|id| body(&id)).map_err(|failure| Error {
-        operation,
-        layer: Some(id.to_owned()),
-        failure,
-    })
 }

@@ -83,8 +83,7 @@ fn let_root_pass(dir: &Dir, maps: &IdMaps) -> Result<(), Failure> {
         let flags = nix::fcntl::AtFlags::AT_SYMLINK_NOFOLLOW;
         nix::unistd::fchownat(dir, name, None, group, flags)
             .map_err(|e| Failure::io("fchownat", &e.into()))?;
-        let mode = cap_std::fs::Permissions::from_std(super::files::unix_mode(0o710));
-        dir.set_permissions(name, mode).map_err(|e| Failure::io("chmod", &e))?;
+        super::files::set_mode(dir, name, 0o710)?;
     }
     Ok(())
 }

@@ -11,7 +11,10 @@ use crate::error::Failure;
 pub(super) fn ids_in(dir: &Dir, name: &str) -> Result<Vec<LayerId>, Failure> {
     let entries = match dir.read_dir(name) {
         Ok(entries) => entries,
-        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        // Something else in its place holds no layers either; `check` tells of it.
+        Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+            return Ok(Vec::new());
+        }
         Err(e) => return Err(Failure::io("open", &e)),
     };
     let mut ids = Vec::new();
@@ -34,12 +37,37 @@ pub(super) fn write_atomically(dir: &Dir, directory: &str, name: &str, bytes: &[
         dir.remove_dir_all(&temporary).map_err(|e| Failure::io("rmdir", &e))?;
     }
     ignore_missing(dir.remove_file(&temporary), "unlink")?;
-    let options = OpenOptions::new().write(true).create_new(true).mode(0o600).clone();
-    let mut file = dir.open_with(&temporary, &options).map_err(|e| Failure::io("open", &e))?;
-    file.write_all(bytes).map_err(|e| Failure::io("write", &e))?;
-    file.sync_all().map_err(|e| Failure::io("fsync", &e))?;
-    dir.rename(&temporary, dir, format!("{directory}/{name}")).map_err(|e| Failure::io("rename", &e))?;
+    let written = write_synced(dir, &temporary, bytes).and_then(|()| {
+        dir.rename(&temporary, dir, format!("{directory}/{name}")).map_err(|e| Failure::io("rename", &e))
+    });
+    if written.is_err() {
+        // The error to tell is the first one. What stays behind is overwritten by the next attempt.
+        drop(dir.remove_file(&temporary));
+    }
+    written?;
     sync_directory(dir, directory)
+}
+
+fn write_synced(dir: &Dir, path: &str, bytes: &[u8]) -> Result<(), Failure> {
+    let options = OpenOptions::new().write(true).create_new(true).mode(0o600).clone();
+    let mut file = dir.open_with(path, &options).map_err(|e| Failure::io("open", &e))?;
+    file.write_all(bytes).map_err(|e| Failure::io("write", &e))?;
+    file.sync_all().map_err(|e| Failure::io("fsync", &e))
+}
+
+/// Makes a directory with exactly this mode: whatever the umask is, and without a set-gid bit that the directory above handed down.
+pub(super) fn make_directory(dir: &Dir, path: &str, mode: u32) -> Result<(), Failure> {
+    dir.create_dir_with(path, DirBuilder::new().mode(mode)).map_err(|e| Failure::io("mkdir", &e))?;
+    set_mode(dir, path, mode)
+}
+
+/// Sets the mode of a directory. By its descriptor: for a path, the library goes by way of `/proc`, and panics where that fails.
+pub(super) fn set_mode(dir: &Dir, path: &str, mode: u32) -> Result<(), Failure> {
+    let flags = nix::fcntl::OFlag::O_DIRECTORY | nix::fcntl::OFlag::O_NOFOLLOW;
+    let options = OpenOptions::new().read(true).custom_flags(flags.bits()).clone();
+    let made = dir.open_with(path, &options).map_err(|e| Failure::io("open", &e))?;
+    let mode = nix::sys::stat::Mode::from_bits_truncate(mode);
+    nix::sys::stat::fchmod(&made, mode).map_err(|e| Failure::io("fchmod", &e.into()))
 }
 
 /// Brings the names in a directory to the disk. Opened as a file, because a `Dir` is a descriptor that cannot be synced.
@@ -77,9 +105,4 @@ pub(super) fn ignore_missing(result: io::Result<()>, operation: &str) -> Result<
         Err(e) if e.kind() != io::ErrorKind::NotFound => Err(Failure::io(operation, &e)),
         _ => Ok(()),
     }
-}
-
-pub(super) fn unix_mode(mode: u32) -> std::fs::Permissions {
-    use std::os::unix::fs::PermissionsExt;
-    std::fs::Permissions::from_mode(mode)
 }

@@ -11,8 +11,8 @@ use std::time::{Duration, Instant};
 
 use cap_std::fs::{Dir, OpenOptionsExt as _};
 use layerbox_privileged::id::LayerId;
-use nix::errno::Errno;
-use nix::fcntl::{Flock, FlockArg};
+use rustix::fs::{FlockOperation, flock};
+use rustix::io::Errno;
 
 use crate::error::Failure;
 
@@ -31,7 +31,8 @@ pub enum Mode {
 /// A lock that is held until it is dropped.
 #[derive(Debug)]
 pub struct Guard {
-    lock: Option<Flock<std::fs::File>>,
+    /// The file; closing it unlocks it, and cannot fail.
+    lock: Option<std::fs::File>,
     /// The file to remove when nobody else holds it; none for the store's.
     path: Option<PathBuf>,
 }
@@ -63,7 +64,7 @@ impl Guard {
     /// Goes on with the store's lock beside others.
     pub(super) fn share(self) -> Result<Guard, Failure> {
         if let Some(lock) = &self.lock {
-            lock.relock(FlockArg::LockShared).map_err(|errno| Failure::io("flock", &errno.into()))?;
+            flock(lock, FlockOperation::LockShared).map_err(|errno| Failure::io("flock", &errno.into()))?;
         }
         Ok(self)
     }
@@ -107,7 +108,8 @@ impl Guard {
             match std::fs::metadata(&path) {
                 Ok(now) if now.ino() == before.ino() && now.dev() == before.dev() => {
                     let mut guard = Guard { lock: Some(lock), path: Some(path) };
-                    guard.sign(&std::process::id().to_string())?;
+                    // Only the message to others wants it, here too.
+                    drop(guard.sign(&std::process::id().to_string()));
                     return Ok(guard);
                 }
                 Ok(_) => {}
@@ -131,26 +133,27 @@ impl Drop for Guard {
     fn drop(&mut self) {
         let (Some(path), Some(lock)) = (self.path.take(), self.lock.take()) else { return };
         // Whoever can have it alone is the last. A file that stays behind is a few bytes on a tmpfs, so errors do not matter here.
-        if lock.relock(FlockArg::LockExclusiveNonblock).is_ok() {
+        if flock(&lock, FlockOperation::NonBlockingLockExclusive).is_ok() {
             drop(std::fs::remove_file(path));
         }
     }
 }
 
 /// Locks a file, waiting for a while. [`Failure::Busy`] when it is held all that time.
-fn wait(mut file: std::fs::File, mode: Mode, patience: Duration) -> Result<Flock<std::fs::File>, Failure> {
-    let argument = match mode {
-        Mode::Shared => FlockArg::LockSharedNonblock,
-        Mode::Exclusive => FlockArg::LockExclusiveNonblock,
+fn wait(file: std::fs::File, mode: Mode, patience: Duration) -> Result<std::fs::File, Failure> {
+    let operation = match mode {
+        Mode::Shared => FlockOperation::NonBlockingLockShared,
+        Mode::Exclusive => FlockOperation::NonBlockingLockExclusive,
     };
     let begin = Instant::now();
     let mut pause = Duration::from_micros(200);
     loop {
-        match Flock::lock(file, argument) {
-            Ok(lock) => return Ok(lock),
-            Err((again, Errno::EAGAIN | Errno::EINTR)) if begin.elapsed() < patience => file = again,
-            Err((_, Errno::EAGAIN)) => return Err(Failure::Busy(String::new())),
-            Err((_, errno)) => return Err(Failure::io("flock", &errno.into())),
+        match flock(&file, operation) {
+            Ok(()) => return Ok(file),
+            Err(Errno::INTR) => continue,
+            Err(Errno::WOULDBLOCK) if begin.elapsed() < patience => {}
+            Err(Errno::WOULDBLOCK) => return Err(Failure::Busy(String::new())),
+            Err(errno) => return Err(Failure::io("flock", &errno.into())),
         }
         std::thread::sleep(pause);
         pause = (pause * 2).min(Duration::from_millis(50));

@@ -6,7 +6,7 @@
 //! diff/ID/        Docker's: the layer's own content
 //! mnt/ID/         Docker's: its mount point
 //! work/ID/        overlayfs' working directory
-//! meta/ID         ours: ancestors as the host knows them, sizes. A layer exists exactly while this file does
+//! meta/ID         ours: ancestors as the host knows them, sizes. A layer exists exactly while this file does; to remove it, it is renamed to pending/ID
 //! children/ID/    ours: an empty file for each layer whose parent is ID
 //! pending/ID      ours: a layer is being made or removed
 //! stage/ID/       ours: the content of a layer that an archive is being applied to; renamed to diff/ID when it is whole
@@ -32,13 +32,14 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
+use std::sync::Mutex;
 
 use cap_std::fs::{Dir, OpenOptions, OpenOptionsExt as _};
 use layerbox_privileged::id::LayerId;
 use layerbox_privileged::mount::{Backend, Choice};
 
 use crate::error::Failure;
-use files::{ids_in, ignore_missing, mark_child, sync_directory, touch, unix_mode};
+use files::{ids_in, ignore_missing, make_directory, mark_child, sync_directory, touch};
 pub(crate) use opening::identity;
 use opening::require_backend;
 pub use opening::{Opening, Owner};
@@ -56,13 +57,16 @@ pub struct Store {
     runtime: PathBuf,
     dir: Dir,
     format: Format,
+    /// What was mended when it was opened, for the next check to tell.
+    recovered: Mutex<Vec<check::Finding>>,
     _lock: lock::Guard,
 }
 
 impl Store {
     /// Opens the store at `root`, which no service or, for a service, nobody else may use meanwhile.
     ///
-    /// A root with Docker's three directories and no `layerbox.json` is adopted as an aufs store.
+    /// A root with Docker's three directories and no `layerbox.json` is adopted as an aufs store. What an interrupted process left is still there:
+    /// that is for [`Store::recover`].
     ///
     /// # Errors
     ///
@@ -114,9 +118,7 @@ impl Store {
             return Err(Failure::Conflict(format!("the store at {} has other id maps", root.display())));
         }
         let runtime = runtime_directory(&format.id)?;
-        let store = Store { root, runtime, dir, format, _lock: lock };
-        store.recover()?;
-        Ok(store)
+        Ok(Store { root, runtime, dir, format, recovered: Mutex::default(), _lock: lock })
     }
 
     /// Holds the store to be of a backend that is asked for by name.
@@ -207,10 +209,7 @@ impl Store {
     pub fn make_directories(&self, id: &LayerId) -> Result<(), Failure> {
         for kind in self.kinds() {
             let path = format!("{kind}/{id}");
-            self.dir.create_dir(&path).map_err(|e| Failure::io("mkdir", &e))?;
-            // The mode says the same whatever the umask is, and drops a set-gid bit that the parent handed down.
-            let mode = cap_std::fs::Permissions::from_std(unix_mode(0o755));
-            self.dir.set_permissions(&path, mode).map_err(|e| Failure::io("chmod", &e))?;
+            make_directory(&self.dir, &path, 0o755)?;
             self.give_to_root(&path)?;
         }
         Ok(())
@@ -265,6 +264,17 @@ impl Store {
     /// Those of syncing.
     pub fn sync_layers(&self) -> Result<(), Failure> {
         self.sync_directory("layers")
+    }
+
+    /// Brings all names of new layers to the disk. A file system that logs what is synced alone (btrfs) would else keep the record of a
+    /// layer and lose its directories.
+    ///
+    /// # Errors
+    ///
+    /// Those of syncing.
+    pub fn sync_made(&self) -> Result<(), Failure> {
+        self.kinds().iter().try_for_each(|kind| self.sync_directory(kind))?;
+        self.sync_layers()
     }
 
     /// Makes the layer exist: from here on it is whole, and survives a crash.
@@ -323,70 +333,15 @@ impl Store {
         Ok(None)
     }
 
-    /// Makes the layer not exist, then takes its content out of sight. The content is deleted by [`Store::empty_trash_of`].
-    ///
-    /// # Errors
-    ///
-    /// Those of renaming and removing files.
-    pub fn discard(&self, id: &LayerId) -> Result<(), Failure> {
-        let parent = self.record(id)?.and_then(|record| record.ancestors.first().cloned());
-        ignore_missing(self.dir.remove_file(format!("meta/{id}")), "unlink")?;
-        self.sync_directory("meta")?;
-        if let Some(parent) = parent {
-            ignore_missing(self.dir.remove_file(format!("children/{parent}/{id}")), "unlink")?;
-            // Not empty while it has other children; then it stays.
-            drop(self.dir.remove_dir(format!("children/{parent}")));
-        }
-        self.remove_traces(id)
-    }
-
-    /// Takes away all directories of a layer that does not exist (any more). Its `layers/ID` is the component's to remove.
-    fn remove_traces(&self, id: &LayerId) -> Result<(), Failure> {
-        for kind in ["diff", "work", "stage"] {
-            self.to_trash(&format!("{kind}/{id}"))?;
-        }
-        ignore_missing(self.dir.remove_dir(format!("mnt/{id}")), "rmdir")?;
-        // A layer with children is not removed: what is in it are marks that an interrupted removal left.
-        self.to_trash(&format!("children/{id}"))
-    }
-
-    /// Takes away the marks that say whose child a layer is which never came to be, or is no more.
-    pub(super) fn unmark(&self, id: &LayerId) -> Result<(), Failure> {
-        for parent in files::ids_in(&self.dir, "children")? {
-            ignore_missing(self.dir.remove_file(format!("children/{parent}/{id}")), "unlink")?;
-        }
-        Ok(())
-    }
-
-    /// Undoes [`Store::make_directories`] and everything else of a layer that was never committed.
-    ///
-    /// # Errors
-    ///
-    /// Those of removing files.
-    pub fn undo_make(&self, id: &LayerId) -> Result<(), Failure> {
-        self.remove_traces(id)?;
-        for record in [format!("layers/{id}"), format!("layers/.{id}.tmp")] {
-            // A component that has gone wrong may have made a directory of it. Were that an error, the store could not be opened again.
-            if self.dir.symlink_metadata(&record).is_ok_and(|found| found.is_dir()) {
-                self.to_trash(&record)?;
-            }
-            ignore_missing(self.dir.remove_file(&record), "unlink")?;
-        }
-        self.conclude(id)
-    }
-
     /// Makes the empty directory that an archive is applied into.
     ///
     /// # Errors
     ///
     /// Those of making a directory.
     pub fn stage(&self, id: &LayerId) -> Result<OwnedFd, Failure> {
-        self.to_trash(&format!("stage/{id}"))?;
         let path = format!("stage/{id}");
-        self.dir.create_dir(&path).map_err(|e| Failure::io("mkdir", &e))?;
-        self.dir
-            .set_permissions(&path, cap_std::fs::Permissions::from_std(unix_mode(0o755)))
-            .map_err(|e| Failure::io("chmod", &e))?;
+        self.throw_away(&path)?;
+        make_directory(&self.dir, &path, 0o755)?;
         self.give_to_root(&path)?;
         self.open_directory("stage", id)
     }
@@ -397,7 +352,7 @@ impl Store {
     ///
     /// Those of renaming and deleting.
     pub fn unstage(&self, id: &LayerId) -> Result<(), Failure> {
-        self.to_trash(&format!("stage/{id}"))?;
+        self.throw_away(&format!("stage/{id}"))?;
         self.empty_trash_of(id)
     }
 

@@ -118,8 +118,15 @@ struct Written {
 impl Record {
     pub(super) fn read(dir: &Dir, id: &LayerId) -> Result<Option<Record>, Failure> {
         let path = format!("meta/{id}");
-        let Some(bytes) = read_small(dir, &path)? else { return Ok(None) };
         let corrupt = |what: String| Failure::Corrupt(format!("{path}: {what}"));
+        let bytes = match read_small(dir, &path) {
+            Ok(Some(bytes)) => bytes,
+            Ok(None) => return Ok(None),
+            Err(_) if dir.symlink_metadata(&path).is_ok_and(|found| !found.is_file()) => {
+                return Err(corrupt("it is not a regular file".to_owned()));
+            }
+            Err(other) => return Err(other),
+        };
         let written: Written = serde_json::from_slice(&bytes).map_err(|e| corrupt(e.to_string()))?;
         let mut ancestors = Vec::with_capacity(written.ancestors.len());
         for ancestor in &written.ancestors {

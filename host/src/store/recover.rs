@@ -1,42 +1,148 @@
 //! What an interrupted process left behind is taken away when a store is opened.
 //!
-//! Only the traces themselves are looked at (`pending/`, `stage/`), never all layers, so that opening a store does not take longer when it has more of
-//! them. What lies in `trash/` is out of sight already and goes with the next removal. [`super::check`] looks at everything.
+//! Only the traces themselves are looked at (`pending/`, `stage/`, `trash/`, and locks that nobody holds), never all layers, so that opening a store does not
+//! take longer when it has more of them. [`super::check`] looks at everything.
+
+use std::sync::PoisonError;
+use std::time::{Duration, Instant};
 
 use layerbox_privileged::id::LayerId;
+use layerbox_privileged::mount::Unions;
+use layerbox_privileged::references::References;
 
 use super::Store;
-use super::files::ids_in;
+use super::check::Finding;
+use super::files::{ids_in, ignore_missing};
 use super::lock::{Guard, Mode};
 use crate::error::Failure;
 
+/// How long the opening of a store goes on deleting what a removal has left. The rest goes with the next removal, or in the background of a service.
+const DELETING: Duration = Duration::from_millis(100);
+
 impl Store {
     /// Ends or undoes what was interrupted.
-    pub(super) fn recover(&self) -> Result<(), Failure> {
+    ///
+    /// # Errors
+    ///
+    /// Those of renaming, removing and unmounting. That there is no room on the disk is none: it must not keep anybody from removing layers.
+    pub fn recover(&self, unions: &Unions, references: &References) -> Result<(), Failure> {
+        let recovered = self
+            .recover_pending()
+            .and_then(|()| self.recover_stage())
+            .and_then(|()| self.recover_abandoned(unions, references))
+            .and_then(|()| {
+                let begin = Instant::now();
+                if self.is_trash_empty() {
+                    return Ok(());
+                }
+                let emptied = self.empty_trash(&|| begin.elapsed() < DELETING);
+                match emptied {
+                    Ok(true) => {
+                        let what = "a removal that was cut off left something to delete";
+                        self.note("trash".to_owned(), what, "delete it");
+                    }
+                    Ok(false) => {}
+                    // No reason to keep the store closed.
+                    Err(failure) => {
+                        let what = format!("it cannot be emptied: {failure}");
+                        self.keep(Finding {
+                            place: "trash".to_owned(),
+                            what,
+                            repair: String::new(),
+                            repaired: false,
+                        });
+                    }
+                }
+                Ok(())
+            });
+        match recovered {
+            Err(failure) if failure.is_shortage() => Ok(()),
+            other => other,
+        }
+    }
+
+    fn recover_pending(&self) -> Result<(), Failure> {
         for id in ids_in(&self.dir, "pending")? {
-            let Some(_guard) = self.unclaimed(&id)? else { continue };
-            // Committed: its making ended, or its removal had not begun. Not committed: it never was, or is no more.
-            if self.record(&id)?.is_some() {
-                self.conclude(&id)?;
-            } else {
-                self.unmark(&id)?;
-                self.undo_make(&id)?;
+            // Anything else is not ours, and for `check` to tell of.
+            if !self.dir.symlink_metadata(format!("pending/{id}")).is_ok_and(|found| found.is_file()) {
+                continue;
             }
-        }
-        let mut swept = false;
-        for id in ids_in(&self.dir, "stage")? {
             let Some(_guard) = self.unclaimed(&id)? else { continue };
-            self.to_trash(&format!("stage/{id}"))?;
-            swept = true;
-        }
-        if swept {
-            self.empty_trash()?;
+            // Committed: its making ended. Not committed: it never was, or is no more.
+            if self.dir.symlink_metadata(format!("meta/{id}")).is_ok() {
+                self.conclude(&id)?;
+                self.note(format!("pending/{id}"), "a call that was cut off left it behind", "remove it");
+            } else {
+                self.unmark_everywhere(&id)?;
+                self.undo_make(&id, None)?;
+                self.note(
+                    format!("pending/{id}"),
+                    "a call that was cut off had not made or removed it",
+                    "undo it",
+                );
+            }
         }
         Ok(())
     }
 
+    fn recover_stage(&self) -> Result<(), Failure> {
+        for id in ids_in(&self.dir, "stage")? {
+            let Some(_guard) = self.unclaimed(&id)? else { continue };
+            self.throw_away(&format!("stage/{id}"))?;
+            self.note(format!("stage/{id}"), "a call that was cut off left it behind", "delete it");
+        }
+        Ok(())
+    }
+
+    /// Looks at the layers that a process worked on when it was killed: their locks are still there, and nobody holds them.
+    fn recover_abandoned(&self, unions: &Unions, references: &References) -> Result<(), Failure> {
+        let locks = cap_std::fs::Dir::open_ambient_dir(&self.runtime, cap_std::ambient_authority())
+            .map_err(|e| Failure::io("open", &e))?;
+        for id in ids_in(&locks, "locks")? {
+            let Some(_guard) = self.unclaimed(&id)? else { continue };
+            for directory in ["meta", "layers"] {
+                ignore_missing(self.dir.remove_file(format!("{directory}/.{id}.tmp")), "unlink")?;
+            }
+            references.forget_draft(&id)?;
+            let mounted = unions.mounted(&id)?;
+            match references.count(&id) {
+                // It was mounted, and nobody was told. Somebody may have found it even so, and keep it busy: then `check` tells of it.
+                Ok(0) if mounted => {
+                    if unions.unmount(&id, false).is_ok() {
+                        self.note(
+                            format!("mnt/{id}"),
+                            "a call that was cut off left it mounted",
+                            "unmount it",
+                        );
+                    }
+                }
+                // It was unmounted, and still counted.
+                Ok(1..) if !mounted => {
+                    references.clear(&id)?;
+                    self.note(format!("mnt/{id}"), "a call that was cut off left it counted", "set it to 0");
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Keeps what was done for the next check to tell.
+    fn note(&self, place: String, what: &str, repair: &str) {
+        self.keep(Finding { place, what: what.to_owned(), repair: repair.to_owned(), repaired: true });
+    }
+
+    fn keep(&self, finding: Finding) {
+        self.recovered.lock().unwrap_or_else(PoisonError::into_inner).push(finding);
+    }
+
+    /// What was mended when the store was opened, once.
+    pub(super) fn take_recovered(&self) -> Vec<Finding> {
+        std::mem::take(&mut self.recovered.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
     /// The lock of a layer that no living process works on. Whoever works on it holds the lock and cleans up itself.
-    fn unclaimed(&self, id: &LayerId) -> Result<Option<Guard>, Failure> {
+    pub(super) fn unclaimed(&self, id: &LayerId) -> Result<Option<Guard>, Failure> {
         match Guard::try_layer(&self.runtime, id, Mode::Exclusive) {
             Ok(guard) => Ok(Some(guard)),
             Err(Failure::Busy(_)) => Ok(None),

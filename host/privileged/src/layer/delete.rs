@@ -33,11 +33,28 @@ struct Level {
 /// # Errors
 /// [`Error::Io`], with EXDEV or EBUSY where something is mounted inside; part of the tree is then gone.
 pub fn delete_tree(parent: BorrowedFd<'_>, name: &OsStr) -> Result<(), Error> {
+    delete_tree_while(parent, name, &|| true).map(drop)
+}
+
+/// As [`delete_tree`], for as long as `go_on` says, which is asked before each name; `false` where it ended before all was gone.
+///
+/// # Errors
+/// As [`delete_tree`].
+pub fn delete_tree_while(
+    parent: BorrowedFd<'_>,
+    name: &OsStr,
+    go_on: &dyn Fn() -> bool,
+) -> Result<bool, Error> {
     let name = name.as_bytes();
     if matches!(name, b"" | b"." | b"..") || name.contains(&b'/') {
         return Err(Error::InvalidArgument("the tree to delete is not one component".into()));
     }
-    remove(parent, name, &mut |_, _, _| Ok(()))
+    let mut stopped = false;
+    let removed = remove(parent, name, &mut |_, _, _| {
+        stopped = !go_on();
+        if stopped { Err(Error::Busy("stopped".into())) } else { Ok(()) }
+    });
+    if stopped { Ok(false) } else { removed.map(|()| true) }
 }
 
 /// As [`delete_tree`], telling of each name before it is removed.

@@ -11,7 +11,7 @@ mod read;
 mod resolve;
 mod walk;
 
-pub use delete::delete_tree;
+pub use delete::{delete_tree, delete_tree_while};
 pub use fill::{Body, Entry, Extent, Filler, Policy};
 pub use read::{Detail, Tree};
 pub use walk::{WalkOptions, Walker};

@@ -152,13 +152,23 @@ pub(in crate::cli) enum Command {
 
     /// Check the store: findings, one a line
     ///
-    /// Compares the records with the directories and the mounts. Exit status 1 when something is wrong and was not
-    /// repaired.
-    #[command(after_long_help = "Examples:\n  layerbox check\n  layerbox check --repair")]
+    /// Compares the records with the directories and the mounts. What an interrupted call left is taken away whenever a
+    /// store is opened, and told here. Exit status 1 when something is wrong and was not repaired. A repair deletes
+    /// nothing that a layer could hold: what belongs to no layer, and layers whose content or ancestors are lost, are
+    /// moved to lost+found/ in the root.
+    #[command(
+        after_long_help = "Examples:\n  layerbox check\n  layerbox check --deep\n  layerbox check --repair\n  layerbox check --purge"
+    )]
     Check {
         /// Repair what can be
         #[arg(long)]
         repair: bool,
+        /// Look into the layers too: sizes, and deletions in the form of the other backend
+        #[arg(long)]
+        deep: bool,
+        /// Delete what repairs have moved to lost+found/
+        #[arg(long)]
+        purge: bool,
     },
 
     /// Serve container engines and command lines over sockets

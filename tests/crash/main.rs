@@ -1,0 +1,26 @@
+//! Nothing is lost: what a store is like after its process was killed, its disk was full, or its files were damaged.
+//!
+//! `cargo test -p layerbox-tests --test crash -- [--list] [WORD…]`, as the other suites; the last line is `crash: N passed, N failed, N skipped`, and
+//! before it stands a table: each operation, the points at which it was cut off, what was lost and what was leaked.
+//!
+//! - [`points`]: every operation is run again and again, and killed before its first call that changes anything, its second, and so on; then the same with an
+//!   error of the kernel in the place of each call. `CRASH_EVERY=N` takes every Nth of the errors only.
+//! - [`damage`]: stores that are damaged in many ways are found, mended, and clean after.
+
+mod calls;
+mod damage;
+mod injector;
+mod operations;
+mod points;
+mod table;
+mod world;
+
+use std::process::ExitCode;
+
+use layerbox_tests::{command, harness, scratch, store};
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let cases = || [points::cases(), damage::cases()].into_iter().flatten().collect();
+    harness::suite_with_table("crash", cases, &arguments, |_| Ok(()), table::print)
+}
