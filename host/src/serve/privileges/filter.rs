@@ -43,7 +43,7 @@ const WORKING: &[libc::c_long] = &[
     libc::SYS_getsockopt, libc::SYS_setsockopt, libc::SYS_shutdown, libc::SYS_sendto, libc::SYS_recvfrom, libc::SYS_sendmsg, libc::SYS_recvmsg,
 ];
 
-/// The older forms of some of these, that C libraries still call on the one architecture that has them.
+/// The older forms of some of these, that C libraries still call where there are any.
 #[cfg(target_arch = "x86_64")]
 #[rustfmt::skip]
 const OLDER: &[libc::c_long] = &[
@@ -52,7 +52,9 @@ const OLDER: &[libc::c_long] = &[
     libc::SYS_lchown, libc::SYS_dup2, libc::SYS_pipe, libc::SYS_poll, libc::SYS_select, libc::SYS_epoll_wait, libc::SYS_eventfd,
     libc::SYS_time, libc::SYS_getrlimit, libc::SYS_arch_prctl,
 ];
-#[cfg(not(target_arch = "x86_64"))]
+#[cfg(target_arch = "aarch64")]
+const OLDER: &[libc::c_long] = &[libc::SYS_renameat, libc::SYS_getrlimit];
+#[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
 const OLDER: &[libc::c_long] = &[];
 
 /// What the thread that mounts may not call either; what else a mount and `auplink`, which it starts for aufs, call is theirs to know.

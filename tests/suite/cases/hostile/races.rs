@@ -12,10 +12,12 @@ use anyhow::{Context as _, Error, Result, ensure};
 use layerbox_catalogue::{Oracle, SECRET};
 use layerbox_tests::archive::{file, tar};
 use nix::fcntl::{RenameFlags, renameat2};
+use serde_json::json;
 
 use crate::command::{Output, run};
 use crate::harness::{Case, Need, case};
 use crate::scratch::Place;
+use crate::service::Service;
 use crate::store::{Dialect, Store};
 
 /// How many swaps each case waits for.
@@ -39,6 +41,9 @@ pub(super) fn cases() -> Vec<Case> {
         )
         .needs(Need::Filesystem("overlay"))
         .alone(),
+        case("hostile, races: through the service, Diff, Changes and DiffSize of a mounted layer", served)
+            .needs(Need::Filesystem("overlay"))
+            .alone(),
         case("hostile, races: remove of a layer that is swapped where it lies", remove).alone(),
         case("hostile, races: apply-diff into a staging directory that is swapped", apply).alone(),
     ]
@@ -150,6 +155,35 @@ fn read(place: &Place, through_mount: bool) -> Result<()> {
     drop(directory);
     store.put("live")?;
     store.ok(["remove", "live"]).map(drop)
+}
+
+fn served(place: &Place) -> Result<()> {
+    let service = Service::start(place, &["--backend", "overlay"])?;
+    service.init()?;
+    service.layer("base", "", &[file("base", "b"), file("merged/below", "b")])?;
+    let live = json!({ "ID": "live", "Parent": "base" });
+    service.ok("Create", &live)?;
+    let mounted = PathBuf::from(service.ok("Get", &live)?["Dir"].as_str().context("no path")?);
+    let diff = service.path("home/diff");
+    let oracle = Oracle::new(&service.path("home"), &[diff.join("base")]).map_err(Error::msg)?;
+    lay(&mounted, &place.join("victim"))?;
+    let directory = open(&mounted)?;
+    Swapper::new().race(
+        |swapper| swapper.swap(&directory, "d", "l"),
+        |_| {
+            for call in ["Diff", "Changes", "DiffSize"] {
+                // An answer, an error, or a connection that breaks off in the midst of an archive.
+                let answer = service.raw(call, live.to_string().as_bytes())?;
+                let told = answer.body.windows(SECRET.len()).any(|window| window == SECRET);
+                ensure!(!told, "{call} tells the secret");
+            }
+            Ok(())
+        },
+    )?;
+    oracle.still(&diff.join("live")).map_err(Error::msg)?;
+    drop(directory);
+    service.ok("Put", &live)?;
+    service.ok("Remove", &live).map(drop)
 }
 
 fn remove(place: &Place) -> Result<()> {

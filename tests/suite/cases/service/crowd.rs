@@ -63,7 +63,7 @@ fn attacks(place: &Place) -> Result<Vec<(&'static str, usize, Attack)>> {
         (
             "gzip bombs after the end",
             2,
-            bomb("{ cat \"$1\"; head -c 4G /dev/zero; } | gzip -1 > \"$2\"", &tar(&[file("a", "x")]))?,
+            bomb("{ cat \"$1\"; head -c 2G /dev/zero; } | gzip -1 > \"$2\"", &tar(&[file("a", "x")]))?,
         ),
         (
             "gzip bombs in a body",

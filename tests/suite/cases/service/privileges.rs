@@ -1,7 +1,7 @@
 //! What a running service may still do, as the kernel shows it for each of its threads.
 
 use std::collections::BTreeMap;
-use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _};
 use std::process::Stdio;
 use std::time::Duration;
 
@@ -9,16 +9,53 @@ use anyhow::{Context as _, Result, ensure};
 use layerbox_tests::archive::file;
 use serde_json::json;
 
+use crate::command::repository;
 use crate::harness::{Case, Need, case};
-use crate::http::Connection;
 use crate::scratch::Place;
 use crate::service::{Service, eventually};
 use crate::store::{Dialect, Store};
 
-/// Bits of capabilities (linux/capability.h): CHOWN, DAC_OVERRIDE, FOWNER, FSETID, SYS_ADMIN, MKNOD, SETFCAP.
-const WORKING: u64 = 1 | 1 << 1 | 1 << 3 | 1 << 4 | 1 << 21 | 1 << 27 | 1 << 31;
-/// And LINUX_IMMUTABLE, SYS_PTRACE.
-const MOUNTING: u64 = WORKING | 1 << 9 | 1 << 19;
+/// The capabilities that anything is said of, by their bits (linux/capability.h).
+const CAPABILITIES: [(&str, u64); 9] = [
+    ("CAP_CHOWN", 1),
+    ("CAP_DAC_OVERRIDE", 1 << 1),
+    ("CAP_FOWNER", 1 << 3),
+    ("CAP_FSETID", 1 << 4),
+    ("CAP_LINUX_IMMUTABLE", 1 << 9),
+    ("CAP_SYS_PTRACE", 1 << 19),
+    ("CAP_SYS_ADMIN", 1 << 21),
+    ("CAP_MKNOD", 1 << 27),
+    ("CAP_SETFCAP", 1 << 31),
+];
+
+/// Those that a text names.
+fn named(text: &str) -> Result<u64> {
+    let words =
+        text.split(|c: char| !c.is_ascii_uppercase() && c != '_').filter(|word| word.starts_with("CAP_"));
+    words
+        .map(|word| {
+            let found = CAPABILITIES.iter().find(|(name, _)| *name == word);
+            found.map(|(_, bit)| bit).with_context(|| format!("{word} is named"))
+        })
+        .sum()
+}
+
+/// What README lists: for the threads that work, and for the one that mounts.
+fn listed() -> Result<(u64, u64)> {
+    let text = std::fs::read_to_string(repository().join("README.md"))?;
+    let (mut working, mut mounting) = (0, 0);
+    for line in text.lines().filter(|line| line.starts_with("| `CAP_")) {
+        let cells: Vec<&str> = line.split(" | ").collect();
+        let bits = named(cells[0])?;
+        working |= if cells[1] == "kept" { bits } else { 0 };
+        mounting |= if cells[2] == "kept" { bits } else { 0 };
+    }
+    let unit = std::fs::read_to_string(repository().join("packaging/systemd/layerbox.service"))?;
+    let set = unit.lines().find_map(|line| line.strip_prefix("CapabilityBoundingSet=")).context("no set")?;
+    ensure!(named(set)? == mounting, "the unit of systemd has other capabilities than README");
+    ensure!(working != 0 && working & mounting == working, "{working:x} {mounting:x}");
+    Ok((working, mounting))
+}
 
 pub(super) fn cases() -> Vec<Case> {
     vec![
@@ -62,18 +99,19 @@ fn kept(place: &Place) -> Result<()> {
     let stage = service.path("home/stage/under-way");
     eventually("the upload is under way", Duration::from_secs(10), || Ok(stage.exists()))?;
 
+    let (working, mounting) = listed()?;
     let mut seen = BTreeMap::<String, usize>::new();
     for (name, fields) in threads(&service)? {
         let bits = |key: &str| -> Result<u64> {
             let text = fields.get(key).with_context(|| format!("{name}: no {key}"))?;
             Ok(u64::from_str_radix(text, 16)?)
         };
-        let expected = if name.starts_with("mount") { MOUNTING } else { WORKING };
+        let expected = if name.starts_with("mount") { mounting } else { working };
         for key in ["CapEff", "CapPrm"] {
             let found = bits(key)?;
             ensure!(found == expected, "{name}: {key} is {found:x} and not {expected:x}");
         }
-        ensure!(bits("CapBnd")? == MOUNTING, "{name}: CapBnd is {:x}", bits("CapBnd")?);
+        ensure!(bits("CapBnd")? == mounting, "{name}: CapBnd is {:x}", bits("CapBnd")?);
         ensure!(bits("CapInh")? == 0 && bits("CapAmb")? == 0, "{name}: hands capabilities on");
         ensure!(fields["NoNewPrivs"] == "1" && fields["Seccomp"] == "2", "{name}: {fields:?}");
         *seen.entry(name).or_default() += 1;
@@ -145,7 +183,16 @@ fn closed(place: &Place) -> Result<()> {
         let found = mode(&service.path(socket))?;
         ensure!(found == expected, "{socket}: {found:o}");
     }
-    // Who may not connect by the mode of the socket does not.
-    Connection::new(&service.path("docker.sock"))?;
+    let mut control = 0;
+    for entry in std::fs::read_dir("/run/layerbox/control")? {
+        let path = entry?.path();
+        // A service of another case may have ended meanwhile, and its socket with it.
+        let Ok(found) = std::fs::symlink_metadata(&path) else { continue };
+        if found.file_type().is_socket() {
+            ensure!(found.mode() & 0o7777 == 0o600, "{}: {:o}", path.display(), found.mode());
+            control += 1;
+        }
+    }
+    ensure!(control > 0, "no socket for command lines was looked at");
     Ok(())
 }
