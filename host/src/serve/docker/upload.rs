@@ -1,6 +1,6 @@
 //! `GraphDriver.ApplyDiff`: the archive is the body of the request.
 //!
-//! Pieces go through a short queue to the thread that applies them, so memory does not grow with the archive, and a client that stops sending holds nothing but
+//! Pieces go, a batch at a time, through a short queue to the thread that applies them, so memory does not grow with the archive, and a client that stops sending holds nothing but
 //! that thread. The queue says where the body really ended: one that breaks off is an error for the reader, and the layer is emptied.
 
 use std::io::{self, Read};
@@ -13,19 +13,30 @@ use hyper::body::Incoming;
 use hyper::{Request, Response, StatusCode};
 use serde_json::json;
 use tokio::sync::mpsc;
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use super::protocol::answer;
 use super::{Docker, stream_error};
 use crate::driver::{ApplyOptions, Totals};
 use crate::serve::calls::{CallError, Transfer};
-use crate::serve::http::{Client, Content, Piece};
+use crate::serve::http::{Client, Content};
 use crate::serve::observer::Watched;
 
-/// How many pieces wait to be applied. hyper's pieces are at most some 400 KiB, and those of dockerd 32 KiB.
-const QUEUE: usize = 16;
+/// The least bytes that are handed on at once: a body comes in pieces of 32 KiB from dockerd, and to wake the other thread for each would cost more than to
+/// write it.
+const BATCH: usize = 256 << 10;
+/// How many batches wait to be applied.
+const QUEUE: usize = 4;
 /// How long the rest of a body is read after the call has failed: dockerd does not look at an answer before it has sent all.
 const DRAIN: Duration = Duration::from_secs(60);
+
+/// What the thread that applies an archive is given.
+enum Batch {
+    /// The next pieces of it.
+    Pieces(Vec<Bytes>),
+    /// The clean end. What ends without one broke off.
+    End,
+}
 
 /// What became of the body.
 enum Sent {
@@ -75,8 +86,8 @@ impl Docker {
             devices: target.options.devices,
             ..ApplyOptions::default()
         };
-        let (sender, pieces) = mpsc::channel(QUEUE);
-        let archive = Box::new(Archive { pieces, rest: Bytes::new(), ended: false });
+        let (sender, batches) = mpsc::channel(QUEUE);
+        let archive = Box::new(Archive::new(batches));
         let begun = self.service.calls.transfer(move || {
             target.driver(&service.stores, false)?.apply_diff(&id, parent.as_deref(), archive, &options)
         });
@@ -97,40 +108,61 @@ impl Docker {
 /// Hands the body on until it ends, or nobody wants more of it.
 async fn pump(
     body: &mut Incoming,
-    sender: mpsc::Sender<Piece>,
+    sender: mpsc::Sender<Batch>,
     transfer: &Transfer<Totals>,
     stall: Duration,
     count: &mut u64,
 ) -> Sent {
+    let mut closed = std::pin::pin!(sender.closed());
+    // One timer for all pieces, and looked at only when it rings: to set one for each would wake the timers' thread each time.
+    let mut alarm = std::pin::pin!(sleep(stall));
+    let (mut pieces, mut length) = (Vec::new(), 0);
     loop {
-        let frame = tokio::select! {
-            biased;
-            () = sender.closed() => return Sent::Enough,
-            frame = timeout(stall, body.frame()) => frame,
-        };
-        let piece = match frame {
-            Err(_) => return Sent::Broken(CallError::Stalled(stall.as_secs())),
-            Ok(Some(Err(_))) => return Sent::Broken(CallError::Gone),
-            Ok(Some(Ok(frame))) => match frame.into_data() {
-                Ok(data) => {
-                    *count += data.len() as u64;
-                    Piece::Data(data)
+        let idle_since = Instant::now();
+        let frame = loop {
+            tokio::select! {
+                biased;
+                () = closed.as_mut() => return Sent::Enough,
+                frame = body.frame() => break frame,
+                () = alarm.as_mut() => {
+                    let late = idle_since + stall;
+                    if late <= Instant::now() {
+                        return Sent::Broken(CallError::Stalled(stall.as_secs()));
+                    }
+                    alarm.as_mut().reset(late);
                 }
+            }
+        };
+        match frame {
+            Some(Err(_)) => return Sent::Broken(CallError::Gone),
+            Some(Ok(frame)) => {
                 // Trailers say nothing here.
-                Err(_) => continue,
-            },
+                let Ok(data) = frame.into_data() else { continue };
+                *count += data.len() as u64;
+                length += data.len();
+                pieces.push(data);
+                if length < BATCH {
+                    continue;
+                }
+            }
             // dockerd's second try after a connection that broke: the body it had is gone, and nothing is no archive.
-            Ok(None) if *count == 0 => {
+            None if *count == 0 => {
                 return Sent::Broken(CallError::Request("the request has no body".to_owned()));
             }
-            Ok(None) => Piece::End,
-        };
-        let ended = matches!(piece, Piece::End);
-        match timeout_at(transfer.until, sender.send(piece)).await {
-            Err(_) => return Sent::Broken(transfer.late()),
-            Ok(Err(_)) => return Sent::Enough,
-            Ok(Ok(())) if ended => return Sent::Enough,
-            Ok(Ok(())) => {}
+            None => {}
+        }
+        let ended = length < BATCH;
+        length = 0;
+        let rest = Batch::Pieces(std::mem::take(&mut pieces));
+        for batch in [Some(rest), ended.then_some(Batch::End)].into_iter().flatten() {
+            match timeout_at(transfer.until, sender.send(batch)).await {
+                Err(_) => return Sent::Broken(transfer.late()),
+                Ok(Err(_)) => return Sent::Enough,
+                Ok(Ok(())) => {}
+            }
+        }
+        if ended {
+            return Sent::Enough;
         }
     }
 }
@@ -148,17 +180,28 @@ async fn drain(body: &mut Incoming, stall: Duration, count: &mut u64) {
 
 /// The archive, for the thread that applies it.
 struct Archive {
-    pieces: mpsc::Receiver<Piece>,
+    batches: mpsc::Receiver<Batch>,
+    pieces: std::vec::IntoIter<Bytes>,
     rest: Bytes,
     ended: bool,
+}
+
+impl Archive {
+    fn new(batches: mpsc::Receiver<Batch>) -> Archive {
+        Archive { batches, pieces: Vec::new().into_iter(), rest: Bytes::new(), ended: false }
+    }
 }
 
 impl Read for Archive {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         while self.rest.is_empty() && !self.ended {
-            match self.pieces.blocking_recv() {
-                Some(Piece::Data(data)) => self.rest = data,
-                Some(Piece::End) => self.ended = true,
+            if let Some(piece) = self.pieces.next() {
+                self.rest = piece;
+                continue;
+            }
+            match self.batches.blocking_recv() {
+                Some(Batch::Pieces(pieces)) => self.pieces = pieces.into_iter(),
+                Some(Batch::End) => self.ended = true,
                 None => return Err(io::Error::from_raw_os_error(nix::libc::ECONNRESET)),
             }
         }
@@ -172,22 +215,25 @@ impl Read for Archive {
 mod tests {
     use super::*;
 
-    fn read(pieces: Vec<Piece>) -> io::Result<Vec<u8>> {
+    fn read(batches: Vec<Batch>) -> io::Result<Vec<u8>> {
         let (sender, receiver) = mpsc::channel(QUEUE);
-        for piece in pieces {
-            sender.try_send(piece).expect("room in the queue");
+        for batch in batches {
+            assert!(sender.try_send(batch).is_ok(), "no room in the queue");
         }
         drop(sender);
         let mut bytes = Vec::new();
-        Archive { pieces: receiver, rest: Bytes::new(), ended: false }.read_to_end(&mut bytes)?;
+        Archive::new(receiver).read_to_end(&mut bytes)?;
         Ok(bytes)
     }
 
     #[test]
     fn only_a_clean_end_is_one() {
-        let data = |bytes: &'static [u8]| Piece::Data(Bytes::from_static(bytes));
-        assert_eq!(read(vec![data(b"ab"), data(b""), data(b"c"), Piece::End]).expect("an end"), b"abc");
-        assert!(read(vec![data(b"ab")]).is_err());
+        let data = |pieces: &[&'static [u8]]| {
+            Batch::Pieces(pieces.iter().map(|bytes| Bytes::from_static(bytes)).collect())
+        };
+        let whole = vec![data(&[b"ab", b"", b"c"]), data(&[]), data(&[b"d"]), Batch::End];
+        assert_eq!(read(whole).expect("an end"), b"abcd");
+        assert!(read(vec![data(&[b"ab"])]).is_err());
         assert!(read(vec![]).is_err());
     }
 }

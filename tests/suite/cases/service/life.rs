@@ -154,7 +154,7 @@ fn activated(place: &Place) -> Result<()> {
 /// With the 64 descriptors that it is started with, a stack of 80 layers could not be mounted.
 fn descriptors(place: &Place) -> Result<()> {
     let mut command = Command::new("sh");
-    command.args(["-c", "ulimit -Hn 4096 && ulimit -Sn 64 && exec \"$0\" \"$@\""]).arg(binary());
+    command.args(["-c", "ulimit -Sn 64 && ulimit -Hn 4096 && exec \"$0\" \"$@\""]).arg(binary());
     command.arg("--root").arg(place.join("root")).arg("serve");
     command.arg("--docker").arg(place.join("docker.sock")).arg("--admin").arg(place.join("admin.sock"));
     command.env_remove("LAYERBOX_ROOT").env_remove("LAYERBOX_SOCKET");
