@@ -12,7 +12,7 @@ use layerbox_privileged::references::References;
 
 use super::Store;
 use super::check::Finding;
-use super::files::{ids_in, ignore_missing};
+use super::files::{exists, ids_in, ignore_missing};
 use super::lock::{Guard, Mode};
 use crate::error::Failure;
 
@@ -69,7 +69,7 @@ impl Store {
             }
             let Some(_guard) = self.unclaimed(&id)? else { continue };
             // Committed: its making ended. Not committed: it never was, or is no more.
-            if self.dir.symlink_metadata(format!("meta/{id}")).is_ok() {
+            if exists(&self.dir, &format!("meta/{id}"))? {
                 self.conclude(&id)?;
                 self.note(format!("pending/{id}"), "a call that was cut off left it behind", "remove it");
             } else {
