@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::thread;
@@ -9,6 +10,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use layerbox_tests::archive::{file, tar};
+use layerbox_tests::tree::names;
 use serde_json::{Value, json};
 
 use super::world::{leftovers, look};
@@ -224,7 +226,13 @@ impl<'a> Client<'a> {
         let Some(known) = self.known(id) else { return Ok(()) };
         // Others may no more choose it, and may try what they had chosen before.
         self.shared.layers.lock().unwrap_or_else(PoisonError::into_inner).remove(id);
-        if self.call("Remove", &json!({ "ID": id }))?.is_none() {
+        // By the command line, which goes to the service: Docker's own call takes a layer away from whoever got it.
+        let store = Store::new(self.shared.service.path("home"), Dialect::Overlay);
+        let output = store.run(["remove", id])?;
+        self.shared.calls.fetch_add(1, Ordering::Relaxed);
+        ensure!([0, 4].contains(&output.code), "{output}");
+        if output.code == 4 {
+            self.shared.refused.fetch_add(1, Ordering::Relaxed);
             self.shared.layers.lock().unwrap_or_else(PoisonError::into_inner).insert(id.to_owned(), known);
         }
         Ok(())
@@ -254,7 +262,11 @@ impl<'a> Client<'a> {
         }
         // Its owner may be trying to remove it, in vain.
         if let Some(content) = self.known(&id).and_then(|known| known.content) {
-            let found = fs::read_to_string(format!("{path}/{id}")).with_context(|| path.clone())?;
+            let found = fs::read_to_string(format!("{path}/{id}")).with_context(|| {
+                let (seen, own) =
+                    (names(Path::new(&path)), names(&self.shared.service.path("home/diff").join(&id)));
+                format!("{path} holds {seen:?}, and the layer {own:?}, not {content:?}")
+            })?;
             ensure!(found == content, "{id} shows {found}, not {content}");
         }
         *self.shared.held.lock().unwrap_or_else(PoisonError::into_inner).entry(id.clone()).or_default() += 1;

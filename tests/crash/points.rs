@@ -183,7 +183,7 @@ impl<'a> Scene<'a> {
             // A thread may have been given less work this time, and the point was not reached.
             Fault::Kill => ensure!(matches!(output.code, 137 | 0), "the end: {output}"),
             // A repair that failed is among the findings.
-            Fault::Error(_) if mends && output.code == 1 && output.text().contains("that failed: ") => {}
+            Fault::Error(_) if mends && output.code == 1 && !output.stdout.is_empty() => {}
             Fault::Error(_) => ensure!(output.code == 0 || is_typed(output), "no typed error: {output}"),
         }
         let mut verdict = Verdict::default();
