@@ -47,7 +47,7 @@ impl fmt::Display for Fault {
 ///
 /// It does not start, or hangs.
 pub fn record(command: &Command, input: &[u8], log: &Path) -> Result<(Output, Vec<Call>)> {
-    let output = run(&mut traced(command, log, &[format!("trace={}", CALLS.join(","))]), input)?;
+    let output = run(&mut traced(command, log, &[format!("trace={}", CALLS.join(","))], true), input)?;
     Ok((output, parse(&fs::read_to_string(log)?)))
 }
 
@@ -63,13 +63,15 @@ pub fn inject(command: &Command, input: &[u8], log: &Path, point: &Point, fault:
         Fault::Error(name) => format!("error={name}"),
     };
     let options = [format!("trace={name}"), format!("inject={name}:{what}:when={number}")];
-    run(&mut traced(command, log, &options), input)
+    let mut traced = traced(command, log, &options, fault != Fault::Kill);
+    run(&mut traced, input)
 }
 
-/// The command under strace.
-fn traced(command: &Command, log: &Path, options: &[String]) -> Command {
+/// The command under strace. It is faster by far where the kernel stops the process only at the calls that were asked for; strace then forgets the signals that
+/// it should send.
+fn traced(command: &Command, log: &Path, options: &[String], fast: bool) -> Command {
     let mut traced = Command::new("strace");
-    traced.args(["-f", "-qq", "--seccomp-bpf", "-s", "256", "-o"]).arg(log);
+    traced.args(["-f", "-qq", "-s", "256"]).args(fast.then_some("--seccomp-bpf")).arg("-o").arg(log);
     for option in options {
         traced.args([OsStr::new("-e"), OsStr::new(option)]);
     }

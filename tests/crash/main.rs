@@ -6,10 +6,16 @@
 //! - [`points`]: every operation is run again and again, and killed before its first call that changes anything, its second, and so on; then the same with an
 //!   error of the kernel in the place of each call. `CRASH_EVERY=N` takes every Nth of the errors only.
 //! - [`damage`]: stores that are damaged in many ways are found, mended, and clean after.
+//! - [`full`]: file systems without room.
+//! - [`busy`]: layers that somebody uses, and layers that take long to delete. `CRASH_FILES=N`: how many files those have.
+//! - [`many`]: many clients at once. `CRASH_SECONDS=N`: how long they go on.
 
+mod busy;
 mod calls;
 mod damage;
+mod full;
 mod injector;
+mod many;
 mod operations;
 mod points;
 mod table;
@@ -17,10 +23,15 @@ mod world;
 
 use std::process::ExitCode;
 
-use layerbox_tests::{command, harness, scratch, store};
+use layerbox_tests::{command, harness, http, scratch, service, store};
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let cases = || [points::cases(), damage::cases()].into_iter().flatten().collect();
+    let cases = || {
+        [points::cases(), damage::cases(), full::cases(), busy::cases(), many::cases()]
+            .into_iter()
+            .flatten()
+            .collect()
+    };
     harness::suite_with_table("crash", cases, &arguments, |_| Ok(()), table::print)
 }

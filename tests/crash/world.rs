@@ -83,6 +83,10 @@ fn digest(root: &Path) -> Result<(String, usize, u64)> {
 /// Something cannot be read.
 pub fn leftovers(store: &Store, world: &World) -> Result<Vec<String>> {
     let mut found = Vec::new();
+    // What the making of a store that was cut off leaves is what the next making begins with.
+    if !store.root().join("layerbox.json").exists() {
+        return Ok(found);
+    }
     let known: BTreeSet<&str> = world.keys().map(String::as_str).collect();
     for directory in ["layers", "diff", "mnt", "work", "meta"] {
         let named = names_if_any(&store.root().join(directory))?;

@@ -5,14 +5,16 @@
 //! - [`model`] computes what layers on top of each other must look like.
 //!
 //! And what the suites that drive the binary have in common: [`harness`] runs cases, [`scratch`] is where they work, [`command`] runs programs, [`store`] is a
-//! store driven through the command line, [`fixture`] keeps what takes long to make.
+//! store driven through the command line, [`service`] a service that is driven over its sockets by [`http`], [`fixture`] keeps what takes long to make.
 
 pub use layerbox_catalogue::archive;
 
 pub mod command;
 pub mod fixture;
 pub mod harness;
+pub mod http;
 pub mod model;
 pub mod scratch;
+pub mod service;
 pub mod store;
 pub mod tree;

@@ -5,15 +5,13 @@
 //! those archives there, seeds for the fuzzers. The last line is `suite: N passed, N failed, N skipped`.
 
 mod cases;
-mod http;
 mod measure;
 mod plant;
-mod service;
 
 use std::process::ExitCode;
 
 use anyhow::{Result, ensure};
-use layerbox_tests::{command, harness, scratch, store};
+use layerbox_tests::{command, harness, http, scratch, service, store};
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();

@@ -195,7 +195,7 @@ impl Driver {
             })?;
             let size = Some(Size { entries: totals.entries, bytes: totals.bytes });
             // The layer is whole and in its place. A disk too full to keep its size makes the next question for that slower, not this call a failed one.
-            drop(self.store.update(id, &Record { size, ..record }));
+            drop(self.store.update(id, &Record { size, unsynced: !options.sync, ..record }));
             Ok(totals)
         })
     }

@@ -54,7 +54,7 @@ impl Driver {
         let mut ancestors = Vec::with_capacity(above.ancestors.len() + 1);
         ancestors.push(parent.clone());
         ancestors.extend(above.ancestors);
-        Ok(Record { ancestors, size: None })
+        Ok(Record { ancestors, ..Record::default() })
     }
 
     fn make(
@@ -227,7 +227,13 @@ impl Driver {
             rows.push(("Dialect".to_owned(), backend.as_str().to_owned()));
             rows.extend(features.into_iter().filter(|(key, _)| !docker(key)));
             rows.extend(theirs.into_iter().filter(|(key, _)| key != "Dirs" && key != "Mounted"));
-            rows.push(("Layers".to_owned(), self.store.ids()?.len().to_string()));
+            let ids = self.store.ids()?;
+            rows.push(("Layers".to_owned(), ids.len().to_string()));
+            // Only those that `apply-diff --no-sync` filled: a power cut may have left them with holes.
+            let unsynced =
+                |id: &&LayerId| matches!(self.store.record(id), Ok(Some(record)) if record.unsynced);
+            let unsynced = ids.iter().filter(unsynced).count();
+            rows.push(("Applied Without Sync".to_owned(), unsynced.to_string()));
             rows.push(("Mounts".to_owned(), self.unions.all()?.len().to_string()));
             rows.push(("Guest Digest".to_owned(), self.sandbox.digest().to_string()));
             let limits = self.sandbox.limits();

@@ -120,7 +120,7 @@ fn docker_record(dir: &Dir, id: &LayerId, all: &[LayerId]) -> Result<Option<Reco
             _ => return Ok(None),
         }
     }
-    Ok(Some(Record { ancestors, size: None }))
+    Ok(Some(Record { ancestors, ..Record::default() }))
 }
 
 fn make_directories(dir: &Dir) -> Result<(), Failure> {

@@ -76,6 +76,15 @@ pub(super) fn sync_directory(dir: &Dir, name: &str) -> Result<(), Failure> {
     directory.sync_all().map_err(|e| Failure::io("fsync", &e))
 }
 
+/// Whether there is something at this path. That it cannot be told is an error: whoever asks takes something away, or not, by the answer.
+pub(super) fn exists(dir: &Dir, path: &str) -> Result<bool, Failure> {
+    match dir.symlink_metadata(path) {
+        Ok(_) => Ok(true),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(e) => Err(Failure::io("stat", &e)),
+    }
+}
+
 /// Makes an empty file; one that is there already is fine.
 pub(super) fn touch(dir: &Dir, path: &str) -> Result<(), Failure> {
     let options = OpenOptions::new().write(true).create(true).mode(0o600).clone();

@@ -96,6 +96,8 @@ pub struct Record {
     pub ancestors: Vec<LayerId>,
     /// What the layer holds, while nothing can have changed it.
     pub size: Option<Size>,
+    /// Whether it was filled without being brought to the disk (`apply-diff --no-sync`): after a power cut it may not be whole.
+    pub unsynced: bool,
 }
 
 /// What a layer holds.
@@ -113,6 +115,8 @@ struct Written {
     ancestors: Vec<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     size: Option<Size>,
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    unsynced: bool,
 }
 
 impl Record {
@@ -135,13 +139,14 @@ impl Record {
         if ancestors.contains(id) {
             return Err(corrupt("the layer is its own ancestor".to_owned()));
         }
-        Ok(Some(Record { ancestors, size: written.size }))
+        Ok(Some(Record { ancestors, size: written.size, unsynced: written.unsynced }))
     }
 
     pub(super) fn write(&self, dir: &Dir, id: &LayerId) -> Result<(), Failure> {
         let written = Written {
             ancestors: self.ancestors.iter().map(|id| id.as_str().to_owned()).collect(),
             size: self.size,
+            unsynced: self.unsynced,
         };
         write_atomically(dir, "meta", id.as_str(), &to_json(&written)?)
     }

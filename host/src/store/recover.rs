@@ -12,7 +12,7 @@ use layerbox_privileged::references::References;
 
 use super::Store;
 use super::check::Finding;
-use super::files::{ids_in, ignore_missing};
+use super::files::{exists, ids_in, ignore_missing};
 use super::lock::{Guard, Mode};
 use crate::error::Failure;
 
@@ -69,7 +69,7 @@ impl Store {
             }
             let Some(_guard) = self.unclaimed(&id)? else { continue };
             // Committed: its making ended. Not committed: it never was, or is no more.
-            if self.dir.symlink_metadata(format!("meta/{id}")).is_ok() {
+            if exists(&self.dir, &format!("meta/{id}"))? {
                 self.conclude(&id)?;
                 self.note(format!("pending/{id}"), "a call that was cut off left it behind", "remove it");
             } else {
@@ -104,24 +104,21 @@ impl Store {
                 ignore_missing(self.dir.remove_file(format!("{directory}/.{id}.tmp")), "unlink")?;
             }
             references.forget_draft(&id)?;
-            let mounted = unions.mounted(&id)?;
-            match references.count(&id) {
-                // It was mounted, and nobody was told. Somebody may have found it even so, and keep it busy: then `check` tells of it.
-                Ok(0) if mounted => {
-                    if unions.unmount(&id, false).is_ok() {
-                        self.note(
-                            format!("mnt/{id}"),
-                            "a call that was cut off left it mounted",
-                            "unmount it",
-                        );
-                    }
-                }
-                // It was unmounted, and still counted.
-                Ok(1..) if !mounted => {
-                    references.clear(&id)?;
-                    self.note(format!("mnt/{id}"), "a call that was cut off left it counted", "set it to 0");
-                }
-                _ => {}
+            // It was mounted, and nobody was told. Somebody may have found it even so, and keep it busy: then `check` tells of it.
+            let unused = unions.mounted(&id)? && matches!(references.count(&id), Ok(0));
+            if unused && unions.unmount(&id, false).is_ok() {
+                self.note(format!("mnt/{id}"), "a call that was cut off left it mounted", "unmount it");
+            }
+        }
+        // `cleanup` holds no lock of a layer. Counts lie on the tmpfs, and only layers in use have one.
+        for id in references.counted()? {
+            if unions.mounted(&id)? {
+                continue;
+            }
+            let Some(_guard) = self.unclaimed(&id)? else { continue };
+            if !unions.mounted(&id)? {
+                references.clear(&id)?;
+                self.note(format!("mnt/{id}"), "it was counted, and is not mounted", "set it to 0");
             }
         }
         Ok(())

@@ -9,7 +9,7 @@ use layerbox_privileged::id::LayerId;
 use layerbox_privileged::layer::delete_tree_while;
 
 use super::Store;
-use super::files::{ids_in, ignore_missing};
+use super::files::{exists, ids_in, ignore_missing};
 use crate::error::Failure;
 
 impl Store {
@@ -43,9 +43,9 @@ impl Store {
     ///
     /// Those of removing files. What is left then is taken away when the store is next opened.
     pub fn undo_create(&self, id: &LayerId, parent: Option<&LayerId>) -> Result<(), Failure> {
-        let committed = self.dir.symlink_metadata(format!("meta/{id}")).is_ok();
-        if committed {
-            ignore_missing(self.dir.remove_file(format!("meta/{id}")), "unlink")?;
+        let record = format!("meta/{id}");
+        if exists(&self.dir, &record)? {
+            ignore_missing(self.dir.remove_file(&record), "unlink")?;
             self.sync_directory("meta")?;
         }
         self.undo_make(id, parent)?;
@@ -80,7 +80,7 @@ impl Store {
     /// Takes away the marks that say whose child a layer is which never came to be, or is no more.
     pub(super) fn unmark_everywhere(&self, id: &LayerId) -> Result<(), Failure> {
         for parent in ids_in(&self.dir, "children")? {
-            if self.dir.symlink_metadata(format!("children/{parent}/{id}")).is_ok() {
+            if exists(&self.dir, &format!("children/{parent}/{id}"))? {
                 self.unmark(&parent, id)?;
             }
         }

@@ -40,15 +40,18 @@ impl Search<'_> {
     pub(super) fn content(&mut self, records: &Records) -> Result<(), Failure> {
         for (id, record) in records {
             // Its directory may be missing or something else: that is found elsewhere.
-            if self.unions.mounted(id)? || !self.is_directory(&format!("diff/{id}")) {
+            if self.unions.mounted(id)? || !self.is_directory(&format!("diff/{id}"))? {
                 continue;
             }
             let top = self.store.dir.open_dir(format!("diff/{id}")).map_err(|e| Failure::io("open", &e))?;
             let mut counted = Counted::default();
             self.walk(id, top, &mut counted)?;
             if let Some(size) = record.size.filter(|size| size.bytes != counted.bytes) {
-                let what =
-                    format!("its files have {} bytes, and {} are on record", counted.bytes, size.bytes);
+                let unsynced = if record.unsynced { "; it was applied without sync" } else { "" };
+                let what = format!(
+                    "its files have {} bytes, and {} are on record{unsynced}",
+                    counted.bytes, size.bytes
+                );
                 self.add(format!("meta/{id}"), what, Repair::ForgetSize(id.clone(), record.clone()));
             }
         }

@@ -17,10 +17,10 @@ impl Search<'_> {
         let mut records = self.readable()?;
         self.restore_parents(&mut records)?;
         loop {
-            let lost: Vec<(LayerId, String)> = records
-                .iter()
-                .filter_map(|(id, record)| Some((id.clone(), self.loss(id, record, &records)?)))
-                .collect();
+            let mut lost = Vec::new();
+            for (id, record) in &records {
+                lost.extend(self.loss(id, record, &records)?.map(|why| (id.clone(), why)));
+            }
             if lost.is_empty() {
                 break;
             }
@@ -43,7 +43,7 @@ impl Search<'_> {
                 Ok(None) => {}
                 Err(Failure::Corrupt(what)) => match self.store.ancestors_on_disk(&id) {
                     Ok(ancestors) => {
-                        let record = Record { ancestors, size: None };
+                        let record = Record { ancestors, ..Record::default() };
                         self.add(format!("meta/{id}"), what, Repair::WriteRecord(id.clone(), record.clone()));
                         records.insert(id, record);
                     }
@@ -60,13 +60,13 @@ impl Search<'_> {
         let mut missing = BTreeMap::new();
         for record in records.values() {
             for (depth, ancestor) in record.ancestors.iter().enumerate() {
-                if !records.contains_key(ancestor) && self.is_directory(&format!("diff/{ancestor}")) {
+                if !records.contains_key(ancestor) && self.is_directory(&format!("diff/{ancestor}"))? {
                     missing.entry(ancestor.clone()).or_insert_with(|| record.ancestors[depth + 1..].to_vec());
                 }
             }
         }
         for (id, ancestors) in missing {
-            let record = Record { ancestors, size: None };
+            let record = Record { ancestors, ..Record::default() };
             let what = "it is missing, and other layers lie on it";
             self.add(format!("meta/{id}"), what, Repair::WriteRecord(id.clone(), record.clone()));
             records.insert(id, record);
@@ -75,22 +75,22 @@ impl Search<'_> {
     }
 
     /// Why a layer cannot be whole.
-    fn loss(&self, id: &LayerId, record: &Record, records: &Records) -> Option<String> {
-        if !self.is_directory(&format!("diff/{id}")) {
-            return Some("the content of the layer is lost".to_owned());
+    fn loss(&self, id: &LayerId, record: &Record, records: &Records) -> Result<Option<String>, Failure> {
+        if !self.is_directory(&format!("diff/{id}"))? {
+            return Ok(Some("the content of the layer is lost".to_owned()));
         }
         let mut seen = BTreeSet::from([id]);
         let mut ancestor = record.ancestors.first();
         while let Some(id) = ancestor {
             let Some(above) = records.get(id) else {
-                return Some(format!("its ancestor {id} is lost"));
+                return Ok(Some(format!("its ancestor {id} is lost")));
             };
             if !seen.insert(id) {
-                return Some("the layer is among its own ancestors".to_owned());
+                return Ok(Some("the layer is among its own ancestors".to_owned()));
             }
             ancestor = above.ancestors.first();
         }
-        None
+        Ok(None)
     }
 
     /// Holds every list of ancestors to be the parent and the parent's own.
@@ -108,8 +108,8 @@ impl Search<'_> {
             }
         }
         for (id, ancestors) in right {
-            let size = records.get(&id).and_then(|record| record.size);
-            let record = Record { ancestors, size };
+            let record = records.get(&id).cloned().unwrap_or_default();
+            let record = Record { ancestors, ..record };
             let what = "its ancestors are not those of its parent";
             self.add(format!("meta/{id}"), what, Repair::WriteRecord(id.clone(), record.clone()));
             records.insert(id, record);
@@ -147,7 +147,7 @@ impl Search<'_> {
                 }
             }
             let point = format!("mnt/{id}");
-            if !self.unions.mounted(id)? && self.holds_something(&point) {
+            if !self.unions.mounted(id)? && self.holds_something(&point)? {
                 let what = "it holds files, which a mount would hide";
                 self.add(point, what, Repair::MoveAwayAndMake(0o755));
             }
@@ -162,7 +162,8 @@ impl Search<'_> {
             let place = format!("children/{parent}");
             let id = LayerId::new(&parent).ok().filter(|id| records.contains_key(id));
             let marks = self.names(&place)?;
-            let Some(parent) = id.filter(|_| self.is_directory(&place)) else {
+            let sound = self.is_directory(&place)?;
+            let Some(parent) = id.filter(|_| sound) else {
                 self.add(place, "there is no such parent", Repair::MoveAway);
                 continue;
             };

@@ -6,8 +6,8 @@ use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use crate::archive::{Member, tar};
 use anyhow::{Context as _, Result, bail, ensure};
-use layerbox_tests::archive::{Member, tar};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::{Value, json};
@@ -160,7 +160,7 @@ impl Service {
         ensure!(staged.is_empty(), "something is left in stage/: {staged:?}");
         let left: Vec<_> = std::fs::read_dir(self.path("home/diff").join(id))?.collect();
         ensure!(left.is_empty(), "the layer is not empty: {left:?}");
-        let answer = self.apply(id, &tar(&[layerbox_tests::archive::file("reused", "yes")]))?;
+        let answer = self.apply(id, &tar(&[crate::archive::file("reused", "yes")]))?;
         ensure!(answer.status == 200, "it is not reusable: {:?}", answer.json()?);
         Ok(())
     }
