@@ -76,7 +76,7 @@ impl Docker {
             ..ApplyOptions::default()
         };
         let (sender, pieces) = mpsc::channel(QUEUE);
-        let archive = Box::new(Archive { pieces, rest: Bytes::new(), ended: false });
+        let archive = Box::new(Archive::new(pieces));
         let begun = self.service.calls.transfer(move || {
             target.driver(&service.stores, false)?.apply_diff(&id, parent.as_deref(), archive, &options)
         });
@@ -147,10 +147,17 @@ async fn drain(body: &mut Incoming, stall: Duration, count: &mut u64) {
 }
 
 /// The archive, for the thread that applies it.
-struct Archive {
+pub(in crate::serve) struct Archive {
     pieces: mpsc::Receiver<Piece>,
     rest: Bytes,
     ended: bool,
+}
+
+impl Archive {
+    /// The archive that comes through a queue.
+    pub(in crate::serve) fn new(pieces: mpsc::Receiver<Piece>) -> Archive {
+        Archive { pieces, rest: Bytes::new(), ended: false }
+    }
 }
 
 impl Read for Archive {
