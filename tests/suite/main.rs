@@ -9,6 +9,7 @@ mod http;
 mod measure;
 mod plant;
 mod service;
+mod snapshotter;
 
 use std::process::ExitCode;
 

@@ -60,6 +60,11 @@ impl Key {
         self.0.rsplit('\0').next().unwrap_or_default()
     }
 
+    /// The namespace; empty where none was named.
+    pub fn namespace(&self) -> &str {
+        self.0.rsplit('\0').nth(1).unwrap_or_default()
+    }
+
     /// The key of another name in the same scope.
     pub fn beside(&self, name: &str) -> Key {
         let scope = self.0.rsplit_once('\0').map_or("", |(scope, _)| scope);

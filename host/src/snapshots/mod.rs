@@ -302,6 +302,21 @@ impl Snapshots {
         Ok(parent.map_or(layer, |parent| parent.to_string()))
     }
 
+    /// The namespace of the snapshot whose layer this is: what it was made in or, where no namespace was named, what its name begins with, as all names do that
+    /// containerd gives.
+    ///
+    /// # Errors
+    ///
+    /// [`SnapshotError::Record`].
+    pub fn namespace_of(&self, layer: &str) -> Result<Option<String>> {
+        let rows = self.database.read()?.all()?;
+        let found = rows.into_iter().find(|(_, row)| row.layer == layer).map(|(key, _)| key);
+        Ok(found.and_then(|key| {
+            let from_name = || key.name().split_once('/').map(|(first, _)| first.to_owned());
+            Some(key.namespace().to_owned()).filter(|own| !own.is_empty()).or_else(from_name)
+        }))
+    }
+
     fn usage_of(&self, layer: &str) -> Result<Usage> {
         let totals = self.driver.diff_size(layer, None)?;
         Ok(Usage { bytes: totals.bytes, inodes: totals.entries.saturating_add(1) })

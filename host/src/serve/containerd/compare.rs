@@ -43,6 +43,8 @@ const QUEUE: usize = 4;
 struct Sides {
     layer: String,
     other: Option<String>,
+    /// Whose they are.
+    namespace: Option<String>,
 }
 
 /// Writes what differs between two snapshots into the content store, and answers with what was written.
@@ -61,6 +63,7 @@ pub(super) async fn compare(
         packing(&media_type).ok_or_else(|| not_ours(format!("blobs of media type {media_type:?}")))?;
     let sides = sides(front, mounts(asked.left), mounts(asked.right)).await?;
     watched.layer.clone_from(&sides.layer);
+    let content = content.or_in(sides.namespace.clone());
     let reference = match asked.r#ref.as_str() {
         "" => format!("layerbox-{}-{}", sides.layer, std::process::id()),
         given => given.to_owned(),
@@ -90,13 +93,15 @@ async fn sides(front: &Arc<Containerd>, left: Vec<Mount>, right: Vec<Mount>) -> 
         let open = this.snapshots()?;
         let driver = open.driver();
         let layer = |mounts: &[Mount]| match named(driver, mounts)? {
-            Named::Writable(layer) | Named::ReadOnly(layer) => open.content_of(layer),
+            Named::Writable(layer) | Named::ReadOnly(layer) => Ok::<_, SnapshotError>(layer),
         };
         let (lower, layer) = (layer(&left)?, layer(&right)?);
+        let namespace = open.namespace_of(&layer)?;
+        let (lower, layer) = (open.content_of(lower)?, open.content_of(layer)?);
         let parent = driver.ancestors(&layer)?.first().map(|parent| parent.to_string());
         let lower_is_empty = parent.is_none() && driver.is_empty(&lower)?;
         let is_own = parent.as_ref() == Some(&lower) || lower_is_empty;
-        Ok(Sides { layer, other: (!is_own).then_some(lower) })
+        Ok(Sides { layer, other: (!is_own).then_some(lower), namespace })
     };
     front.service.calls.short(move || Ok(look())).await?.map_err(CallError::Snapshot)
 }

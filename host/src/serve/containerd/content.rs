@@ -24,6 +24,12 @@ pub(super) struct Content {
 }
 
 impl Content {
+    /// The same store, and this namespace where none is named: containerd names none when it calls a differ that is a proxy.
+    pub(super) fn or_in(mut self, namespace: Option<String>) -> Content {
+        self.namespace = self.namespace.or(namespace);
+        self
+    }
+
     /// Connects.
     ///
     /// # Errors

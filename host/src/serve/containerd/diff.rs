@@ -53,8 +53,8 @@ impl diff_server::Diff for Front {
             if packing(&blob.media_type).is_none() {
                 return Err(not_ours(format!("blobs of media type {:?}", blob.media_type)));
             }
-            let layer = self.0.layer_to_fill(mounts(asked.mounts)).await?;
-            self.0.unpack(Unpacking { layer, blob, content }, &mut watched.bytes_in).await
+            let (layer, own) = self.0.layer_to_fill(mounts(asked.mounts)).await?;
+            self.0.unpack(Unpacking { layer, blob, content: content.or_in(own) }, &mut watched.bytes_in).await
         };
         let result = unpacked.await;
         watched.end(result.as_ref().err());
@@ -93,12 +93,18 @@ pub(super) fn not_ours(what: String) -> CallError {
 }
 
 impl Containerd {
-    /// The layer that mounts name, which must be one to write.
-    async fn layer_to_fill(self: &Arc<Self>, mounts: Vec<Mount>) -> Result<String, CallError> {
+    /// The layer that mounts name, which must be one to write, and the namespace of its snapshot.
+    async fn layer_to_fill(
+        self: &Arc<Self>,
+        mounts: Vec<Mount>,
+    ) -> Result<(String, Option<String>), CallError> {
         let this = self.clone();
         let look = move || {
             Ok(this.snapshots().and_then(|open| match named(open.driver(), &mounts)? {
-                Named::Writable(layer) => Ok(layer),
+                Named::Writable(layer) => {
+                    let namespace = open.namespace_of(&layer)?;
+                    Ok((layer, namespace))
+                }
                 Named::ReadOnly(layer) => {
                     Err(SnapshotError::Precondition(format!("layer {layer} is to be read only")))
                 }

@@ -61,7 +61,10 @@ fn stat(_: &Place, s: &Snapshotter) -> Result<()> {
     refused(s.stat("active"), Code::NotFound, "before")?;
     s.prepare_with("active", "", labels(&[("a", "1"), ("empty", "")]))?;
     let active = s.stat("active")?;
-    ensure!(active.kind() == Kind::Active && active.name == "active" && active.parent.is_empty(), "{active:?}");
+    ensure!(
+        active.kind() == Kind::Active && active.name == "active" && active.parent.is_empty(),
+        "{active:?}"
+    );
     ensure!(active.labels == labels(&[("a", "1")]), "{active:?}");
     ensure!(active.created_at.is_some() && active.created_at == active.updated_at, "{active:?}");
     s.commit("committed", "active")?;
@@ -108,11 +111,9 @@ fn used(_: &Place, s: &Snapshotter) -> Result<()> {
 fn parents(_: &Place, s: &Snapshotter) -> Result<()> {
     s.prepare("active", "")?;
     s.view("view", "")?;
-    for (parent, code) in [
-        ("none", Code::NotFound),
-        ("active", Code::InvalidArgument),
-        ("view", Code::InvalidArgument),
-    ] {
+    for (parent, code) in
+        [("none", Code::NotFound), ("active", Code::InvalidArgument), ("view", Code::InvalidArgument)]
+    {
         refused(s.prepare("x", parent), code, parent)?;
         refused(s.view("x", parent), code, parent)?;
     }
@@ -148,10 +149,11 @@ fn update(_: &Place, s: &Snapshotter) -> Result<()> {
         (&[("c", "3")], &["labels.c", "labels.b"], &[("a", "x"), ("c", "3")]),
         (&[("d", "4")], &["labels"], &[("d", "4")]),
         (&[("e", "5"), ("f", "")], &[], &[("e", "5")]),
-        (&[("containerd.io/gc.root", "now")], &["labels.containerd.io/gc.root"], &[
-            ("e", "5"),
-            ("containerd.io/gc.root", "now"),
-        ]),
+        (
+            &[("containerd.io/gc.root", "now")],
+            &["labels.containerd.io/gc.root"],
+            &[("e", "5"), ("containerd.io/gc.root", "now")],
+        ),
         (&[], &[], &[]),
     ];
     for (given, fields, expected) in rows {
@@ -251,7 +253,10 @@ fn apart(_: &Place, s: &Snapshotter) -> Result<()> {
     collector.remove("other/1/x")?;
     collector.remove("committed")?;
     ensure!(s.beside("layerbox", Some("other"))?.list(&[])?.is_empty());
-    ensure!(s.beside("second", Some("test"))?.names(&[])? == ["committed"], "the other snapshotter's went too");
+    ensure!(
+        s.beside("second", Some("test"))?.names(&[])? == ["committed"],
+        "the other snapshotter's went too"
+    );
     Ok(())
 }
 
