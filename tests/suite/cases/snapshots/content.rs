@@ -24,7 +24,7 @@ pub(super) fn cases() -> Vec<Case> {
         ("the root of an active one has mode 0755", root_permission),
         ("files of lower layers are changed by name, mode, time and link", many_changes),
         ("128 layers, each with a file of its own", deep),
-        ("400 layers: more than mount options hold", deeper),
+        ("170 layers: more than mount options hold", deeper),
         ("usage counts what a snapshot itself holds", usage),
     ];
     all.into_iter()
@@ -264,7 +264,7 @@ fn deep(place: &Place, s: &Snapshotter) -> Result<()> {
 }
 
 fn deeper(place: &Place, s: &Snapshotter) -> Result<()> {
-    stacked(place, s, 400)?;
+    stacked(place, s, 170)?;
     let kinds: Vec<String> = s.prepare("again", "end")?.into_iter().map(|mount| mount.r#type).collect();
     // The host has mounted it.
     ensure!(kinds == ["bind"], "{kinds:?}");
