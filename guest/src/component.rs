@@ -22,9 +22,27 @@ pub const RECORDS: &str = "/layers";
 #[derive(Debug)]
 pub struct Imports;
 
-impl host::Source for streams::Source {
+/// The archive that comes in, and where the host sees it unpacked, if it wants to.
+#[derive(Debug)]
+pub struct Incoming {
+    source: streams::Source,
+    unpacked: Option<streams::Sink>,
+}
+
+impl Incoming {
+    /// Opens what the call is lent.
+    fn open() -> Result<Self> {
+        Ok(Self { source: streams::Source::open()?, unpacked: streams::Sink::open().ok() })
+    }
+}
+
+impl host::Source for Incoming {
     fn read(&self, max: u32) -> Result<Vec<u8>> {
-        self.read(max)
+        self.source.read(max)
+    }
+
+    fn unpacked(&self, bytes: &[u8]) -> Result<()> {
+        self.unpacked.as_ref().map_or(Ok(()), |sink| sink.write(bytes))
     }
 }
 
@@ -62,14 +80,14 @@ impl host::Tree for tree::Tree {
 }
 
 impl host::Writer for writer::Writer {
-    type Source = streams::Source;
+    type Source = Incoming;
 
     fn dialect(&self) -> Dialect {
         self.dialect()
     }
 
-    fn put(&self, entries: &[Entry], bodies: Option<&streams::Source>) -> Result<()> {
-        self.put(entries, bodies)
+    fn put(&self, entries: &[Entry], bodies: Option<&Incoming>) -> Result<()> {
+        self.put(entries, bodies.map(|bodies| &bodies.source))
     }
 
     fn fill(&self, offset: u64, bytes: &[u8]) -> Result<()> {
@@ -203,7 +221,7 @@ impl differ::Guest for Component {
 
     fn apply_diff(id: String, parent: Option<String>, options: ApplyOptions) -> Result<Totals> {
         let id = Differ::new(&Records::new(RECORDS), &Imports).check(&id, parent.as_deref())?;
-        apply::apply(&writer::Writer::open(id.as_str())?, &streams::Source::open()?, options)
+        apply::apply(&writer::Writer::open(id.as_str())?, &Incoming::open()?, options)
     }
 
     fn changes(id: String, parent: Option<String>) -> Result<Vec<Change>> {

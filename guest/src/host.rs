@@ -26,6 +26,15 @@ pub trait Source {
     /// # Errors
     /// Those of the stream's other end.
     fn read(&self, max: u32) -> Result<Vec<u8>>;
+
+    /// Shows the bytes that a packed archive was unpacked to, piece by piece, to a host that wants to see them.
+    ///
+    /// # Errors
+    /// Those of the host's end.
+    fn unpacked(&self, bytes: &[u8]) -> Result<()> {
+        let _ = bytes;
+        Ok(())
+    }
 }
 
 /// The archive that goes out.

@@ -19,6 +19,7 @@ pub mod driver;
 pub mod error;
 pub mod sandbox;
 pub mod serve;
+pub mod snapshots;
 pub mod store;
 pub mod trust;
 pub mod verify;

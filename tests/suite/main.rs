@@ -7,6 +7,7 @@
 mod cases;
 mod measure;
 mod plant;
+mod snapshotter;
 
 use std::process::ExitCode;
 

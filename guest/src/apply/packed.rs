@@ -17,6 +17,7 @@ const BLOCK: usize = 4096;
 #[derive(Debug)]
 pub(super) struct Packed<'a, S> {
     unpacker: Unpacker<PackedBytes<'a, S>>,
+    source: &'a S,
     /// The host's own error, which cannot pass through the unpacker.
     failure: &'a RefCell<Option<Error>>,
     window: Vec<u8>,
@@ -37,7 +38,7 @@ impl<'a, S: Source> Packed<'a, S> {
     ) -> Self {
         let unpacker = Unpacker::new(format, PackedBytes { source, window: head, at: 0, failure });
         let window = Vec::with_capacity(2 * WINDOW as usize);
-        Self { unpacker, failure, window, at: 0, at_end: false, meter: Meter { read: 0, bound } }
+        Self { unpacker, source, failure, window, at: 0, at_end: false, meter: Meter { read: 0, bound } }
     }
 
     /// Reads on until so many bytes are here or the end is reached.
@@ -50,6 +51,7 @@ impl<'a, S: Source> Packed<'a, S> {
             match self.unpacker.read(&mut self.window[end..]) {
                 Ok(0) => self.at_end = true,
                 Ok(count) => {
+                    self.source.unpacked(&self.window[end..end + count])?;
                     end += count;
                     self.meter.count(count)?;
                 }

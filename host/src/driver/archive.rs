@@ -1,6 +1,6 @@
 //! The calls that move content: diff, apply-diff, changes, diff-size.
 
-use std::io::Read;
+use std::io::{Read, Write};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
@@ -80,6 +80,20 @@ impl Given {
     }
 }
 
+/// What an archive is held to before its layer is shown.
+pub struct Test {
+    /// Where a packed archive goes as it is unpacked. Of a plain one nothing comes here.
+    pub unpacked: Box<dyn Write + Send>,
+    /// Asked when all was read: whether the archive is what it was said to be.
+    pub accept: Box<dyn FnOnce() -> Result<(), Failure> + Send>,
+}
+
+impl std::fmt::Debug for Test {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Test").finish_non_exhaustive()
+    }
+}
+
 impl Driver {
     /// Writes the archive of a layer's own content to `out`; with a `parent` that is not the layer's own, of the difference between their
     /// whole trees. On an error what was written is worthless.
@@ -97,10 +111,29 @@ impl Driver {
     ///
     /// Those of [`Driver::diff`].
     pub(crate) fn diff_into(&self, id: &str, parent: Option<&str>, out: Sink) -> Result<DiffOutcome, Error> {
+        self.diff_of(id, parent, out, false)
+    }
+
+    /// As [`Driver::diff`], of a layer that somebody else may have mounted ([`Driver::lend`]).
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Driver::diff`].
+    pub(crate) fn diff_lent(
+        &self,
+        id: &str,
+        parent: Option<&str>,
+        out: OwnedFd,
+    ) -> Result<DiffOutcome, Error> {
+        self.diff_of(id, parent, Sink::from_fd(out), true)
+    }
+
+    fn diff_of(&self, id: &str, parent: Option<&str>, out: Sink, lent: bool) -> Result<DiffOutcome, Error> {
         self.call("diff", id, |id| {
             let comparison = self.comparison(id, parent)?;
             let own = comparison.is_own();
             let (lease, _guards) = self.reading(id, &comparison, !own)?;
+            let lease = if lent { lease.trees([], [id.clone()]) } else { lease };
             let lease = lease.writing_to(out);
             let other = comparison.other.as_ref().map(LayerId::to_string);
             let (outcome, _) = self.sandbox.run(lease, |guest, call| {
@@ -170,6 +203,32 @@ impl Driver {
         archive: Box<dyn Read + Send>,
         options: &ApplyOptions,
     ) -> Result<Totals, Error> {
+        self.apply(id, parent, archive, options, None)
+    }
+
+    /// As [`Driver::apply_diff`], and only if the archive is what it is said to be.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Driver::apply_diff`] and of the test; the layer is empty as before then.
+    pub fn apply_tested(
+        &self,
+        id: &str,
+        archive: Box<dyn Read + Send>,
+        options: &ApplyOptions,
+        test: Test,
+    ) -> Result<Totals, Error> {
+        self.apply(id, None, archive, options, Some(test))
+    }
+
+    fn apply(
+        &self,
+        id: &str,
+        parent: Option<&str>,
+        archive: Box<dyn Read + Send>,
+        options: &ApplyOptions,
+        test: Option<Test>,
+    ) -> Result<Totals, Error> {
         self.call("apply-diff", id, |id| {
             require_root("filling layers")?;
             let _guard = self.lock(id, Mode::Exclusive)?;
@@ -188,8 +247,8 @@ impl Driver {
                 return Err(Failure::Conflict("the layer has content already".to_owned()));
             }
             self.store.forget_size(id, &record)?;
-            let filled = self.fill(id, parent, archive, options).map_err(|failure| self.of_what(failure));
-            let totals = filled.inspect_err(|_| {
+            let filled = self.fill(id, parent, archive, options, test);
+            let totals = filled.map_err(|failure| self.of_what(failure)).inspect_err(|_| {
                 // The error to tell is the first one. What cannot be taken away now is when the store is next opened.
                 drop(self.store.unstage(id));
             })?;
@@ -206,6 +265,7 @@ impl Driver {
         parent: Option<&str>,
         archive: Box<dyn Read + Send>,
         options: &ApplyOptions,
+        test: Option<Test>,
     ) -> Result<Totals, Failure> {
         let ApplyOptions { sync, devices, given, progress } = options;
         let limits = given.over(self.sandbox.limits());
@@ -219,6 +279,10 @@ impl Driver {
             .expanding(limits.expansion)
             .telling(progress.clone())
             .within(limits.clone());
+        let (lease, accept) = match test {
+            Some(Test { unpacked, accept }) => (lease.writing_to(Sink::new(unpacked)), Some(accept)),
+            None => (lease, None),
+        };
         let parent = parent.map(str::to_owned);
         let options = differ::ApplyOptions {
             devices,
@@ -233,6 +297,7 @@ impl Driver {
             leftovers.filled.ok_or_else(|| Failure::GuestFailed("it did not finish the layer".to_owned()))?;
         // The host's own count, but for the marks of deletions, which it cannot tell from entries and the component can.
         let totals = Totals { entries: told.entries.min(counted.entries), bytes: counted.bytes };
+        accept.map_or(Ok(()), |accept| accept())?;
         self.store.publish(id, *sync)?;
         Ok(totals)
     }

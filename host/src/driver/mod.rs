@@ -4,14 +4,16 @@
 //! component says is never believed where the host knows better: which layers exist, and what their ancestors are, is the host's own record.
 
 mod archive;
+mod lend;
 mod lifecycle;
 mod model;
 mod patience;
+mod snapshots;
 mod sweeper;
 
 use std::borrow::Cow;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use layerbox_privileged::id::LayerId;
@@ -24,6 +26,7 @@ use crate::sandbox::inspect;
 pub use crate::sandbox::inspect::{Inspection, Interface};
 use crate::sandbox::{Access, Lease, Sandbox, UnionLease};
 pub use crate::sandbox::{Code, Limits, Shipped};
+use crate::snapshots::database::Database;
 use crate::store::Store;
 pub use crate::store::check::{CheckOptions, Finding};
 use crate::store::lock::{Guard, Mode, PATIENCE};
@@ -31,8 +34,9 @@ pub use crate::store::maps::{IdMaps, IdRange};
 use crate::store::record::Record;
 pub use crate::store::{Opening, Owner};
 use crate::trust;
-pub use archive::{ApplyOptions, DiffOutcome, Given, Progress, Totals};
+pub use archive::{ApplyOptions, DiffOutcome, Given, Progress, Test, Totals};
 pub use layerbox_privileged::mount::Choice as BackendChoice;
+pub use lend::Lent;
 pub use model::{Change, ChangeKind, LayerSummary, Metadata};
 pub use patience::Patient;
 use sweeper::Sweeper;
@@ -87,6 +91,8 @@ pub struct Driver {
     devices: bool,
     /// A service's.
     sweeper: Option<Sweeper>,
+    /// The record of the snapshots, once somebody asked for it.
+    snapshots: Mutex<Option<Arc<Database>>>,
 }
 
 impl Driver {
@@ -165,6 +171,7 @@ impl Driver {
             unions: Arc::new(unions),
             references: Arc::new(references),
             devices: settings.devices,
+            snapshots: Mutex::default(),
         })
     }
 
@@ -203,9 +210,11 @@ impl Driver {
             if options.repair || options.purge {
                 require_root("repairing a store")?;
             }
-            self.store.check(&self.unions, &self.references, options)
+            let mut findings = self.store.check(&self.unions, &self.references, options)?;
+            findings.extend(self.check_snapshots(options.repair)?);
+            Ok(findings)
         };
-        check().map_err(|failure| failure.during("check", None))
+        check().map_err(|failure: Failure| failure.during("check", None))
     }
 
     /// Runs the body of a call, and says which call on which layer it was when it fails.

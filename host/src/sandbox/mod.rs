@@ -294,6 +294,8 @@ impl Sandbox {
             .map_err(|e| Failure::GuestFailed(format!("layers/ cannot be lent: {e:#}")))?;
         let mut table = ResourceTable::new();
         table.set_max_capacity(limits.handles);
+        // What an archive unpacks to holds headers as well, and the component bounds those.
+        let archive_room = if lease.filler.is_some() { u64::MAX } else { limits.bytes };
         let state = State {
             lease,
             table,
@@ -301,7 +303,7 @@ impl Sandbox {
             limits: memory::Bounds::new(limits.memory),
             clock: clock::CallClock::new(limits),
             record_room: layers::Room::new(),
-            archive_room: limits.bytes,
+            archive_room,
             log,
         };
         let mut store = Store::new(&self.engine, state);

@@ -12,6 +12,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout_at};
 
 use crate::error::Error;
+use crate::snapshots::error::SnapshotError;
 
 /// Threads that may be in calls at once, those that nobody waits for any more among them: they sit in the kernel, on a dead disk for instance.
 pub const THREADS: usize = 512;
@@ -26,6 +27,9 @@ pub enum CallError {
     /// The driver's error.
     #[error(transparent)]
     Driver(#[from] Error),
+    /// The error of a call on snapshots.
+    #[error(transparent)]
+    Snapshot(SnapshotError),
     /// The request makes no sense.
     #[error("{0}")]
     Request(String),
@@ -38,6 +42,9 @@ pub enum CallError {
     /// The other end of a stream is gone.
     #[error("the client went away")]
     Gone,
+    /// The engine that was asked for something failed.
+    #[error("{0}")]
+    Engine(String),
     /// Too many threads are stuck.
     #[error("{0} calls are under way, and none ends")]
     Overloaded(usize),
@@ -51,10 +58,12 @@ impl CallError {
     pub fn code(&self) -> &'static str {
         match self {
             CallError::Driver(error) => error.failure.code(),
+            CallError::Snapshot(error) => error.code(),
             CallError::Request(_) => "bad-request",
             CallError::Deadline(_) => "deadline",
             CallError::Stalled(_) => "stalled",
             CallError::Gone => "gone",
+            CallError::Engine(_) => "engine",
             CallError::Overloaded(_) => "overloaded",
             CallError::Panicked => "panicked",
         }

@@ -18,6 +18,8 @@ use crate::store::runtime::private_directory;
 pub enum Role {
     /// Docker's graph driver protocol.
     Docker,
+    /// containerd's services.
+    Containerd,
     /// Metrics and health.
     Admin,
     /// The calls of command lines.
@@ -29,6 +31,7 @@ impl Role {
     pub fn name(self) -> &'static str {
         match self {
             Role::Docker => "docker",
+            Role::Containerd => "containerd",
             Role::Admin => "admin",
             Role::Control => "control",
         }
@@ -102,7 +105,7 @@ impl Endpoint {
         Ok(Endpoint { role, path, listener, state, made: Some(Claim { _lock: lock }) })
     }
 
-    /// The sockets that systemd made (sd_listen_fds(3)). Their names say what is spoken: `docker`, `admin` or `control`; one without a name of its own (then it has that
+    /// The sockets that systemd made (sd_listen_fds(3)). Their names say what is spoken: `docker`, `containerd`, `admin` or `control`; one without a name of its own (then it has that
     /// of its unit) is Docker's.
     ///
     /// # Errors
@@ -117,12 +120,13 @@ impl Endpoint {
             let name = names.next().unwrap_or_default();
             let role = match name {
                 "docker" | "unknown" | "" => Role::Docker,
+                "containerd" => Role::Containerd,
                 "admin" => Role::Admin,
                 "control" => Role::Control,
                 unit if unit.ends_with(".socket") => Role::Docker,
                 other => {
                     let what = format!(
-                        "systemd passed a socket of the name {other}, and only docker, admin and control are known"
+                        "systemd passed a socket of the name {other}, and only docker, containerd, admin and control are known"
                     );
                     return Err(Failure::InvalidArgument(what));
                 }

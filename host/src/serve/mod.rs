@@ -1,12 +1,14 @@
 //! The service: keeps stores open and answers engines, operators and command lines.
 //!
 //! Waiting is done by a few threads (tokio); calls of the driver, which block, are done by threads of their own ([`calls`]). A front end ([`docker`], [`admin`])
-//! is a [`http::Handler`] on a socket of [`listen`].
+//! is a [`http::Handler`] on a socket of [`listen`]; containerd's ([`containerd`]) is a [`grpc::Router`].
 
 pub mod admin;
 pub mod calls;
+pub mod containerd;
 pub mod docker;
 pub mod engines;
+pub mod grpc;
 pub mod http;
 pub mod listen;
 pub mod log;
@@ -31,6 +33,7 @@ use crate::driver::{Driver, Settings, Shipped};
 use crate::error::{Error, Failure};
 use admin::Admin;
 use calls::Calls;
+use containerd::Containerd;
 use docker::Docker;
 use engines::Engines;
 use http::Phase;
@@ -45,6 +48,10 @@ use stores::Stores;
 pub struct Options {
     /// Sockets to make for Docker's protocol.
     pub docker: Vec<PathBuf>,
+    /// Sockets to make for containerd's services.
+    pub containerd: Vec<PathBuf>,
+    /// containerd's own socket, where its content store is.
+    pub containerd_address: PathBuf,
     /// The socket to make for operators.
     pub admin: Option<PathBuf>,
     /// The socket to make for command lines; none: one that they find through the store.
@@ -101,6 +108,9 @@ fn start(
     let mut endpoints = Endpoint::activated()?;
     for path in &options.docker {
         endpoints.push(Endpoint::bind(Role::Docker, path)?);
+    }
+    for path in &options.containerd {
+        endpoints.push(Endpoint::bind(Role::Containerd, path)?);
     }
     if let Some(path) = &options.admin {
         endpoints.push(Endpoint::bind(Role::Admin, path)?);
@@ -171,6 +181,17 @@ impl Service {
                         self.observer.log.error("resuming", &[("error", error.to_string().into())]);
                     }
                     fronts.spawn(http::serve(endpoint.listener()?, docker, watcher.clone()));
+                }
+                Role::Containerd => {
+                    let containerd = Arc::new(Containerd::new(
+                        self.clone(),
+                        root.to_owned(),
+                        options.containerd_address.clone(),
+                    ));
+                    if let Err(error) = containerd.resume().await {
+                        self.observer.log.error("resuming", &[("error", error.to_string().into())]);
+                    }
+                    fronts.spawn(grpc::serve(endpoint.listener()?, containerd, watcher.clone()));
                 }
                 Role::Admin => {
                     let admin = Arc::new(Admin::new(self.clone()));

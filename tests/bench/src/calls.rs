@@ -7,12 +7,12 @@ use std::time::Instant;
 
 use anyhow::{Context as _, Result, ensure};
 use layerbox_tests::harness::has_filesystem;
+use layerbox_tests::http::Connection;
 use layerbox_tests::scratch::Place;
 use layerbox_tests::store::{Dialect, Store, bare};
 use serde_json::{Value, json};
 
 use crate::bounds::Verdict;
-use crate::http::Connection;
 use crate::measure::{measured, median};
 
 /// How often a call is made.

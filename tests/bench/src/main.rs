@@ -13,11 +13,6 @@ mod report;
 mod rounds;
 mod scale;
 
-/// The client of HTTP that the suite has.
-#[path = "../../suite/http.rs"]
-#[allow(dead_code, reason = "the suite sends pieces of requests, too")]
-mod http;
-
 use std::process::ExitCode;
 
 use anyhow::{Result, ensure};

@@ -14,6 +14,7 @@ mod mounts;
 mod roundtrip;
 mod sandbox;
 mod service;
+mod snapshots;
 mod speed;
 mod streams;
 mod wrong;
@@ -40,6 +41,7 @@ pub fn all() -> Vec<Case> {
         mounts::cases(),
         service::cases(),
         control::cases(),
+        snapshots::cases(),
         hostile::cases(),
         wrong::cases(),
         speed::cases(),

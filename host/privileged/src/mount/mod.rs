@@ -242,6 +242,20 @@ impl Unions {
         rows.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
     }
 
+    /// The options, but for the directories, that a union of overlayfs has here; none for aufs. Whoever mounts layers beside this gives the same, or its unions would
+    /// mean something else.
+    pub fn options(&self) -> Vec<String> {
+        if self.backend == Backend::Aufs {
+            return Vec::new();
+        }
+        let mut options: Vec<String> =
+            overlay::SAFE.iter().map(|(name, value)| format!("{name}={value}")).collect();
+        if self.backend == Backend::OverlayUser {
+            options.push("userxattr".to_owned());
+        }
+        options
+    }
+
     /// Whether the kernel has the file system. It is asked for, so a module is loaded if there is one.
     pub fn available(&self) -> bool {
         let name = self.backend.filesystem();

@@ -26,7 +26,8 @@ use super::{Failure, at, bytes, mismatch, read_back};
 /// built or told so) and `metacopy=off` refuse directories and files that claim to have their content elsewhere.
 /// They also keep new such marks out of layers, which the archives could not carry: renaming a lower directory is
 /// `EXDEV` as on aufs. `index=off` keeps `work/` free of state that outlives a union and ties layers to inodes.
-const SAFE: [(&str, &str); 3] = [("redirect_dir", "nofollow"), ("metacopy", "off"), ("index", "off")];
+pub(super) const SAFE: [(&str, &str); 3] =
+    [("redirect_dir", "nofollow"), ("metacopy", "off"), ("index", "off")];
 
 /// Longest value that `fsconfig(2)` takes, without its terminator.
 const MAX_VALUE: usize = 255;

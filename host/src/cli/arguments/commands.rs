@@ -175,7 +175,7 @@ pub(in crate::cli) enum Command {
     ///
     /// Answers until it is asked to end by SIGTERM or Ctrl-C; then calls under way come to their end, and mounts stay
     /// as they are. Prints a ready line, and tells systemd; takes over sockets that systemd opened (named docker,
-    /// admin or control). Each engine names its own store when it starts; --root is for clients that name none. Commands
+    /// containerd, admin or control). Each Docker engine names its own store when it starts; --root is that of containerd and of clients that name none. Commands
     /// find the service through its store, whatever it listens on; --socket names a socket for them. Writes a line on
     /// stderr for each call (--quiet: only for those that failed).
     #[command(
@@ -255,6 +255,14 @@ pub(in crate::cli) struct Serve {
     /// Speak Docker's graph driver protocol on this socket; may be given several times
     #[arg(long, value_name = "SOCKET")]
     pub(in crate::cli) docker: Vec<PathBuf>,
+
+    /// Speak containerd's services (snapshots, diff) on this socket; may be given several times
+    #[arg(long, value_name = "SOCKET")]
+    pub(in crate::cli) containerd: Vec<PathBuf>,
+
+    /// containerd's own socket: blobs to unpack are read there
+    #[arg(long, value_name = "SOCKET", default_value = "/run/containerd/containerd.sock")]
+    pub(in crate::cli) containerd_address: PathBuf,
 
     /// Answer operators on this socket: GET /metrics, GET /healthz
     #[arg(long, value_name = "SOCKET")]

@@ -5,7 +5,7 @@
 
 mod download;
 pub mod protocol;
-mod upload;
+pub(in crate::serve) mod upload;
 
 use std::sync::Arc;
 

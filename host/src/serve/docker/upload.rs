@@ -31,7 +31,7 @@ const QUEUE: usize = 4;
 const DRAIN: Duration = Duration::from_secs(60);
 
 /// What the thread that applies an archive is given.
-enum Batch {
+pub(in crate::serve) enum Batch {
     /// The next pieces of it.
     Pieces(Vec<Bytes>),
     /// The clean end. What ends without one broke off.
@@ -179,7 +179,7 @@ async fn drain(body: &mut Incoming, stall: Duration, count: &mut u64) {
 }
 
 /// The archive, for the thread that applies it.
-struct Archive {
+pub(in crate::serve) struct Archive {
     batches: mpsc::Receiver<Batch>,
     pieces: std::vec::IntoIter<Bytes>,
     rest: Bytes,
@@ -187,7 +187,8 @@ struct Archive {
 }
 
 impl Archive {
-    fn new(batches: mpsc::Receiver<Batch>) -> Archive {
+    /// The archive that comes through a queue.
+    pub(in crate::serve) fn new(batches: mpsc::Receiver<Batch>) -> Archive {
         Archive { batches, pieces: Vec::new().into_iter(), rest: Bytes::new(), ended: false }
     }
 }

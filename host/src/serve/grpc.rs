@@ -1,0 +1,117 @@
+//! gRPC over a unix socket: HTTP/2 connections, and how they end when the service does.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper::{Request, Response};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tonic::Status;
+use tonic::body::Body;
+
+use super::http::{Phase, passed};
+
+/// Answers requests.
+pub trait Router: Send + Sync + 'static {
+    /// Answers one.
+    fn answer(self: Arc<Self>, request: Request<Incoming>) -> impl Future<Output = Response<Body>> + Send;
+}
+
+/// How many connections a socket has at once; more wait to be taken. An engine has a few, with many calls on each.
+const CONNECTIONS: usize = 256;
+/// Calls at once on a connection; more wait.
+const CALLS: u32 = 512;
+/// How long after an error of accept(2), no descriptors left for one, it is tried again.
+const PAUSE: Duration = Duration::from_millis(50);
+
+/// Answers on a socket until the phase is [`Phase::Draining`], and returns when all connections are closed.
+pub async fn serve<R: Router>(listener: UnixListener, router: Arc<R>, mut phase: watch::Receiver<Phase>) {
+    let watcher = phase.clone();
+    let mut connections = JoinSet::new();
+    loop {
+        tokio::select! {
+            biased;
+            () = passed(&mut phase, Phase::Running) => break,
+            Some(_) = connections.join_next() => {}
+            accepted = listener.accept(), if connections.len() < CONNECTIONS => match accepted {
+                Ok((stream, _)) => {
+                    connections.spawn(connection(stream, router.clone(), watcher.clone()));
+                }
+                Err(_) => tokio::time::sleep(PAUSE).await,
+            },
+        }
+    }
+    drop(listener);
+    while connections.join_next().await.is_some() {}
+}
+
+async fn connection<R: Router>(stream: UnixStream, router: Arc<R>, mut phase: watch::Receiver<Phase>) {
+    let service = service_fn(move |request: Request<Incoming>| {
+        let wanted = timeout(request.headers().get("grpc-timeout").map(|value| value.as_bytes()));
+        let answer = router.clone().answer(request);
+        async move {
+            let Some(wanted) = wanted else { return Ok::<_, Infallible>(answer.await) };
+            let late = || Status::deadline_exceeded("no answer in the time that the caller gave").into_http();
+            Ok(tokio::time::timeout(wanted, answer).await.unwrap_or_else(|_| late()))
+        }
+    });
+    let mut builder = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
+    builder.timer(TokioTimer::new()).max_concurrent_streams(CALLS);
+    let mut connection = std::pin::pin!(builder.serve_connection(TokioIo::new(stream), service));
+    tokio::select! {
+        _ = connection.as_mut() => return,
+        () = passed(&mut phase, Phase::Running) => connection.as_mut().graceful_shutdown(),
+    }
+    tokio::select! {
+        _ = connection.as_mut() => {}
+        () = passed(&mut phase, Phase::Draining) => {}
+    }
+}
+
+/// The time that a caller gives (`grpc-timeout`, gRPC over HTTP2): at most 8 digits and a unit.
+fn timeout(header: Option<&[u8]>) -> Option<Duration> {
+    let (unit, digits) = header?.split_last()?;
+    if digits.is_empty() || digits.len() > 8 {
+        return None;
+    }
+    let number: u64 = std::str::from_utf8(digits).ok()?.parse().ok()?;
+    match unit {
+        b'H' => Some(Duration::from_secs(number * 3600)),
+        b'M' => Some(Duration::from_secs(number * 60)),
+        b'S' => Some(Duration::from_secs(number)),
+        b'm' => Some(Duration::from_millis(number)),
+        b'u' => Some(Duration::from_micros(number)),
+        b'n' => Some(Duration::from_nanos(number)),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn timeouts() {
+        for (header, expected) in [
+            (None, None),
+            (Some("1S"), Some(Duration::from_secs(1))),
+            (Some("99999999H"), Some(Duration::from_secs(99_999_999 * 3600))),
+            (Some("250m"), Some(Duration::from_millis(250))),
+            (Some("5u"), Some(Duration::from_micros(5))),
+            (Some("7n"), Some(Duration::from_nanos(7))),
+            (Some("2M"), Some(Duration::from_secs(120))),
+            (Some(""), None),
+            (Some("S"), None),
+            (Some("123456789S"), None),
+            (Some("1s"), None),
+            (Some("-1S"), None),
+        ] {
+            assert_eq!(timeout(header.map(str::as_bytes)), expected, "{header:?}");
+        }
+    }
+}

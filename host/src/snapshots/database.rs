@@ -1,0 +1,325 @@
+//! The record of the snapshots: `snapshots.redb` in the store's root.
+//!
+//! One transaction a change, on the disk when it is committed. A row is written after its layer is there, and taken away before its layer is: what a crash leaves
+//! is a layer without a row, which is removed when the record is next opened.
+
+use std::fmt;
+use std::path::Path;
+
+use redb::{
+    MultimapTableDefinition, ReadTransaction, ReadableDatabase as _, ReadableMultimapTable as _,
+    ReadableTable, TableDefinition, WriteTransaction,
+};
+
+use super::error::SnapshotError;
+use super::model::{Row, Scope, Snapshot};
+
+/// The name of the file.
+pub const FILE: &str = "snapshots.redb";
+
+/// Rows as JSON, by [`Key`].
+const ROWS: TableDefinition<'static, &str, &[u8]> = TableDefinition::new("snapshots");
+/// The names of the snapshots that lie on one, by its [`Key`].
+const CHILDREN: MultimapTableDefinition<'static, &str, &str> = MultimapTableDefinition::new("children");
+/// What the file says of itself.
+const ABOUT: TableDefinition<'static, &str, &str> = TableDefinition::new("about");
+/// In [`ABOUT`]: what the ids of its layers begin with.
+const TOKEN: &str = "token";
+
+/// Bytes of pages that are kept in memory. Rows are small, and few are asked for at once.
+const CACHE: usize = 4 << 20;
+/// The longest name, namespace or snapshotter in bytes: containerd's keys hold a digest and a namespace of at most 76.
+const LONGEST: usize = 1024;
+
+type Result<T> = std::result::Result<T, SnapshotError>;
+
+/// The record, open. One process has it open at a time.
+pub struct Database {
+    file: redb::Database,
+    token: String,
+}
+
+impl fmt::Debug for Database {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Database").field("token", &self.token).finish_non_exhaustive()
+    }
+}
+
+/// Where a row is: snapshotter, namespace and name, with a NUL between them, which none of them holds.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Key(String);
+
+impl Key {
+    /// The key of a name.
+    fn new(snapshotter: &str, namespace: &str, name: &str) -> Key {
+        Key(format!("{snapshotter}\0{namespace}\0{name}"))
+    }
+
+    /// The name.
+    pub fn name(&self) -> &str {
+        self.0.rsplit('\0').next().unwrap_or_default()
+    }
+
+    /// The namespace; empty where none was named.
+    pub fn namespace(&self) -> &str {
+        self.0.rsplit('\0').nth(1).unwrap_or_default()
+    }
+
+    /// The key of another name in the same scope.
+    pub fn beside(&self, name: &str) -> Key {
+        let scope = self.0.rsplit_once('\0').map_or("", |(scope, _)| scope);
+        Key(format!("{scope}\0{name}"))
+    }
+}
+
+impl Database {
+    /// Opens the file, made where it is missing. One that a crash left is mended by redb.
+    ///
+    /// # Errors
+    ///
+    /// [`SnapshotError::Record`], also where another process has it open.
+    pub fn open(path: &Path) -> Result<Database> {
+        let file = redb::Builder::new().set_cache_size(CACHE).create(path)?;
+        let transaction = file.begin_write()?;
+        let token = {
+            transaction.open_table(ROWS)?;
+            transaction.open_multimap_table(CHILDREN)?;
+            let mut about = transaction.open_table(ABOUT)?;
+            let known = about.get(TOKEN)?.map(|token| token.value().to_owned());
+            match known {
+                Some(token) => token,
+                None => {
+                    let token = new_token()?;
+                    about.insert(TOKEN, token.as_str())?;
+                    token
+                }
+            }
+        };
+        transaction.commit()?;
+        Ok(Database { file, token })
+    }
+
+    /// What the ids of the layers begin with that belong to this file and nothing else.
+    pub fn prefix(&self) -> String {
+        format!("snapshot-{}-", self.token)
+    }
+
+    /// Reads.
+    ///
+    /// # Errors
+    ///
+    /// [`SnapshotError::Record`].
+    pub fn read(&self) -> Result<Reading> {
+        let transaction = self.file.begin_read()?;
+        Ok(Reading(transaction))
+    }
+
+    /// Begins a change. Others wait until it is committed or dropped.
+    ///
+    /// # Errors
+    ///
+    /// [`SnapshotError::Record`].
+    pub fn change(&self) -> Result<Change> {
+        Ok(Change(self.file.begin_write()?))
+    }
+}
+
+/// Tells this file's layers from those of a file that was there before it.
+fn new_token() -> Result<String> {
+    let uuid = std::fs::read_to_string("/proc/sys/kernel/random/uuid")
+        .map_err(|e| SnapshotError::Record(e.to_string()))?;
+    Ok(uuid.chars().take(8).collect())
+}
+
+/// A view of all rows as they were at one moment.
+pub struct Reading(ReadTransaction);
+
+impl fmt::Debug for Reading {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Reading")
+    }
+}
+
+impl Reading {
+    /// The row of a name.
+    ///
+    /// # Errors
+    ///
+    /// [`SnapshotError::NotFound`].
+    pub fn row(&self, scope: &Scope, name: &str) -> Result<(Key, Row)> {
+        find(&self.0.open_table(ROWS)?, scope, name)
+    }
+
+    /// All rows of a scope, in the order of their names (of namespaces first, where the scope is of all).
+    ///
+    /// # Errors
+    ///
+    /// [`SnapshotError::Record`].
+    pub fn list(&self, scope: &Scope) -> Result<Vec<Snapshot>> {
+        check_scope(scope)?;
+        let prefix = match &scope.namespace {
+            Some(namespace) => format!("{}\0{namespace}\0", scope.snapshotter),
+            None => format!("{}\0", scope.snapshotter),
+        };
+        let rows = below(&self.0.open_table(ROWS)?, &prefix)?;
+        Ok(rows.into_iter().map(|(key, row)| Snapshot { name: key.name().to_owned(), row }).collect())
+    }
+
+    /// All rows of all scopes.
+    ///
+    /// # Errors
+    ///
+    /// [`SnapshotError::Record`].
+    pub fn all(&self) -> Result<Vec<(Key, Row)>> {
+        below(&self.0.open_table(ROWS)?, "")
+    }
+}
+
+/// A change under way. Dropped without a commit, nothing has changed.
+pub struct Change(WriteTransaction);
+
+impl fmt::Debug for Change {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Change")
+    }
+}
+
+impl Change {
+    /// The row of a name.
+    ///
+    /// # Errors
+    ///
+    /// [`SnapshotError::NotFound`].
+    pub fn row(&self, scope: &Scope, name: &str) -> Result<(Key, Row)> {
+        find(&self.0.open_table(ROWS)?, scope, name)
+    }
+
+    /// The key that a new name gets.
+    ///
+    /// # Errors
+    ///
+    /// [`SnapshotError::Exists`]; [`SnapshotError::Argument`] for what cannot be a name.
+    pub fn vacant(&self, scope: &Scope, name: &str) -> Result<Key> {
+        check_scope(scope)?;
+        check_name("a name", name)?;
+        let key = Key::new(&scope.snapshotter, scope.namespace.as_deref().unwrap_or_default(), name);
+        match self.0.open_table(ROWS)?.get(key.0.as_str())? {
+            Some(_) => Err(SnapshotError::Exists(name.to_owned())),
+            None => Ok(key),
+        }
+    }
+
+    /// Writes a row; a new one is noted with its parent.
+    ///
+    /// # Errors
+    ///
+    /// [`SnapshotError::Record`].
+    pub fn put(&self, key: &Key, row: &Row) -> Result<()> {
+        let bytes = serde_json::to_vec(row).map_err(|e| SnapshotError::Record(e.to_string()))?;
+        self.0.open_table(ROWS)?.insert(key.0.as_str(), bytes.as_slice())?;
+        if let Some(parent) = &row.parent {
+            let parent = key.beside(parent);
+            self.0.open_multimap_table(CHILDREN)?.insert(parent.0.as_str(), key.name())?;
+        }
+        Ok(())
+    }
+
+    /// Takes a row away.
+    ///
+    /// # Errors
+    ///
+    /// [`SnapshotError::Record`].
+    pub fn remove(&self, key: &Key, row: &Row) -> Result<()> {
+        self.0.open_table(ROWS)?.remove(key.0.as_str())?;
+        if let Some(parent) = &row.parent {
+            let parent = key.beside(parent);
+            self.0.open_multimap_table(CHILDREN)?.remove(parent.0.as_str(), key.name())?;
+        }
+        Ok(())
+    }
+
+    /// A snapshot that lies on this one.
+    ///
+    /// # Errors
+    ///
+    /// [`SnapshotError::Record`].
+    pub fn child(&self, key: &Key) -> Result<Option<String>> {
+        let children = self.0.open_multimap_table(CHILDREN)?;
+        let mut names = children.get(key.0.as_str())?;
+        Ok(names.next().transpose()?.map(|name| name.value().to_owned()))
+    }
+
+    /// Makes the change last.
+    ///
+    /// # Errors
+    ///
+    /// [`SnapshotError::Record`]; then nothing has changed.
+    pub fn commit(self) -> Result<()> {
+        Ok(self.0.commit()?)
+    }
+}
+
+/// The row of a name. A scope of all namespaces finds a name that one namespace has; containerd's begin with theirs.
+fn find(
+    rows: &impl ReadableTable<&'static str, &'static [u8]>,
+    scope: &Scope,
+    name: &str,
+) -> Result<(Key, Row)> {
+    check_scope(scope)?;
+    let get = |namespace: &str| -> Result<Option<(Key, Row)>> {
+        let key = Key::new(&scope.snapshotter, namespace, name);
+        match rows.get(key.0.as_str())? {
+            Some(bytes) => Ok(Some((key, parse(bytes.value())?))),
+            None => Ok(None),
+        }
+    };
+    let missing = || SnapshotError::NotFound(name.to_owned());
+    let Some(namespace) = &scope.namespace else {
+        let first = name.split('/').next().unwrap_or_default();
+        for likely in [first, ""] {
+            if let Some(found) = get(likely)? {
+                return Ok(found);
+            }
+        }
+        let all = below(rows, &format!("{}\0", scope.snapshotter))?;
+        return all.into_iter().find(|(key, _)| key.name() == name).ok_or_else(missing);
+    };
+    get(namespace)?.ok_or_else(missing)
+}
+
+/// The rows whose keys begin so, in order.
+fn below(rows: &impl ReadableTable<&'static str, &'static [u8]>, prefix: &str) -> Result<Vec<(Key, Row)>> {
+    let mut found = Vec::new();
+    for entry in rows.range(prefix..)? {
+        let (key, row) = entry?;
+        if !key.value().starts_with(prefix) {
+            break;
+        }
+        found.push((Key(key.value().to_owned()), parse(row.value())?));
+    }
+    Ok(found)
+}
+
+fn parse(bytes: &[u8]) -> Result<Row> {
+    serde_json::from_slice(bytes).map_err(|e| SnapshotError::Record(e.to_string()))
+}
+
+fn check_scope(scope: &Scope) -> Result<()> {
+    let namespace = scope.namespace.as_deref().unwrap_or_default();
+    let plain = |text: &str| text.len() <= LONGEST && !text.contains('\0');
+    if plain(&scope.snapshotter) && plain(namespace) {
+        return Ok(());
+    }
+    Err(SnapshotError::Argument(
+        "the name of a snapshotter or a namespace is too long or holds a NUL".to_owned(),
+    ))
+}
+
+/// Holds a text to what can be a name.
+fn check_name(what: &str, name: &str) -> Result<()> {
+    if name.is_empty() || name.len() > LONGEST || name.contains('\0') {
+        let what = format!("{what} is empty, longer than {LONGEST} bytes, or holds a NUL");
+        return Err(SnapshotError::Argument(what));
+    }
+    Ok(())
+}

@@ -1,0 +1,63 @@
+//! What a snapshot service refuses, in the classes that containerd tells apart.
+
+use crate::error::Error;
+
+/// Why a call on snapshots failed.
+#[derive(Debug, thiserror::Error)]
+pub enum SnapshotError {
+    /// There is no such snapshot.
+    #[error("snapshot {0}: not found")]
+    NotFound(String),
+    /// There is one of that name already.
+    #[error("snapshot {0}: already exists")]
+    Exists(String),
+    /// The snapshot is not in a state for this.
+    #[error("{0}: failed precondition")]
+    Precondition(String),
+    /// An argument makes no sense.
+    #[error("{0}: invalid argument")]
+    Argument(String),
+    /// The layers are not this store's, or this cannot be done with them: an engine does it some other way.
+    #[error("{0}: not implemented")]
+    NotOurs(String),
+    /// The driver's error.
+    #[error(transparent)]
+    Driver(#[from] Error),
+    /// The record of the snapshots cannot be read or written.
+    #[error("the record of the snapshots: {0}")]
+    Record(String),
+}
+
+impl SnapshotError {
+    /// A stable name, for the log and the metrics.
+    pub fn code(&self) -> &'static str {
+        match self {
+            SnapshotError::NotFound(_) => "not-found",
+            SnapshotError::Exists(_) => "exists",
+            SnapshotError::Precondition(_) => "precondition",
+            SnapshotError::Argument(_) => "invalid-argument",
+            SnapshotError::NotOurs(_) => "not-ours",
+            SnapshotError::Driver(error) => error.failure.code(),
+            SnapshotError::Record(_) => "corrupt",
+        }
+    }
+}
+
+impl From<redb::Error> for SnapshotError {
+    fn from(error: redb::Error) -> SnapshotError {
+        SnapshotError::Record(error.to_string())
+    }
+}
+
+/// Errors of the single steps of a transaction, which redb has a type each for.
+macro_rules! steps {
+    ($($step:ident),*) => {
+        $(impl From<redb::$step> for SnapshotError {
+            fn from(error: redb::$step) -> SnapshotError {
+                SnapshotError::Record(error.to_string())
+            }
+        })*
+    };
+}
+
+steps!(CommitError, DatabaseError, StorageError, TableError, TransactionError);

@@ -1,0 +1,277 @@
+//! containerd's filter language (`filters/filter.go` documents it): which snapshots a list is to hold.
+//!
+//! ```text
+//! filter    := selector (',' selector)*          all of them must hold
+//! selector  := field ('.' field)* (operator value)?
+//! operator  := '==' | '!=' | '~='
+//! field     := quoted | [A-Za-z] [A-Za-z0-9_]*
+//! value     := quoted | [^\s,]+
+//! quoted    := a string of Go, in double quotes; a value can also be between two '/' or two '|'
+//! ```
+//! A selector without an operator holds where the field is there. Of several filters, one must hold.
+
+use std::iter::Peekable;
+use std::str::Chars;
+
+use regex::Regex;
+
+use super::error::SnapshotError;
+use super::model::Snapshot;
+
+/// The longest filter in bytes; and as much may a regular expression take in memory, in kilobytes.
+const LONGEST: usize = 4096;
+
+/// Filters, of which one must hold.
+#[derive(Debug)]
+pub struct Filters(Vec<Vec<Selector>>);
+
+#[derive(Debug)]
+struct Selector {
+    field: Vec<String>,
+    test: Test,
+}
+
+#[derive(Debug)]
+enum Test {
+    Present,
+    Equal(String),
+    NotEqual(String),
+    Matches(Regex),
+}
+
+impl Filters {
+    /// Parses filters; none of them, or an empty one, takes everything.
+    ///
+    /// # Errors
+    ///
+    /// [`SnapshotError::Argument`], which says where.
+    pub fn parse<'a>(filters: impl IntoIterator<Item = &'a str>) -> Result<Filters, SnapshotError> {
+        let mut parsed = Vec::new();
+        for filter in filters {
+            let wrong = |what: &str| SnapshotError::Argument(format!("filter {filter:?}: {what}"));
+            if filter.len() > LONGEST {
+                return Err(SnapshotError::Argument(format!("a filter is longer than {LONGEST} bytes")));
+            }
+            parsed.push(Parser { rest: filter.chars().peekable() }.filter().map_err(|what| wrong(&what))?);
+        }
+        Ok(Filters(parsed))
+    }
+
+    /// Whether a snapshot is taken.
+    pub fn take(&self, snapshot: &Snapshot) -> bool {
+        self.0.is_empty()
+            || self.0.iter().any(|filter| filter.iter().all(|selector| selector.holds(snapshot)))
+    }
+}
+
+impl Selector {
+    fn holds(&self, snapshot: &Snapshot) -> bool {
+        let value = value(snapshot, &self.field);
+        match &self.test {
+            Test::Present => value.is_some(),
+            Test::Equal(wanted) => value == Some(wanted),
+            Test::NotEqual(other) => value.unwrap_or_default() != other,
+            Test::Matches(expression) => expression.is_match(value.unwrap_or_default()),
+        }
+    }
+}
+
+/// The value of a field: `name`, `parent`, `kind`, `labels.LABEL`.
+fn value<'a>(snapshot: &'a Snapshot, field: &[String]) -> Option<&'a str> {
+    let (first, rest) = field.split_first()?;
+    match first.as_str() {
+        "name" => Some(&snapshot.name),
+        "parent" => Some(snapshot.row.parent.as_deref().unwrap_or_default()),
+        "kind" => Some(snapshot.row.kind.name()),
+        "labels" => snapshot.row.labels.get(&rest.join(".")).map(String::as_str),
+        _ => None,
+    }
+}
+
+struct Parser<'a> {
+    rest: Peekable<Chars<'a>>,
+}
+
+impl Parser<'_> {
+    fn filter(&mut self) -> Result<Vec<Selector>, String> {
+        let mut selectors = Vec::new();
+        if self.rest.peek().is_none() {
+            return Ok(selectors);
+        }
+        loop {
+            selectors.push(self.selector()?);
+            match self.rest.next() {
+                None => return Ok(selectors),
+                Some(',') => {}
+                Some(other) => return Err(format!("expected a comma instead of {other:?}")),
+            }
+        }
+    }
+
+    fn selector(&mut self) -> Result<Selector, String> {
+        let mut field = vec![self.field()?];
+        while self.rest.next_if_eq(&'.').is_some() {
+            field.push(self.field()?);
+        }
+        let Some(operator) = self.rest.next_if(|c| "=!~".contains(*c)) else {
+            return Ok(Selector { field, test: Test::Present });
+        };
+        if self.rest.next() != Some('=') {
+            return Err(format!("expected = after {operator}"));
+        }
+        let value = self.value()?;
+        let test = match operator {
+            '=' => Test::Equal(value),
+            '!' => Test::NotEqual(value),
+            _ => {
+                let built = regex::RegexBuilder::new(&value).size_limit(LONGEST << 10).build();
+                Test::Matches(built.map_err(|e| format!("no regular expression: {e}"))?)
+            }
+        };
+        Ok(Selector { field, test })
+    }
+
+    fn field(&mut self) -> Result<String, String> {
+        if self.rest.next_if_eq(&'"').is_some() {
+            return self.quoted('"');
+        }
+        let mut field = String::new();
+        while let Some(c) = self.rest.next_if(|c| c.is_ascii_alphanumeric() || *c == '_') {
+            field.push(c);
+        }
+        if field.starts_with(|c: char| c.is_ascii_alphabetic()) {
+            Ok(field)
+        } else {
+            Err("expected a field".to_owned())
+        }
+    }
+
+    fn value(&mut self) -> Result<String, String> {
+        if let Some(quote) = self.rest.next_if(|c| "\"/|".contains(*c)) {
+            return self.quoted(quote);
+        }
+        let mut value = String::new();
+        while let Some(c) = self.rest.next_if(|c| !c.is_whitespace() && *c != ',') {
+            value.push(c);
+        }
+        if value.is_empty() { Err("expected a value".to_owned()) } else { Ok(value) }
+    }
+
+    /// The rest of a quoted text. Between `/` or `|`, a backslash stands for itself, but before the quote.
+    fn quoted(&mut self, quote: char) -> Result<String, String> {
+        let cut_off = || "a quoted text has no end".to_owned();
+        let mut text = String::new();
+        loop {
+            match self.rest.next().ok_or_else(cut_off)? {
+                end if end == quote => return Ok(text),
+                '\\' if quote == '"' => text.push(self.escape()?),
+                '\\' if self.rest.peek() == Some(&quote) => text.extend(self.rest.next()),
+                other => text.push(other),
+            }
+        }
+    }
+
+    /// What follows a backslash in a string of Go.
+    fn escape(&mut self) -> Result<char, String> {
+        let kind = self.rest.next().ok_or("a quoted text has no end")?;
+        let digits = match kind {
+            'a' => return Ok('\u{7}'),
+            'b' => return Ok('\u{8}'),
+            'f' => return Ok('\u{c}'),
+            'n' => return Ok('\n'),
+            'r' => return Ok('\r'),
+            't' => return Ok('\t'),
+            'v' => return Ok('\u{b}'),
+            '\\' | '"' => return Ok(kind),
+            'x' => 2,
+            'u' => 4,
+            'U' => 8,
+            other => return Err(format!("unknown escape \\{other}")),
+        };
+        let text: String = self.rest.by_ref().take(digits).collect();
+        let code = u32::from_str_radix(&text, 16).ok().filter(|_| text.len() == digits);
+        code.and_then(char::from_u32).ok_or_else(|| format!("no character: \\{kind}{text}"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::snapshots::model::{Kind, Row, Time};
+
+    fn snapshot() -> Snapshot {
+        let time = Time { seconds: 0, nanos: 0 };
+        let labels = [("a", "b"), ("containerd.io/gc.root", "x y"), ("odd", "q\"/|")];
+        let labels = labels.map(|(key, value)| (key.to_owned(), value.to_owned())).into();
+        let row = Row {
+            layer: "l".to_owned(),
+            kind: Kind::Active,
+            parent: Some("p1".to_owned()),
+            labels,
+            created: time,
+            updated: time,
+            usage: None,
+        };
+        Snapshot { name: "default/1/one".to_owned(), row }
+    }
+
+    #[test]
+    fn takes() {
+        for (filter, expected) in [
+            ("", true),
+            ("name", true),
+            ("nonsense", false),
+            ("name==default/1/one", true),
+            ("name==one", false),
+            ("name~=one$", true),
+            ("name~=/^default/", true),
+            ("name~=|^default/1/o|", true),
+            (r"name~=/^default\/1\/one$/", true),
+            ("kind==active,parent==p1", true),
+            ("kind==active,parent==p2", false),
+            ("kind!=committed", true),
+            ("labels.a", true),
+            ("labels.b", false),
+            ("labels.b!=x", true),
+            ("labels", false),
+            (r#"labels."containerd.io/gc.root"=="x y""#, true),
+            (r#"labels."containerd.io/gc.root"=="x\x20y""#, true),
+            (r#"labels.odd=="q\"/|""#, true),
+            (r"labels.a~=^(b|c)$", true),
+            ("labels.none~=^$", true),
+        ] {
+            let filters = Filters::parse([filter]).unwrap_or_else(|e| panic!("{filter}: {e}"));
+            assert_eq!(filters.take(&snapshot()), expected, "{filter}");
+        }
+    }
+
+    #[test]
+    fn refuses() {
+        for filter in [
+            "name=",
+            "name==",
+            "name=x",
+            "name==a b",
+            "name,",
+            ",name",
+            "1name",
+            "name.",
+            "name~=(",
+            "name==\"x",
+            r#"name=="\q""#,
+            r#"name=="\xZZ""#,
+            "name ==x",
+        ] {
+            let error = Filters::parse([filter]).expect_err(filter);
+            assert!(matches!(error, SnapshotError::Argument(_)), "{filter}: {error}");
+        }
+    }
+
+    #[test]
+    fn one_of_several_is_enough() {
+        let take = |filters: &[&str]| {
+            Filters::parse(filters.iter().copied()).expect("good filters").take(&snapshot())
+        };
+        assert!(take(&[]) && take(&["kind==view", "kind==active"]) && !take(&["kind==view", "parent==x"]));
+    }
+}

@@ -1,0 +1,333 @@
+//! Snapshots, as containerd knows them: layers with names, labels, times and a kind.
+//!
+//! A snapshot is a layer of the driver. An active one is created on its parent; it is committed by a change of the record alone. What an engine mounts by itself
+//! it is told by [`mounts`]; what it cannot (aufs, or more layers than its options hold) the driver mounts, and the engine binds that.
+//!
+//! Names and layers agree after any crash: a name is recorded after its layer is made, and forgotten before its layer is removed, so there are only ever layers too
+//! many. Their ids begin with the record's own token ([`database::Database::prefix`]), and [`Snapshots::open`] removes them.
+
+pub mod database;
+pub mod error;
+pub mod filter;
+pub mod model;
+pub mod mounts;
+mod removal;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crate::driver::Driver;
+use database::Database;
+use error::SnapshotError;
+use filter::Filters;
+use model::{Kind, Labels, Row, Scope, Snapshot, Time, Usage, without_empty};
+use mounts::{Mount, bind, direct};
+use removal::Removal;
+
+type Result<T> = std::result::Result<T, SnapshotError>;
+
+/// The snapshots of a store.
+#[derive(Debug)]
+pub struct Snapshots {
+    driver: Arc<Driver>,
+    database: Arc<Database>,
+    /// The number of the layer that is made next.
+    next: AtomicU64,
+    removal: Removal,
+}
+
+/// What a new snapshot is to be.
+#[derive(Debug, Clone)]
+pub struct New {
+    /// Its key.
+    pub key: String,
+    /// Its parent's name.
+    pub parent: Option<String>,
+    /// Its labels.
+    pub labels: Labels,
+    /// [`Kind::Active`] or [`Kind::View`].
+    pub kind: Kind,
+}
+
+impl Snapshots {
+    /// Opens the record of a store, made where there is none, and removes what a crash left.
+    ///
+    /// # Errors
+    ///
+    /// [`SnapshotError::Record`].
+    pub fn open(driver: Arc<Driver>) -> Result<Snapshots> {
+        let database = driver.snapshots()?;
+        let prefix = database.prefix();
+        let rows = database.read()?.all()?;
+        let known: std::collections::BTreeSet<&str> =
+            rows.iter().map(|(_, row)| row.layer.as_str()).collect();
+        let removal = Removal::default();
+        let mut next = 1;
+        for id in driver.beginning(&prefix)? {
+            let number = id.as_str().strip_prefix(&prefix).and_then(|number| number.parse::<u64>().ok());
+            next = next.max(number.unwrap_or(0).saturating_add(1));
+            if !known.contains(id.as_str()) {
+                removal.add(id.to_string());
+            }
+        }
+        let snapshots = Snapshots { driver, database, next: AtomicU64::new(next), removal };
+        // What cannot be removed now is tried again with the next removal.
+        drop(snapshots.sweep());
+        Ok(snapshots)
+    }
+
+    /// The driver of the store.
+    pub fn driver(&self) -> &Arc<Driver> {
+        &self.driver
+    }
+
+    /// Makes a snapshot, active or to be viewed, and says how it is mounted.
+    ///
+    /// # Errors
+    ///
+    /// [`SnapshotError::Exists`] for a key that is used; [`SnapshotError::NotFound`] for a parent that is not there, [`SnapshotError::Argument`] for one that is
+    /// not committed.
+    pub fn prepare(&self, scope: &Scope, new: New) -> Result<Vec<Mount>> {
+        let New { key, parent, labels, kind } = new;
+        let check = || -> Result<Option<String>> {
+            let change = self.database.change()?;
+            change.vacant(scope, &key)?;
+            parent.as_deref().map(|parent| self.parent(&change, scope, parent)).transpose()
+        };
+        let parent_layer = check()?;
+        let layer = format!("{}{}", self.database.prefix(), self.next.fetch_add(1, Ordering::Relaxed));
+        self.driver.create(&layer, parent_layer.as_deref())?;
+        let record = || -> Result<()> {
+            let change = self.database.change()?;
+            let place = change.vacant(scope, &key)?;
+            if let Some(parent) = &parent {
+                self.parent(&change, scope, parent)?;
+            }
+            let now = Time::now();
+            let row = Row {
+                layer: layer.clone(),
+                kind,
+                parent: parent.clone(),
+                labels: without_empty(labels),
+                created: now,
+                updated: now,
+                usage: None,
+            };
+            change.put(&place, &row)?;
+            change.commit()
+        };
+        // Another call was faster; the layer has no name and must go.
+        record().inspect_err(|_| self.removal.add(layer.clone()))?;
+        self.mounts_of(&layer, kind)
+    }
+
+    /// The layer of a parent, which must be committed.
+    fn parent(&self, change: &database::Change, scope: &Scope, parent: &str) -> Result<String> {
+        let (_, row) = change.row(scope, parent)?;
+        if row.kind != Kind::Committed {
+            let what = format!("parent {parent:?} is not a committed snapshot");
+            return Err(SnapshotError::Argument(what));
+        }
+        Ok(row.layer)
+    }
+
+    /// How an active snapshot or a view is mounted.
+    ///
+    /// # Errors
+    ///
+    /// [`SnapshotError::NotFound`]; [`SnapshotError::Precondition`] for a committed one.
+    pub fn mounts(&self, scope: &Scope, key: &str) -> Result<Vec<Mount>> {
+        let (_, row) = self.database.read()?.row(scope, key)?;
+        if row.kind == Kind::Committed {
+            let what = format!("snapshot {key} is neither active nor a view");
+            return Err(SnapshotError::Precondition(what));
+        }
+        self.mounts_of(&row.layer, row.kind)
+    }
+
+    fn mounts_of(&self, layer: &str, kind: Kind) -> Result<Vec<Mount>> {
+        let view = kind == Kind::View;
+        let lent = self.driver.lend(layer, !view)?;
+        let is_alone = lent.ancestors.is_empty();
+        if (self.driver.is_overlay() || is_alone)
+            && let Some(mount) = direct(&lent, view)
+        {
+            return Ok(vec![mount]);
+        }
+        // Got once, however often it is asked for.
+        if self.driver.metadata(layer)?.mounts == 0 {
+            self.driver.get(layer, None)?;
+        }
+        let merged = self.driver.metadata(layer)?.mount_point;
+        let path = merged.to_str().ok_or_else(|| {
+            SnapshotError::Precondition("the path of the store is no text, and cannot be told".to_owned())
+        })?;
+        Ok(vec![bind(path, view)])
+    }
+
+    /// Turns an active snapshot into a committed one of another name, with these labels and no others.
+    ///
+    /// # Errors
+    ///
+    /// [`SnapshotError::NotFound`], [`SnapshotError::Exists`] for the name; [`SnapshotError::Precondition`] for what is not active.
+    pub fn commit(&self, scope: &Scope, name: &str, key: &str, labels: Labels) -> Result<()> {
+        let (place, row) = {
+            let change = self.database.change()?;
+            change.vacant(scope, name)?;
+            active(&change, scope, key)?
+        };
+        self.driver.seal(&row.layer)?;
+        let usage = self.usage_of(&row.layer)?;
+        let change = self.database.change()?;
+        let target = change.vacant(scope, name)?;
+        let (again, row) = active(&change, scope, key)?;
+        if again != place {
+            return Err(SnapshotError::NotFound(key.to_owned()));
+        }
+        change.remove(&place, &row)?;
+        let now = Time::now();
+        let labels = without_empty(labels);
+        let committed =
+            Row { kind: Kind::Committed, labels, created: now, updated: now, usage: Some(usage), ..row };
+        change.put(&target, &committed)?;
+        change.commit()
+    }
+
+    /// Forgets a snapshot at once. Its layer is deleted by [`Snapshots::sweep`].
+    ///
+    /// # Errors
+    ///
+    /// [`SnapshotError::NotFound`]; [`SnapshotError::Precondition`] for one on which another lies.
+    pub fn remove(&self, scope: &Scope, name: &str) -> Result<()> {
+        let change = self.database.change()?;
+        let (key, row) = change.row(scope, name)?;
+        if let Some(child) = change.child(&key)? {
+            let what = format!("cannot remove snapshot {name} with child {child}");
+            return Err(SnapshotError::Precondition(what));
+        }
+        change.remove(&key, &row)?;
+        change.commit()?;
+        self.removal.add(row.layer);
+        Ok(())
+    }
+
+    /// Deletes the layers of removed snapshots. Returns when there is nothing left that can be deleted.
+    ///
+    /// # Errors
+    ///
+    /// The first layer that could not be deleted; it is tried again the next time.
+    pub fn sweep(&self) -> Result<()> {
+        self.removal.sweep(&self.driver)
+    }
+
+    /// All about a snapshot.
+    ///
+    /// # Errors
+    ///
+    /// [`SnapshotError::NotFound`].
+    pub fn stat(&self, scope: &Scope, name: &str) -> Result<Snapshot> {
+        let (key, row) = self.database.read()?.row(scope, name)?;
+        Ok(Snapshot { name: key.name().to_owned(), row })
+    }
+
+    /// Changes labels: those that `fields` name (`labels.NAME`), all of them (`labels`, or no field at all). One that is to be empty is taken away.
+    ///
+    /// # Errors
+    ///
+    /// [`SnapshotError::NotFound`]; [`SnapshotError::Argument`] for another field.
+    pub fn update(
+        &self,
+        scope: &Scope,
+        name: &str,
+        mut labels: Labels,
+        fields: &[String],
+    ) -> Result<Snapshot> {
+        let change = self.database.change()?;
+        let (key, mut row) = change.row(scope, name)?;
+        if fields.is_empty() {
+            row.labels.clone_from(&labels);
+        }
+        for field in fields {
+            match field.strip_prefix("labels.") {
+                Some(label) => {
+                    row.labels.insert(label.to_owned(), labels.get(label).cloned().unwrap_or_default());
+                }
+                None if field == "labels" => row.labels = std::mem::take(&mut labels),
+                None => {
+                    let what = format!("cannot update {field:?} field on snapshot {name:?}");
+                    return Err(SnapshotError::Argument(what));
+                }
+            }
+        }
+        row.labels = without_empty(row.labels);
+        row.updated = Time::now();
+        change.put(&key, &row)?;
+        change.commit()?;
+        Ok(Snapshot { name: key.name().to_owned(), row })
+    }
+
+    /// The snapshots that a filter takes, in the order of their names.
+    ///
+    /// # Errors
+    ///
+    /// [`SnapshotError::Record`].
+    pub fn list(&self, scope: &Scope, filters: &Filters) -> Result<Vec<Snapshot>> {
+        let mut all = self.database.read()?.list(scope)?;
+        all.retain(|snapshot| filters.take(snapshot));
+        Ok(all)
+    }
+
+    /// What a snapshot itself holds.
+    ///
+    /// # Errors
+    ///
+    /// [`SnapshotError::NotFound`]; those of counting.
+    pub fn usage(&self, scope: &Scope, name: &str) -> Result<Usage> {
+        let (_, row) = self.database.read()?.row(scope, name)?;
+        match row.usage {
+            Some(usage) => Ok(usage),
+            None => self.usage_of(&row.layer),
+        }
+    }
+
+    /// The layer in which a snapshot's content is whose own layer this is: a view's is its parent's.
+    ///
+    /// # Errors
+    ///
+    /// [`SnapshotError::Record`].
+    pub fn content_of(&self, layer: String) -> Result<String> {
+        let rows = self.database.read()?.all()?;
+        let is_view = rows.iter().any(|(_, row)| row.layer == layer && row.kind == Kind::View);
+        let parent = if is_view { self.driver.ancestors(&layer)?.into_iter().next() } else { None };
+        Ok(parent.map_or(layer, |parent| parent.to_string()))
+    }
+
+    /// The namespace of the snapshot whose layer this is: what it was made in or, where no namespace was named, what its name begins with, as all names do that
+    /// containerd gives.
+    ///
+    /// # Errors
+    ///
+    /// [`SnapshotError::Record`].
+    pub fn namespace_of(&self, layer: &str) -> Result<Option<String>> {
+        let rows = self.database.read()?.all()?;
+        let found = rows.into_iter().find(|(_, row)| row.layer == layer).map(|(key, _)| key);
+        Ok(found.and_then(|key| {
+            let from_name = || key.name().split_once('/').map(|(first, _)| first.to_owned());
+            Some(key.namespace().to_owned()).filter(|own| !own.is_empty()).or_else(from_name)
+        }))
+    }
+
+    fn usage_of(&self, layer: &str) -> Result<Usage> {
+        let totals = self.driver.diff_size(layer, None)?;
+        Ok(Usage { bytes: totals.bytes, inodes: totals.entries.saturating_add(1) })
+    }
+}
+
+/// The row of an active snapshot.
+fn active(change: &database::Change, scope: &Scope, key: &str) -> Result<(database::Key, Row)> {
+    let (place, row) = change.row(scope, key)?;
+    if row.kind != Kind::Active {
+        return Err(SnapshotError::Precondition(format!("snapshot {key} is not an active snapshot")));
+    }
+    Ok((place, row))
+}

@@ -1,0 +1,206 @@
+//! Names and layers agree: after removals, crashes, at the end of a service, and as `check` sees it.
+
+use std::fs;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+use layerbox_tests::command::run;
+use nix::sys::signal::Signal;
+use tonic::Code;
+
+use crate::harness::{Case, Need, case};
+use crate::scratch::Place;
+use crate::service::eventually;
+use crate::snapshotter::{Mounted, Snapshotter, labels, refused, serve};
+use crate::store::bare;
+
+pub(super) fn cases() -> Vec<Case> {
+    vec![
+        overlay("snapshots: a removed one is gone at once, and what it held soon after", removed),
+        overlay("snapshots: all is known again by the next service", next_service),
+        overlay("snapshots: killed at any moment, names and layers agree", killed),
+        overlay("snapshots: keys are prepared and removed by many at once", many),
+        overlay("snapshots: check finds a layer that is gone, and one without a name", check),
+        overlay("snapshots: a connection is closed twice, a call is given up", closed),
+    ]
+}
+
+fn overlay(name: &str, body: fn(&Place) -> Result<()>) -> Case {
+    case(name, body).needs(Need::Filesystem("overlay"))
+}
+
+/// The layers of the store.
+fn layers(place: &Place) -> Result<Vec<String>> {
+    layerbox_tests::tree::names(&place.join("root/diff"))
+}
+
+/// What `check` prints; nothing where all is well.
+fn findings(place: &Place, arguments: &[&str]) -> Result<String> {
+    Ok(run(bare().arg("--root").arg(place.join("root")).arg("check").args(arguments), b"")?.text())
+}
+
+fn removed(place: &Place) -> Result<()> {
+    let _service = serve(place)?;
+    let s = Snapshotter::connect(place)?;
+    s.layer(place, "one", "", |at| {
+        for number in 0..2000 {
+            fs::write(at.join(number.to_string()), "x")?;
+        }
+        Ok(())
+    })?;
+    s.prepare("two", "one")?;
+    s.remove("two")?;
+    s.remove("one")?;
+    ensure!(s.list(&[])?.is_empty(), "they are listed");
+    // The name is free while the old content is still being deleted.
+    s.prepare("one", "")?;
+    s.cleanup()?;
+    ensure!(layers(place)?.len() == 1, "{:?}", layers(place)?);
+    s.remove("one")?;
+    eventually("the last layer is deleted", Duration::from_secs(10), || {
+        Ok(layers(place)?.is_empty() && layerbox_tests::tree::names(&place.join("root/trash"))?.is_empty())
+    })?;
+    ensure!(findings(place, &[])?.is_empty(), "{}", findings(place, &[])?);
+    Ok(())
+}
+
+fn next_service(place: &Place) -> Result<()> {
+    let mut service = serve(place)?;
+    let s = Snapshotter::connect(place)?;
+    s.layer(place, "one", "", |at| Ok(fs::write(at.join("f"), "1")?))?;
+    s.prepare_with("two", "one", labels(&[("a", "b")]))?;
+    let (before, mounts) = (s.list(&[])?, s.mounts("two")?);
+    for signal in [Signal::SIGTERM, Signal::SIGKILL] {
+        service.signal(signal)?;
+        service.wait()?;
+        ensure!(findings(place, &[])?.is_empty(), "{}", findings(place, &[])?);
+        service = serve(place)?;
+        let s = Snapshotter::connect(place)?;
+        ensure!(s.list(&[])? == before && s.mounts("two")? == mounts, "{signal}: {:?}", s.list(&[])?);
+    }
+    let s = Snapshotter::connect(place)?;
+    let mounted = Mounted::new(place, &s.mounts("two")?)?;
+    ensure!(fs::read(mounted.path().join("f"))? == b"1");
+    Ok(())
+}
+
+fn killed(place: &Place) -> Result<()> {
+    for round in 0..12u64 {
+        let mut service = serve(place)?;
+        let s = Snapshotter::connect(place)?;
+        let over = AtomicBool::new(false);
+        std::thread::scope(|scope| -> Result<()> {
+            let work = || {
+                // Until the service is gone, and with it the answers.
+                for number in 0.. {
+                    let (key, name) = (format!("k-{round}-{number}"), format!("n-{round}-{number}"));
+                    let ended = s.prepare(&key, "").and_then(|_| s.commit(&name, &key));
+                    if ended.and_then(|()| if number % 2 == 0 { s.remove(&name) } else { Ok(()) }).is_err() {
+                        break;
+                    }
+                }
+                over.store(true, Ordering::Relaxed);
+            };
+            scope.spawn(work);
+            std::thread::sleep(Duration::from_millis(20 + 17 * round));
+            service.signal(Signal::SIGKILL)?;
+            service.wait()?;
+            Ok(())
+        })?;
+        ensure!(over.load(Ordering::Relaxed));
+        let _service = serve(place)?;
+        let s = Snapshotter::connect(place)?;
+        s.cleanup()?;
+        let (names, layers) = (s.names(&[])?, layers(place)?);
+        ensure!(names.len() == layers.len(), "round {round}: {names:?}, and {layers:?}");
+        ensure!(findings(place, &[])?.is_empty(), "round {round}: {}", findings(place, &[])?);
+        for name in names {
+            s.remove(&name)?;
+        }
+    }
+    Ok(())
+}
+
+fn many(place: &Place) -> Result<()> {
+    let service = serve(place)?;
+    let s = Snapshotter::connect(place)?;
+    s.layer(place, "base", "", |at| Ok(fs::write(at.join("f"), "1")?))?;
+    let won = std::sync::atomic::AtomicUsize::new(0);
+    std::thread::scope(|scope| {
+        for thread in 0..8 {
+            let (won, s) = (&won, s.beside("layerbox", Some("test")));
+            scope.spawn(move || -> Result<()> {
+                let s = s?;
+                for round in 0..20 {
+                    match s.prepare(&format!("shared-{round}"), "base") {
+                        Ok(_) => drop(won.fetch_add(1, Ordering::Relaxed)),
+                        Err(status) => ensure!(status.code() == Code::AlreadyExists, "{status:?}"),
+                    }
+                    let own = format!("own-{thread}-{round}");
+                    s.prepare(&own, "base")?;
+                    s.remove(&own)?;
+                }
+                Ok(())
+            });
+        }
+    });
+    ensure!(won.load(Ordering::Relaxed) == 20, "{} calls got 20 keys", won.load(Ordering::Relaxed));
+    ensure!(s.names(&["name~=^shared"])?.len() == 20 && s.names(&["name~=^own"])?.is_empty());
+    s.cleanup()?;
+    ensure!(layers(place)?.len() == 21, "{:?}\n{}", layers(place)?, service.log()?);
+    Ok(())
+}
+
+fn check(place: &Place) -> Result<()> {
+    let mut service = serve(place)?;
+    let s = Snapshotter::connect(place)?;
+    s.layer(place, "one", "", |_| Ok(()))?;
+    s.prepare("two", "one")?;
+    s.prepare("three", "one")?;
+    let layer = |key: &str| -> Result<String> {
+        let mounts = s.mounts(key)?;
+        let upper = mounts[0].options.iter().find_map(|option| option.strip_prefix("upperdir="));
+        Ok(upper.and_then(|path| path.rsplit('/').next()).context("no layer")?.to_owned())
+    };
+    let lost = layer("two")?;
+    let id = layer("three")?;
+    service.signal(Signal::SIGTERM)?;
+    service.wait()?;
+    run(bare().arg("--root").arg(place.join("root")).args(["remove", &lost]), b"")?.expect(0)?;
+    // A layer of the record's own that it knows nothing of, as a crash leaves it.
+    let (prefix, _) = id.rsplit_once('-').context("no number")?;
+    let stray = format!("{prefix}-900");
+    run(bare().arg("--root").arg(place.join("root")).args(["create", &stray]), b"")?.expect(0)?;
+    let found = findings(place, &[])?;
+    for expected in ["snapshots.redb: two", "is missing", &stray, "no snapshot names it"] {
+        ensure!(found.contains(expected), "nothing of {expected:?} in {found}");
+    }
+    findings(place, &["--repair"])?;
+    ensure!(findings(place, &[])?.is_empty(), "{}", findings(place, &[])?);
+    let _service = serve(place)?;
+    let s = Snapshotter::connect(place)?;
+    ensure!(s.names(&[])? == ["one", "three"], "{:?}", s.names(&[])?);
+    refused(s.stat("two"), Code::NotFound, "the one whose layer is gone")
+}
+
+fn closed(place: &Place) -> Result<()> {
+    let mut service = serve(place)?;
+    for _ in 0..2 {
+        let s = Snapshotter::connect(place)?;
+        s.list(&[])?;
+        drop(s);
+    }
+    // Bytes that are no HTTP/2, and nothing at all.
+    use std::io::Write as _;
+    let mut garbage = std::os::unix::net::UnixStream::connect(place.join("containerd.sock"))?;
+    garbage.write_all(b"GET / HTTP/1.1\r\n\r\n")?;
+    let _silent = std::os::unix::net::UnixStream::connect(place.join("containerd.sock"))?;
+    let s = Snapshotter::connect(place)?;
+    s.prepare("key", "")?;
+    service.signal(Signal::SIGTERM)?;
+    ensure!(service.wait()? == 0, "{}", service.log()?);
+    ensure!(!place.join("containerd.sock").exists(), "the socket is left");
+    ensure!(s.list(&[]).is_err(), "a service that is gone answers");
+    Ok(())
+}
