@@ -3,8 +3,8 @@
 //! One small file an id on a tmpfs, replaced by rename: a process that is killed loses no count, and the machine's
 //! restart, which ends every mount, ends them as well. Callers hold a lock of their own per layer.
 
-use std::fs::{self, DirBuilder};
-use std::io;
+use std::fs::{self, DirBuilder, File};
+use std::io::{self, Read};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
@@ -36,12 +36,15 @@ impl References {
 
     /// The count; 0 for a layer that nobody uses. [`Error::Conflict`] where the file holds no count.
     pub fn count(&self, id: &LayerId) -> Result<u32, Error> {
-        let text = match fs::read(self.counts.join(id.as_str())) {
-            Ok(text) => text,
+        // One read: a count is shorter than this, and what is longer is none.
+        let mut text = [0; 32];
+        let read = File::open(self.counts.join(id.as_str())).and_then(|mut file| file.read(&mut text));
+        let text = match read {
+            Ok(length) => &text[..length],
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(0),
             Err(error) => return Err(Error::io("read the reference count")(error)),
         };
-        parse(&text).ok_or_else(|| {
+        parse(text).ok_or_else(|| {
             Error::Conflict(format!(
                 "the reference count of layer {id} is corrupt: \"{}\"",
                 text.escape_ascii()

@@ -14,6 +14,8 @@ use super::Limits;
 
 /// How often a component that computes is interrupted to look at its clock.
 const TICK: Duration = Duration::from_millis(10);
+/// For how many ticks after the last call the thread goes on: to be woken costs each call as much as a tick does, and calls seldom come alone.
+const LINGER: u32 = 50;
 
 /// A clock that stands still at times.
 #[derive(Default)]
@@ -116,7 +118,7 @@ impl CallClock {
     }
 }
 
-/// Moves the epoch on while calls are under way. The thread sleeps when there are none, and ends with the ticker.
+/// Moves the epoch on while calls are under way. The thread sleeps when there have been none for a while, and ends with the ticker.
 pub(super) struct Ticker {
     shared: Arc<Shared>,
 }
@@ -129,6 +131,8 @@ struct Shared {
 #[derive(Default)]
 struct Calls {
     under_way: usize,
+    /// The thread waits to be woken.
+    asleep: bool,
     closed: bool,
 }
 
@@ -147,8 +151,13 @@ impl Ticker {
     }
 
     pub(super) fn begin(&self) -> Ticking {
-        self.shared.lock().under_way += 1;
-        self.shared.changed.notify_all();
+        let mut calls = self.shared.lock();
+        calls.under_way += 1;
+        let asleep = std::mem::take(&mut calls.asleep);
+        drop(calls);
+        if asleep {
+            self.shared.changed.notify_all();
+        }
         Ticking { shared: self.shared.clone() }
     }
 }
@@ -161,8 +170,11 @@ impl Shared {
 
     fn tick(&self, engine: &Engine) {
         let mut calls = self.lock();
+        let mut quiet = 0;
         while !calls.closed {
-            calls = if calls.under_way == 0 {
+            quiet = if calls.under_way == 0 { quiet + 1 } else { 0 };
+            calls = if quiet > LINGER {
+                calls.asleep = true;
                 self.changed.wait(calls).unwrap_or_else(PoisonError::into_inner)
             } else {
                 let (calls, timeout) =

@@ -79,8 +79,8 @@ pub struct Service {
     pub observer: Arc<Observer>,
 }
 
-/// Threads that wait; none of them ever blocks.
-const WAITERS: usize = 2;
+/// Threads that wait; none of them ever blocks. One, because two hand each call to each other, at the cost of waking the other one each time.
+const WAITERS: usize = 1;
 /// How long calls that were cut off may take to clean up.
 const CLEANING: Duration = Duration::from_secs(5);
 

@@ -4,8 +4,8 @@
 //! command lines side by side. A layer's is shared by calls that read it and exclusive for a call that changes it; its file lies on the tmpfs
 //! and is removed by the last holder.
 
-use std::io::{self, Read, Seek, Write};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::io::{self, Read};
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -33,6 +33,7 @@ pub enum Mode {
 pub struct Guard {
     /// The file; closing it unlocks it, and cannot fail.
     lock: Option<std::fs::File>,
+    mode: Mode,
     /// The file to remove when nobody else holds it; none for the store's.
     path: Option<PathBuf>,
 }
@@ -46,10 +47,10 @@ impl Guard {
         Read::by_ref(&mut file).take(256).read_to_string(&mut owner).map_err(|e| Failure::io("read", &e))?;
         match wait(file, mode, patience) {
             Ok(lock) => {
-                let mut guard = Guard { lock: Some(lock), path: None };
+                let mut guard = Guard { lock: Some(lock), mode, path: None };
                 if mode == Mode::Exclusive {
                     // Only the message to others wants it: a full disk is no reason to stay away.
-                    drop(guard.sign(&format!("process {}", std::process::id())));
+                    drop(guard.sign(&format!("process {}", std::process::id()), u64::MAX));
                 }
                 Ok(guard)
             }
@@ -62,7 +63,8 @@ impl Guard {
     }
 
     /// Goes on with the store's lock beside others.
-    pub(super) fn share(self) -> Result<Guard, Failure> {
+    pub(super) fn share(mut self) -> Result<Guard, Failure> {
+        self.mode = Mode::Shared;
         if let Some(lock) = &self.lock {
             flock(lock, FlockOperation::LockShared).map_err(|errno| Failure::io("flock", &errno.into()))?;
         }
@@ -86,7 +88,7 @@ impl Guard {
     fn acquire(runtime: &Path, id: &LayerId, mode: Mode, patience: Duration) -> Result<Guard, Failure> {
         let path = runtime.join("locks").join(id.as_str());
         loop {
-            let mut file = std::fs::OpenOptions::new()
+            let file = std::fs::OpenOptions::new()
                 .read(true)
                 .write(true)
                 .create(true)
@@ -95,21 +97,19 @@ impl Guard {
                 .open(&path)
                 .map_err(|e| Failure::io("open", &e))?;
             let before = file.metadata().map_err(|e| Failure::io("stat", &e))?;
-            let mut holder = String::new();
-            Read::by_ref(&mut file)
-                .take(64)
-                .read_to_string(&mut holder)
-                .map_err(|e| Failure::io("read", &e))?;
             let lock = wait(file, mode, patience).map_err(|failure| match failure {
-                Failure::Busy(_) => Failure::Busy(format!("process {} works on it", holder.trim())),
+                Failure::Busy(_) => {
+                    let holder = std::fs::read_to_string(&path).unwrap_or_default();
+                    Failure::Busy(format!("process {} works on it", holder.trim()))
+                }
                 other => other,
             })?;
             // The last holder may have removed the file after it was opened here: then this lock locks out nobody.
             match std::fs::metadata(&path) {
                 Ok(now) if now.ino() == before.ino() && now.dev() == before.dev() => {
-                    let mut guard = Guard { lock: Some(lock), path: Some(path) };
+                    let mut guard = Guard { lock: Some(lock), mode, path: Some(path) };
                     // Only the message to others wants it, here too.
-                    drop(guard.sign(&std::process::id().to_string()));
+                    drop(guard.sign(&std::process::id().to_string(), now.len()));
                     return Ok(guard);
                 }
                 Ok(_) => {}
@@ -119,12 +119,12 @@ impl Guard {
         }
     }
 
-    /// Writes down who holds the lock, for the message to those who wait in vain.
-    fn sign(&mut self, text: &str) -> Result<(), Failure> {
+    /// Writes down who holds the lock, for the message to those who wait in vain. `length` is that of what the file holds.
+    fn sign(&mut self, text: &str, length: u64) -> Result<(), Failure> {
         let Some(lock) = &mut self.lock else { return Ok(()) };
-        lock.rewind()
-            .and_then(|()| lock.write_all(text.as_bytes()))
-            .and_then(|()| lock.set_len(text.len() as u64))
+        let cut = text.len() as u64;
+        lock.write_all_at(text.as_bytes(), 0)
+            .and_then(|()| if length > cut { lock.set_len(cut) } else { Ok(()) })
             .map_err(|e| Failure::io("write", &e))
     }
 }
@@ -133,7 +133,8 @@ impl Drop for Guard {
     fn drop(&mut self) {
         let (Some(path), Some(lock)) = (self.path.take(), self.lock.take()) else { return };
         // Whoever can have it alone is the last. A file that stays behind is a few bytes on a tmpfs, so errors do not matter here.
-        if flock(&lock, FlockOperation::NonBlockingLockExclusive).is_ok() {
+        let alone = || flock(&lock, FlockOperation::NonBlockingLockExclusive).is_ok();
+        if self.mode == Mode::Exclusive || alone() {
             drop(std::fs::remove_file(path));
         }
     }

@@ -2,6 +2,7 @@
 //!
 //! Each holds a descriptor of that directory and resolves every name below it (`resolve`).
 
+mod ahead;
 mod attributes;
 mod bodies;
 mod delete;
@@ -11,10 +12,11 @@ mod read;
 mod resolve;
 mod walk;
 
+pub use ahead::Walker;
 pub use delete::{delete_tree, delete_tree_while};
 pub use fill::{Body, Entry, Extent, Filler, Policy};
 pub use read::{Detail, Tree};
-pub use walk::{WalkOptions, Walker};
+pub use walk::WalkOptions;
 
 #[cfg(test)]
 mod tests;

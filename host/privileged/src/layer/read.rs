@@ -10,8 +10,9 @@ use nix::fcntl::OFlag;
 use nix::sys::stat::Mode;
 use rustix::fs::{AtFlags, FileType, RawDir, Statx, StatxAttributes, StatxFlags};
 
+use super::ahead::Walker;
 use super::resolve::{HANDLE, Recent, beneath, by_descriptor};
-use super::walk::{WalkOptions, Walker};
+use super::walk::{Walk, WalkOptions};
 use crate::{Attributes, Device, Error, Kind, Name, Node, Sink, Timestamp, Xattr};
 
 /// How many parent directories a tree keeps open.
@@ -51,7 +52,7 @@ impl Tree {
     /// # Errors
     /// [`Error::Io`] when the start cannot be opened for another reason.
     pub fn walk(&self, options: WalkOptions) -> Result<Walker, Error> {
-        Walker::new(&self.root, self.live, options)
+        Ok(Walker::new(Walk::new(&self.root, self.live, options)?))
     }
 
     /// Looks up names, answers in their order: `None` where there is no such name, or the way to it leads over something

@@ -11,8 +11,7 @@ use super::read::{Detail, Listing, bare, look, present};
 use super::resolve::{LIST, beneath};
 use crate::{Device, Error, Kind, Name, Node};
 
-/// The most nodes of one answer, and about the most bytes of names and attributes in it.
-const MOST_NODES: usize = 4096;
+/// About the most bytes of names and attributes in one answer.
 const MOST_BYTES: usize = 1024 * 1024;
 
 /// What to walk.
@@ -26,9 +25,9 @@ pub struct WalkOptions {
     pub detail: Detail,
 }
 
-/// A walk under way.
+/// A walk, step by step.
 #[derive(Debug)]
-pub struct Walker {
+pub(super) struct Walk {
     live: bool,
     options: WalkOptions,
     /// The start, until it was given.
@@ -48,7 +47,7 @@ struct Level {
     length: usize,
 }
 
-impl Walker {
+impl Walk {
     pub(super) fn new(root: &OwnedFd, live: bool, options: WalkOptions) -> Result<Self, Error> {
         let path = options.start.as_bytes().to_vec();
         let mut walker = Self { live, options, first: None, descent: Descent::new(), path };
@@ -62,15 +61,11 @@ impl Walker {
         Ok(walker)
     }
 
-    /// The next nodes: at most `max` (clamped to 4,096), fewer when they are large. None is the end.
-    ///
-    /// # Errors
-    /// [`Error::Io`], with EXDEV where something is mounted inside the layer; [`Error::Conflict`] when a name disappears
-    /// from a layer that is not live, or a directory is moved in any.
-    pub fn next(&mut self, max: u32) -> Result<Vec<Node>, Error> {
+    /// The next nodes: at most `most`, fewer when they are large. None is the end.
+    pub(super) fn next(&mut self, most: usize) -> Result<Vec<Node>, Error> {
         let mut nodes: Vec<Node> = self.first.take().into_iter().collect();
         let mut bytes = 0;
-        while nodes.len() < (max as usize).clamp(1, MOST_NODES) && bytes < MOST_BYTES {
+        while nodes.len() < most && bytes < MOST_BYTES {
             let Some((_, level)) = self.descent.inner() else { break };
             let Some(item) = level.listing.items.get(level.next) else {
                 self.descent.leave()?;

@@ -41,6 +41,53 @@ fn a_walk_is_depth_first_and_in_the_order_of_bytes() {
 }
 
 #[test]
+fn a_long_walk_gives_the_same_however_it_is_asked() {
+    let Some(scene) = Scene::new("long") else { return };
+    let names = (0..40).flat_map(|d| (0..40).map(move |f| format!("d{d:02}/f{f:02}")));
+    scene.fill(names.map(|name| file(&name, b"")).collect()).unwrap();
+    let tree = scene.tree();
+    let walk = || {
+        let options = WalkOptions { start: Name::root(), recursive: true, detail: Detail::Full };
+        tree.walk(options).unwrap()
+    };
+    // More than all of it at once: no thread.
+    let whole = walk().next(4096).unwrap();
+    assert_eq!(whole.len(), 1 + 40 + 40 * 40);
+    for sizes in [&[1][..], &[7, 1, 4096], &[512], &[64, 3], &[1641, 1]] {
+        let (mut walker, mut found) = (walk(), Vec::new());
+        for size in sizes.iter().cycle() {
+            let nodes = walker.next(*size).unwrap();
+            assert!(nodes.len() <= *size as usize, "{sizes:?}");
+            if nodes.is_empty() {
+                break;
+            }
+            found.extend(nodes);
+        }
+        assert_eq!(found, whole, "{sizes:?}");
+        assert!(walker.next(1).unwrap().is_empty(), "{sizes:?}: after the end");
+    }
+    // More walks than there may be threads, all dropped while they are under way.
+    let mut walkers: Vec<Walker> = (0..40).map(|_| walk()).collect();
+    for walker in &mut walkers {
+        assert_eq!(walker.next(2).unwrap(), whole[..2]);
+        assert_eq!(walker.next(2).unwrap(), whole[2..4]);
+    }
+    drop(walkers);
+    // An error of the thread is told, and not taken for the end.
+    let mut walker = walk();
+    let mut seen = walker.next(8).unwrap().len();
+    delete_tree(std::fs::File::open(scene.layer()).unwrap().as_fd(), OsStr::new("d39")).unwrap();
+    let error = loop {
+        match walker.next(8) {
+            Ok(nodes) if nodes.is_empty() => panic!("the walk came to an end after {seen} nodes"),
+            Ok(nodes) => seen += nodes.len(),
+            Err(error) => break error,
+        }
+    };
+    assert!(matches!(error, Error::Conflict(_)), "{error}");
+}
+
+#[test]
 fn detail_says_what_is_looked_up() {
     let Some(scene) = Scene::new("detail") else { return };
     scene.fill(sample()).unwrap();

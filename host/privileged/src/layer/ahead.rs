@@ -1,0 +1,146 @@
+//! A long walk goes on in a thread of its own, while what it found before is worked with: looking at names and moving what files hold are each half of the work
+//! of an archive.
+
+use std::mem;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::thread::{self, JoinHandle};
+
+use super::walk::Walk;
+use crate::{Error, Node};
+
+/// The most nodes of one answer.
+const MOST_NODES: u32 = 4096;
+/// How many answers are kept ready.
+const READY: usize = 2;
+/// How many walks of this process may have a thread; more go without. A component can begin as many walks as it has handles.
+const MOST_THREADS: usize = 16;
+
+static THREADS: AtomicUsize = AtomicUsize::new(0);
+
+/// A walk under way.
+#[derive(Debug)]
+pub struct Walker {
+    way: Way,
+    /// What the thread gave and was not asked for yet.
+    rest: Vec<Node>,
+}
+
+#[derive(Debug)]
+enum Way {
+    Here(Box<Walk>),
+    Ahead(Ahead),
+    Over,
+}
+
+impl Walker {
+    pub(super) fn new(walk: Walk) -> Self {
+        Self { way: Way::Here(Box::new(walk)), rest: Vec::new() }
+    }
+
+    /// The next nodes: at most `max` (clamped to 4,096), fewer when they are large. None is the end.
+    ///
+    /// # Errors
+    /// [`Error::Io`], with EXDEV where something is mounted inside the layer; [`Error::Conflict`] when a name disappears
+    /// from a layer that is not live, or a directory is moved in any. The walk is over then.
+    pub fn next(&mut self, max: u32) -> Result<Vec<Node>, Error> {
+        let most = max.clamp(1, MOST_NODES) as usize;
+        if self.rest.is_empty() {
+            let found = match &mut self.way {
+                Way::Here(walk) => walk.next(most),
+                Way::Ahead(ahead) => ahead.next(),
+                Way::Over => Ok(Vec::new()),
+            };
+            self.rest = match found {
+                Ok(found) if !found.is_empty() => found,
+                ended => {
+                    self.way = Way::Over;
+                    return ended;
+                }
+            };
+            // What ends within one answer needs no thread.
+            if self.rest.len() == most {
+                self.go_ahead(most)?;
+            }
+        }
+        let later = self.rest.split_off(most.min(self.rest.len()));
+        Ok(mem::replace(&mut self.rest, later))
+    }
+
+    fn go_ahead(&mut self, most: usize) -> Result<(), Error> {
+        if !matches!(self.way, Way::Here(_)) || thread::available_parallelism().is_ok_and(|it| it.get() < 2) {
+            return Ok(());
+        }
+        let Some(place) = Place::take() else { return Ok(()) };
+        if let Way::Here(walk) = mem::replace(&mut self.way, Way::Over) {
+            self.way = Way::Ahead(Ahead::new(*walk, most, place)?);
+        }
+        Ok(())
+    }
+}
+
+/// The thread, and what comes from it. It ends with the walker, which waits for it.
+#[derive(Debug)]
+struct Ahead {
+    found: Option<Receiver<Result<Vec<Node>, Error>>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Ahead {
+    fn new(mut walk: Walk, most: usize, place: Place) -> Result<Self, Error> {
+        let (sender, found) = sync_channel(READY);
+        let work = move || {
+            let _place = place;
+            // A panic must not look like the end of the layer.
+            if catch_unwind(AssertUnwindSafe(|| walk_on(&mut walk, most, &sender))).is_err() {
+                let _ = sender.send(Err(Error::Conflict("the thread that walks panicked".into())));
+            }
+        };
+        let thread = thread::Builder::new().name("layer walk".into()).spawn(work);
+        Ok(Self { found: Some(found), thread: Some(thread.map_err(Error::io("clone"))?) })
+    }
+
+    fn next(&mut self) -> Result<Vec<Node>, Error> {
+        let gone = || Error::Conflict("the thread that walks is gone".into());
+        self.found.as_ref().and_then(|found| found.recv().ok()).ok_or_else(gone)?
+    }
+}
+
+/// Walks to the end, which is told as well, or until nobody listens any more.
+fn walk_on(walk: &mut Walk, most: usize, to: &SyncSender<Result<Vec<Node>, Error>>) {
+    loop {
+        let found = walk.next(most);
+        let is_over = !matches!(&found, Ok(nodes) if !nodes.is_empty());
+        if to.send(found).is_err() || is_over {
+            return;
+        }
+    }
+}
+
+impl Drop for Ahead {
+    fn drop(&mut self) {
+        self.found = None;
+        if let Some(thread) = self.thread.take() {
+            // It catches its own panics, so there is nothing to be told.
+            let _ = thread.join();
+        }
+    }
+}
+
+/// The right to have a thread, until it is dropped.
+struct Place;
+
+impl Place {
+    fn take() -> Option<Self> {
+        // Made first: where there is no place, dropping it counts back.
+        let place = Place;
+        (THREADS.fetch_add(1, Ordering::Relaxed) < MOST_THREADS).then_some(place)
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        THREADS.fetch_sub(1, Ordering::Relaxed);
+    }
+}
