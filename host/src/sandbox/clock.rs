@@ -15,6 +15,9 @@ use super::Limits;
 /// How often a component that computes is interrupted to look at its clock.
 const TICK: Duration = Duration::from_millis(10);
 
+/// What a call takes that is not about the content of a large layer. A longer one lets others go first where the host says so.
+const SHORT: Duration = Duration::from_millis(100);
+
 /// A clock that stands still at times.
 #[derive(Default)]
 struct Stopwatch {
@@ -43,6 +46,7 @@ pub(super) struct CallClock {
     host: Stopwatch,
     calls: u64,
     spent: Option<String>,
+    long: bool,
 }
 
 impl CallClock {
@@ -55,6 +59,7 @@ impl CallClock {
             host: Stopwatch::default(),
             calls: 0,
             spent: None,
+            long: false,
         }
     }
 
@@ -95,6 +100,14 @@ impl CallClock {
             self.spend(format!("time of the component ({} s)", self.guest_time.as_secs()));
         }
         is_over
+    }
+
+    /// Whether the call has turned out to be a long one since this was last asked.
+    pub(super) fn became_long(&mut self) -> bool {
+        let running = self.guest.since.map_or(Duration::ZERO, |since| since.elapsed());
+        let became = !self.long && self.guest.used + self.host.used + running > SHORT;
+        self.long |= became;
+        became
     }
 
     fn spend(&mut self, bound: String) -> String {
@@ -226,8 +239,10 @@ mod tests {
     #[test]
     fn time_of_the_component_counts() {
         let mut clock = clock(Limits { guest_time: Duration::from_millis(40), ..Limits::default() });
-        assert!(!clock.is_over());
+        assert!(!clock.is_over() && !clock.became_long());
         std::thread::sleep(Duration::from_millis(50));
         assert!(clock.is_over());
+        std::thread::sleep(SHORT);
+        assert!(clock.became_long() && !clock.became_long(), "it becomes long once");
     }
 }
