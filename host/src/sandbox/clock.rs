@@ -17,6 +17,9 @@ const TICK: Duration = Duration::from_millis(10);
 /// For how many ticks after the last call the thread goes on: to be woken costs each call as much as a tick does, and calls seldom come alone.
 const LINGER: u32 = 50;
 
+/// What a call takes that is not about the content of a large layer. A longer one lets others go first where the host says so.
+const SHORT: Duration = Duration::from_millis(100);
+
 /// A clock that stands still at times.
 #[derive(Default)]
 struct Stopwatch {
@@ -45,6 +48,7 @@ pub(super) struct CallClock {
     host: Stopwatch,
     calls: u64,
     spent: Option<String>,
+    long: bool,
 }
 
 impl CallClock {
@@ -57,6 +61,7 @@ impl CallClock {
             host: Stopwatch::default(),
             calls: 0,
             spent: None,
+            long: false,
         }
     }
 
@@ -97,6 +102,14 @@ impl CallClock {
             self.spend(format!("time of the component ({} s)", self.guest_time.as_secs()));
         }
         is_over
+    }
+
+    /// Whether the call has turned out to be a long one since this was last asked.
+    pub(super) fn became_long(&mut self) -> bool {
+        let running = self.guest.since.map_or(Duration::ZERO, |since| since.elapsed());
+        let became = !self.long && self.guest.used + self.host.used + running > SHORT;
+        self.long |= became;
+        became
     }
 
     fn spend(&mut self, bound: String) -> String {
@@ -238,8 +251,10 @@ mod tests {
     #[test]
     fn time_of_the_component_counts() {
         let mut clock = clock(Limits { guest_time: Duration::from_millis(40), ..Limits::default() });
-        assert!(!clock.is_over());
+        assert!(!clock.is_over() && !clock.became_long());
         std::thread::sleep(Duration::from_millis(50));
         assert!(clock.is_over());
+        std::thread::sleep(SHORT);
+        assert!(clock.became_long() && !clock.became_long(), "it becomes long once");
     }
 }

@@ -56,6 +56,9 @@ mod bindings {
 /// than in the component, which can name the same memory many times.
 const HANDED_OVER: usize = 128 << 20;
 
+/// The nice value (sched(7)) of calls that turn out to be long, where they give way to others: about a tenth of the weight of a short one.
+const LONG_CALLS: i32 = 10;
+
 /// How much one call may use.
 #[derive(Debug, Clone)]
 pub struct Limits {
@@ -132,6 +135,7 @@ pub struct Sandbox {
     digest: OnceLock<Digest>,
     limits: Limits,
     show_log: bool,
+    gives_way: bool,
     ticker: clock::Ticker,
 }
 
@@ -218,6 +222,7 @@ impl Sandbox {
             digest: OnceLock::new(),
             limits,
             show_log: false,
+            gives_way: false,
             ticker,
         })
     }
@@ -242,6 +247,11 @@ impl Sandbox {
     /// Whether what components write to their standard error goes on to the host's.
     pub fn show_log(&mut self, show: bool) {
         self.show_log = show;
+    }
+
+    /// From now on a call that computes for long does so at a low priority, which stays with its thread: each call must have a thread of its own.
+    pub fn give_way(&mut self) {
+        self.gives_way = true;
     }
 
     /// Runs one call in an instance of its own.
@@ -312,12 +322,14 @@ impl Sandbox {
         store.call_hook(|mut context, hook| {
             context.data_mut().clock.cross(hook).map_err(wasmtime::Error::msg)
         });
-        store.epoch_deadline_callback(|mut context| {
-            Ok(if context.data_mut().clock.is_over() {
-                UpdateDeadline::Interrupt
-            } else {
-                UpdateDeadline::Continue(1)
-            })
+        let gives_way = self.gives_way;
+        store.epoch_deadline_callback(move |mut context| {
+            let clock = &mut context.data_mut().clock;
+            if gives_way && clock.became_long() {
+                // It goes on all the same where that cannot be.
+                let _ = rustix::process::setpriority_process(None, LONG_CALLS);
+            }
+            Ok(if clock.is_over() { UpdateDeadline::Interrupt } else { UpdateDeadline::Continue(1) })
         });
         store.set_epoch_deadline(1);
         Ok(store)

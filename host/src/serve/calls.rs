@@ -8,14 +8,13 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
-use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout_at};
 
-use crate::error::Error;
+use crate::error::{Error, Failure};
 use crate::snapshots::error::SnapshotError;
 
 /// Threads that may be in calls at once, those that nobody waits for any more among them: they sit in the kernel, on a dead disk for instance.
-pub const THREADS: usize = 512;
+const THREADS: usize = 512;
 /// Calls without a stream at once; more wait.
 const SHORT: usize = 64;
 /// Calls with a stream at once; more wait.
@@ -98,7 +97,7 @@ impl Drop for Running {
 pub struct Transfer<T> {
     /// Until when it must be over.
     pub until: Instant,
-    worker: JoinHandle<Result<T, Error>>,
+    worker: oneshot::Receiver<Result<T, Error>>,
     seconds: u64,
     _permit: OwnedSemaphorePermit,
 }
@@ -192,14 +191,14 @@ impl Calls {
         let _permit = acquire(&self.short, until, deadline).await?;
         let running = self.enter()?;
         let (sender, mut receiver) = oneshot::channel();
-        tokio::task::spawn_blocking(move || {
+        on_its_own(move || {
             let _running = running;
             // A panic ends this call and nothing else; its message is on stderr already.
             let answer = std::panic::catch_unwind(AssertUnwindSafe(work));
             if let Err(Ok(Ok(late))) = sender.send(answer) {
                 undo(late);
             }
-        });
+        })?;
         let answer = match timeout_at(until, &mut receiver).await {
             Ok(answer) => answer.map_err(|_| CallError::Panicked)?,
             Err(_) => {
@@ -223,10 +222,12 @@ impl Calls {
         let until = Instant::now() + self.transfer_deadline;
         let permit = acquire(&self.streams, until, self.transfer_deadline).await?;
         let running = self.enter()?;
-        let worker = tokio::task::spawn_blocking(move || {
+        let (sender, worker) = oneshot::channel();
+        on_its_own(move || {
             let _running = running;
-            work()
-        });
+            // After a panic nothing is sent; nobody may wait any more.
+            drop(sender.send(work()));
+        })?;
         Ok(Transfer { until, worker, seconds: self.transfer_deadline.as_secs(), _permit: permit })
     }
 
@@ -235,6 +236,17 @@ impl Calls {
         let running = Running(self.running.clone());
         if before >= THREADS { Err(CallError::Overloaded(before)) } else { Ok(running) }
     }
+}
+
+/// Runs something on a thread that ends with it: what a call does to its thread, as taking a lower priority, is not there for the next one.
+fn on_its_own(work: impl FnOnce() + Send + 'static) -> Result<(), CallError> {
+    let runtime = tokio::runtime::Handle::current();
+    let entered = move || {
+        let _entered = runtime.enter();
+        work();
+    };
+    let started = std::thread::Builder::new().name("call".to_owned()).spawn(entered);
+    started.map(drop).map_err(|e| CallError::Driver(Failure::io("clone", &e).during("serve", None)))
 }
 
 async fn acquire(

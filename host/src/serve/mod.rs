@@ -122,7 +122,10 @@ fn start(
     }
     raise_descriptors(options.log);
     privileges::reduce()?;
-    let sandbox = Arc::new(Driver::sandbox(&settings, shipped)?);
+    let mut sandbox = Driver::sandbox(&settings, shipped)?;
+    // Who asks for little is not to wait for those who ask for much.
+    sandbox.give_way();
+    let sandbox = Arc::new(sandbox);
     options.log.code(sandbox.code());
     let root = settings.root.clone();
     let service = Arc::new(Service {
@@ -136,7 +139,6 @@ fn start(
     }
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(WAITERS)
-        .max_blocking_threads(calls::THREADS)
         .thread_name("serve")
         .enable_all()
         .build()

@@ -62,7 +62,8 @@ fn gone_uploading(place: &Place) -> Result<()> {
     eventually("the upload is under way", PATIENCE, || Ok(stage.exists()))?;
     drop(connection);
     eventually("the call has ended", PATIENCE, || is_idle(&service))?;
-    ensure!(service.log()?.contains("outcome=gone"), "the log says nothing of it");
+    // The line is written when the thread of the call has ended, and a moment after.
+    eventually("the log tells of it", PATIENCE, || Ok(service.log()?.contains("outcome=gone")))?;
     service.is_empty_and_reusable("a")
 }
 
