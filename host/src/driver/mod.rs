@@ -8,6 +8,7 @@ mod lifecycle;
 mod model;
 mod patience;
 mod sweeper;
+mod writeback;
 
 use std::borrow::Cow;
 use std::path::PathBuf;
