@@ -13,6 +13,7 @@ use layerbox_privileged::stream::{Sink, Source};
 use serde::{Deserialize, Serialize};
 
 use super::patience::Timed;
+use super::writeback::Writeback;
 use super::{Change, ChangeKind, Driver, IdRange, Limits, layer_id, require_root};
 use crate::error::{Error, Failure};
 use crate::sandbox::differ;
@@ -272,7 +273,15 @@ impl Driver {
         let devices = devices.unwrap_or(self.devices);
         let root = self.store.format().maps().root()?;
         let policy = Policy { root, devices, max_entries: limits.entries, max_bytes: limits.bytes };
-        let filler = Filler::new(self.store.stage(id)?, policy)?;
+        let stage = self.store.stage(id)?;
+        let (writeback, archive): (_, Box<dyn Read + Send>) = if *sync {
+            let stage = stage.try_clone().map_err(|e| Failure::io("dup", &e))?;
+            let (writeback, noticed) = Writeback::begin(stage, archive)?;
+            (Some(writeback), Box::new(noticed))
+        } else {
+            (None, archive)
+        };
+        let filler = Filler::new(stage, policy)?;
         let lease = self
             .lease(Access::Read)
             .filling(id.clone(), filler, Source::new(Box::new(Timed::new(archive, &limits))))
@@ -298,6 +307,7 @@ impl Driver {
         // The host's own count, but for the marks of deletions, which it cannot tell from entries and the component can.
         let totals = Totals { entries: told.entries.min(counted.entries), bytes: counted.bytes };
         accept.map_or(Ok(()), |accept| accept())?;
+        writeback.map_or(Ok(()), Writeback::finish)?;
         self.store.publish(id, *sync)?;
         Ok(totals)
     }

@@ -10,6 +10,7 @@ mod model;
 mod patience;
 mod snapshots;
 mod sweeper;
+mod writeback;
 
 use std::borrow::Cow;
 use std::path::PathBuf;

@@ -1,5 +1,6 @@
 //! Archives that come and go: cut off, stalled, hostile, side by side.
 
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
@@ -7,7 +8,8 @@ use layerbox_tests::archive::{Tar, file, tar};
 use nix::mount::{MsFlags, mount};
 use serde_json::json;
 
-use crate::harness::{Case, case};
+use crate::command::run;
+use crate::harness::{Case, Need, case};
 use crate::http::Connection;
 use crate::scratch::Place;
 use crate::service::{Service, eventually};
@@ -28,6 +30,7 @@ pub(super) fn cases() -> Vec<Case> {
         case("service: a refused archive is read to its end before the answer", refused),
         case("service: a hostile archive is an answer, and the next call works", hostile),
         case("service: an error in the midst of Diff breaks the connection", broken_diff),
+        case("service: memory does not grow with an archive", memory).needs(Need::Tool("curl")),
         case("service: Diff feeds Create and ApplyDiff of the next layer, as in commit", commit),
     ]
 }
@@ -170,6 +173,44 @@ fn broken_diff(place: &Place) -> Result<()> {
     nix::mount::umount2(&content.join("z"), nix::mount::MntFlags::MNT_DETACH)?;
     let answer = service.raw("Diff", json!({ "ID": "large" }).to_string().as_bytes())?;
     ensure!(answer.whole, "the next one does not work");
+    Ok(())
+}
+
+/// The most memory that the service may have had, in KiB, for an archive of many times as much. Without any it has had some 18 MiB.
+const MEMORY: u64 = 64 << 10;
+
+fn memory(place: &Place) -> Result<()> {
+    let size: usize = 512 << 20;
+    let service = Service::start(place, &[])?;
+    service.init()?;
+    service.ok("Create", &json!({ "ID": "a" }))?;
+    let mut upload = service.connect()?;
+    upload.begin("/GraphDriver.ApplyDiff?id=a&parent=")?;
+    upload.chunk(&file("f", vec![]).size(size as u64).header())?;
+    for _ in 0..size / (32 << 10) {
+        upload.chunk(&[b'x'; 32 << 10])?;
+    }
+    upload.chunk(&[0; 1024])?;
+    upload.chunk(b"")?;
+    ensure!(upload.answer()?.json()? == json!({ "Size": size }), "ApplyDiff");
+    let mut download = Command::new("curl");
+    download.args([
+        "-s",
+        "-o",
+        "/dev/null",
+        "-w",
+        "%{size_download}",
+        "-d",
+        r#"{"ID":"a"}"#,
+        "--unix-socket",
+    ]);
+    download.arg(service.path("docker.sock")).arg("http://d/GraphDriver.Diff");
+    let sent = run(&mut download, b"")?.expect(0)?.text();
+    ensure!(sent.parse::<usize>()? > size, "Diff sent {sent} bytes");
+    let status = std::fs::read_to_string(format!("/proc/{}/status", service.id()))?;
+    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).context("no peak of memory")?;
+    let peak: u64 = peak.trim().trim_end_matches(" kB").parse()?;
+    ensure!(peak < MEMORY, "the service has had {peak} KiB for an archive of {} MiB", size >> 20);
     Ok(())
 }
 
