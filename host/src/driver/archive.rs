@@ -12,6 +12,7 @@ pub use layerbox_privileged::node::Totals;
 use layerbox_privileged::stream::{Sink, Source};
 use serde::{Deserialize, Serialize};
 
+use super::flusher::Flusher;
 use super::patience::Timed;
 use super::{Change, ChangeKind, Driver, IdRange, Limits, layer_id, require_root};
 use crate::error::{Error, Failure};
@@ -212,7 +213,10 @@ impl Driver {
         let devices = devices.unwrap_or(self.devices);
         let root = self.store.format().maps().root()?;
         let policy = Policy { root, devices, max_entries: limits.entries, max_bytes: limits.bytes };
-        let filler = Filler::new(self.store.stage(id)?, policy)?;
+        let stage = self.store.stage(id)?;
+        let staged = sync.then(|| stage.try_clone()).transpose().map_err(|e| Failure::io("dup", &e))?;
+        let flusher = sync.then(|| Flusher::start(&stage)).transpose()?;
+        let filler = Filler::new(stage, policy)?;
         let lease = self
             .lease(Access::Read)
             .filling(id.clone(), filler, Source::new(Box::new(Timed::new(archive, &limits))))
@@ -233,7 +237,8 @@ impl Driver {
             leftovers.filled.ok_or_else(|| Failure::GuestFailed("it did not finish the layer".to_owned()))?;
         // The host's own count, but for the marks of deletions, which it cannot tell from entries and the component can.
         let totals = Totals { entries: told.entries.min(counted.entries), bytes: counted.bytes };
-        self.store.publish(id, *sync)?;
+        drop(flusher);
+        self.store.publish(id, staged.as_ref())?;
         Ok(totals)
     }
 

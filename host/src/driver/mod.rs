@@ -4,6 +4,7 @@
 //! component says is never believed where the host knows better: which layers exist, and what their ancestors are, is the host's own record.
 
 mod archive;
+mod flusher;
 mod lifecycle;
 mod model;
 mod patience;
