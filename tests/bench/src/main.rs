@@ -13,16 +13,12 @@ mod report;
 mod rounds;
 mod scale;
 
-/// The client of HTTP that the suite has.
-#[path = "../../suite/http.rs"]
-#[allow(dead_code, reason = "the suite sends pieces of requests, too")]
-mod http;
-
 use std::process::ExitCode;
 
 use anyhow::{Result, ensure};
 use layerbox_tests::command::binary;
 use layerbox_tests::harness::has_tool;
+use layerbox_tests::http;
 use layerbox_tests::scratch::Ground;
 
 use programs::Work;
