@@ -9,6 +9,7 @@ CASES     ?=
 TIME      ?= 60
 RUNS      ?= 7
 BENCH     ?=
+EVERY     ?= 4
 export TOOLCHAIN SETUP TIME RUNS
 
 CARGO  ?= cargo
@@ -32,7 +33,7 @@ AOT       := $(BUILD)/release/layerbox-aot
 
 # Each step needs the one before it, and cargo keeps the processors busy by itself.
 .NOTPARALLEL:
-.PHONY: all help toolchain setup component guests guest-c test bench fuzz hostile lint doc demo tcb reproducible install clean
+.PHONY: all help toolchain setup component guests guest-c test bench fuzz hostile crash lint doc demo tcb reproducible install clean
 
 all: component ## the component, and the binary target/release/layerbox that embeds it (default)
 	$(CARGO) build $(LOCKED) --release -p layerbox
@@ -44,6 +45,7 @@ help: ## this text
 	@echo '  SETUP=no                       install nothing: no Debian packages, nothing into rustup'
 	@echo '  TIME=60                        make fuzz: seconds for each target'
 	@echo '  BENCH="WORD… --json" RUNS=7     make bench: works (apply synced diff changes calls scale), inputs (base many links whiteouts big deep), rounds'
+	@echo '  EVERY=4                        make crash: every Nth of the calls that are made to fail; 1 takes them all, some ten minutes'
 	@echo '  CASES=WORD                     make test: only the cases of the suite whose name holds WORD, and no unit tests'
 	@echo '  PREFIX=/usr/local DESTDIR=     make install; UNITS=PREFIX/lib/systemd/system'
 
@@ -87,6 +89,9 @@ fuzz: ## each fuzzer for TIME seconds (60), guided by coverage; needs a C++ comp
 
 hostile: setup all ## every hostile archive of the catalogue, and what came of it in each run: a table
 	@LAYERBOX_BIN="$${LAYERBOX_BIN:-$(BINARY)}" $(CARGO) test $(LOCKED) --release -q -p layerbox-tests --test suite -- --table $(CASES)
+
+crash: setup all ## every operation cut off at every system call, damaged stores, full disks, many clients: a table
+	@CRASH_EVERY=$(EVERY) LAYERBOX_BIN="$${LAYERBOX_BIN:-$(BINARY)}" $(CARGO) test $(LOCKED) --release -q -p layerbox-tests --test crash -- $(CASES)
 
 lint: component ## formatting, clippy and rustdoc with warnings denied, and cargo-deny where it is installed
 	$(CARGO) fmt --all --check

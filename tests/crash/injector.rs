@@ -47,7 +47,9 @@ impl fmt::Display for Fault {
 ///
 /// It does not start, or hangs.
 pub fn record(command: &Command, input: &[u8], log: &Path) -> Result<(Output, Vec<Call>)> {
-    let output = run(&mut traced(command, log, &[format!("trace={}", CALLS.join(","))], true), input)?;
+    // With `-y` it tells the path behind a descriptor.
+    let mut traced = traced(command, log, &[format!("trace={}", CALLS.join(","))], true);
+    let output = run(&mut traced, input)?;
     Ok((output, parse(&fs::read_to_string(log)?)))
 }
 
@@ -71,7 +73,7 @@ pub fn inject(command: &Command, input: &[u8], log: &Path, point: &Point, fault:
 /// it should send.
 fn traced(command: &Command, log: &Path, options: &[String], fast: bool) -> Command {
     let mut traced = Command::new("strace");
-    traced.args(["-f", "-qq", "-s", "256"]).args(fast.then_some("--seccomp-bpf")).arg("-o").arg(log);
+    traced.args(["-f", "-qq", "-y", "-s", "256"]).args(fast.then_some("--seccomp-bpf")).arg("-o").arg(log);
     for option in options {
         traced.args([OsStr::new("-e"), OsStr::new(option)]);
     }

@@ -9,14 +9,18 @@
 //! - [`full`]: file systems without room.
 //! - [`busy`]: layers that somebody uses, and layers that take long to delete. `CRASH_FILES=N`: how many files those have.
 //! - [`many`]: many clients at once. `CRASH_SECONDS=N`: how long they go on.
+//! - [`order`]: what is shown is on the disk before it is shown.
+//! - [`cost`]: what that costs.
 
 mod busy;
 mod calls;
+mod cost;
 mod damage;
 mod full;
 mod injector;
 mod many;
 mod operations;
+mod order;
 mod points;
 mod table;
 mod world;
@@ -28,10 +32,18 @@ use layerbox_tests::{command, harness, http, scratch, service, store};
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let cases = || {
-        [points::cases(), damage::cases(), full::cases(), busy::cases(), many::cases()]
-            .into_iter()
-            .flatten()
-            .collect()
+        [
+            points::cases(),
+            damage::cases(),
+            full::cases(),
+            busy::cases(),
+            many::cases(),
+            order::cases(),
+            cost::cases(),
+        ]
+        .into_iter()
+        .flatten()
+        .collect()
     };
     harness::suite_with_table("crash", cases, &arguments, |_| Ok(()), table::print)
 }

@@ -105,7 +105,7 @@ impl Driver {
                 return Err(Failure::GuestFailed("it did not remove the layer".to_owned()));
             }
             drop(guard);
-            self.sweep()
+            self.sweep(Some(id))
         })
     }
 
@@ -334,7 +334,7 @@ impl Driver {
                 let counted = self.references.all().unwrap_or_default();
                 counted.iter().for_each(|(id, _)| drop(self.all_unions(false).count(id)));
             })?;
-            self.sweep()?;
+            self.sweep(None)?;
             Ok(count)
         };
         cleanup().map_err(|failure| failure.during("cleanup", None))

@@ -238,11 +238,13 @@ impl Driver {
         failure.of_what(self.store.root())
     }
 
-    /// Deletes what removals have taken out of sight: a service in the background, so that nobody waits for it.
-    fn sweep(&self) -> Result<(), Failure> {
-        match &self.sweeper {
-            Some(sweeper) => sweeper.wake(),
-            None => drop(self.store.empty_trash(&|| true)?),
+    /// Deletes what the removal of a layer, or of any, has taken out of sight: a service in the background, so that nobody waits for it.
+    fn sweep(&self, removed: Option<&LayerId>) -> Result<(), Failure> {
+        match (&self.sweeper, removed) {
+            (Some(sweeper), _) => sweeper.wake(),
+            // Not what others have just removed, which may take long.
+            (None, Some(id)) => self.store.empty_trash_of(id)?,
+            (None, None) => drop(self.store.empty_trash(&|| true)?),
         }
         Ok(())
     }
