@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use layerbox_privileged::id::LayerId;
 use layerbox_privileged::mount::Backend;
 
-use super::{Driver, call, require_root};
+use super::{Driver, require_root};
 use crate::error::{Error, Failure};
 use crate::store::lock::Mode;
 
@@ -29,7 +29,7 @@ impl Driver {
     ///
     /// [`Failure::NotFound`].
     pub fn lend(&self, id: &str, writable: bool) -> Result<Lent, Error> {
-        call("lend", id, |id| {
+        self.call("lend", id, |id| {
             let mode = if writable { Mode::Exclusive } else { Mode::Shared };
             let _guard = self.lock(id, mode)?;
             let record = self.store.existing(id)?;
@@ -55,7 +55,7 @@ impl Driver {
         while self.metadata(id)?.mounts > 0 {
             self.put(id)?;
         }
-        call("seal", id, |id| {
+        self.call("seal", id, |id| {
             let _guard = self.lock(id, Mode::Exclusive)?;
             let record = self.store.existing(id)?;
             // One that came from an archive is on the disk already, and has not changed since.
@@ -73,7 +73,7 @@ impl Driver {
     ///
     /// [`Failure::NotFound`].
     pub fn is_empty(&self, id: &str) -> Result<bool, Error> {
-        call("metadata", id, |id| {
+        self.call("metadata", id, |id| {
             self.store.existing(id)?;
             self.store.is_empty(id)
         })
@@ -90,7 +90,7 @@ impl Driver {
     ///
     /// [`Failure::NotFound`].
     pub fn ancestors(&self, id: &str) -> Result<Vec<LayerId>, Error> {
-        call("metadata", id, |id| Ok(self.store.existing(id)?.ancestors))
+        self.call("metadata", id, |id| Ok(self.store.existing(id)?.ancestors))
     }
 
     /// All layers whose ids begin so.
