@@ -194,15 +194,15 @@ fn killed(place: &Place, version: Version) -> Result<()> {
             &name,
             &[&small_root(place)?, &layer(place, &format!("cut-{round}"), &members, "cat")?],
         )?;
-        let mut import = engine.command([
+        let arguments = [
             "images".as_ref(),
             "import".as_ref(),
             "--snapshotter".as_ref(),
             NAME.as_ref(),
             archive.as_os_str(),
-        ]);
-        let mut import =
-            import.stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null()).spawn()?;
+        ];
+        let null = std::process::Stdio::null;
+        let mut import = engine.command(arguments).stdout(null()).stderr(null()).spawn()?;
         std::thread::sleep(Duration::from_millis(60 * (round + 1)));
         if round % 2 == 0 {
             engine.kill_service()?;
