@@ -8,6 +8,7 @@
 
 mod cases;
 mod cgroup;
+mod containerd;
 mod engine;
 mod http;
 mod normal;
@@ -44,6 +45,7 @@ fn main() -> ExitCode {
 /// Starts the suite again, inside. It returns only when that cannot be done.
 fn enter(arguments: &[String]) -> anyhow::Error {
     cgroup::sweep();
+    containerd::fetch();
     // There is no network inside.
     if let Err(error) = debian_root() {
         return error;

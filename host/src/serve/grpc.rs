@@ -51,10 +51,14 @@ pub async fn serve<R: Router>(listener: UnixListener, router: Arc<R>, mut phase:
 }
 
 async fn connection<R: Router>(stream: UnixStream, router: Arc<R>, mut phase: watch::Receiver<Phase>) {
+    let calls = Arc::new(());
+    let under_way = calls.clone();
     let service = service_fn(move |request: Request<Incoming>| {
+        let counted = under_way.clone();
         let wanted = timeout(request.headers().get("grpc-timeout").map(|value| value.as_bytes()));
         let answer = router.clone().answer(request);
         async move {
+            let _counted = counted;
             let Some(wanted) = wanted else { return Ok::<_, Infallible>(answer.await) };
             let late = || Status::deadline_exceeded("no answer in the time that the caller gave").into_http();
             Ok(tokio::time::timeout(wanted, answer).await.unwrap_or_else(|_| late()))
@@ -67,8 +71,19 @@ async fn connection<R: Router>(stream: UnixStream, router: Arc<R>, mut phase: wa
         _ = connection.as_mut() => return,
         () = passed(&mut phase, Phase::Running) => connection.as_mut().graceful_shutdown(),
     }
+    // Who has said nothing yet, and an engine that keeps its connection, would hold up the end.
+    let idle = async {
+        loop {
+            tokio::time::sleep(PAUSE).await;
+            // This one, and that of the service.
+            if Arc::strong_count(&calls) <= 2 {
+                return;
+            }
+        }
+    };
     tokio::select! {
         _ = connection.as_mut() => {}
+        () = idle => {}
         () = passed(&mut phase, Phase::Draining) => {}
     }
 }

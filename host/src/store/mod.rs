@@ -11,6 +11,7 @@
 //! pending/ID      ours: a layer is being made or removed
 //! stage/ID/       ours: the content of a layer that an archive is being applied to; renamed to diff/ID when it is whole
 //! trash/          ours: content that is out of sight and being deleted
+//! snapshots.redb  ours: the names that containerd has for layers ([`crate::snapshots`]); only where it was ever served
 //! lock            one service, or any number of command lines, hold it
 //! ```
 //!

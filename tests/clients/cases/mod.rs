@@ -1,5 +1,6 @@
 //! The cases, a module for each promise.
 
+mod containerd;
 mod killed;
 mod many;
 mod refused;
@@ -16,10 +17,18 @@ use layerbox_tests::scratch::Place;
 
 /// All of them, in the order in which they are run.
 pub fn all() -> Vec<Case> {
-    [same::cases(), many::cases(), killed::cases(), refused::cases(), several::cases(), speed::cases()]
-        .into_iter()
-        .flatten()
-        .collect()
+    [
+        same::cases(),
+        many::cases(),
+        killed::cases(),
+        refused::cases(),
+        several::cases(),
+        speed::cases(),
+        containerd::cases(),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
 }
 
 /// A case that runs an engine.

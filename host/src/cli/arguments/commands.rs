@@ -179,7 +179,7 @@ pub(in crate::cli) enum Command {
     /// find the service through its store, whatever it listens on; --socket names a socket for them. Writes a line on
     /// stderr for each call (--quiet: only for those that failed).
     #[command(
-        after_long_help = "Examples:\n  layerbox serve --docker /run/docker/plugins/layerbox.sock\n  layerbox serve --docker D --admin A & curl --unix-socket A http://admin/metrics"
+        after_long_help = "Examples:\n  layerbox serve --docker /run/docker/plugins/layerbox.sock\n  layerbox serve --containerd /run/layerbox/containerd.sock\n  layerbox serve --docker D --admin A & curl --unix-socket A http://admin/metrics"
     )]
     Serve(Serve),
 

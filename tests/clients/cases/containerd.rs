@@ -1,0 +1,301 @@
+//! containerd on the service: the life of an image and of its containers, crashes in the middle of it, and blobs that only the component unpacks.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+use layerbox_tests::archive::{Member, dir, file, tar};
+use layerbox_tests::command::shell;
+use layerbox_tests::harness::{Case, Need, Skip, case};
+use layerbox_tests::scratch::Place;
+use layerbox_tests::tree::{Except, names, picture, same};
+
+use super::fixture;
+use crate::containerd::{Containerd, NAME, Version, image};
+use crate::rig::{small_root, until};
+
+/// The image of these cases.
+const SMALL: &str = "example.com/small:1";
+
+pub(super) fn cases() -> Vec<Case> {
+    let all: [(&str, fn(&Place, Version) -> Result<()>); 3] = [
+        ("an image is imported, run, looked at, committed and removed, and nothing is left", life),
+        ("its snapshots show what those of its own overlayfs show", same_as_overlayfs),
+        ("killed in the middle, it and the service go on", killed),
+    ];
+    let newer: [(&str, fn(&Place, Version) -> Result<()>); 3] = [
+        ("an image is unpacked by the component, and by nobody else", unpacked),
+        ("a hostile layer is refused, and ctr says why", hostile),
+        ("differences are packed as asked for, and the same each time", differences),
+    ];
+    let mut cases = Vec::new();
+    for (label, version) in [("1.6", Version::Own), ("1.7", Version::Trixie), ("2", Version::Sid)] {
+        let further = if version == Version::Own { &[][..] } else { &newer[..] };
+        for (name, body) in all.iter().chain(further) {
+            let body = *body;
+            let run = move |place: &Place| {
+                match version.programs() {
+                    Some(_) => body(place, version),
+                    // Only the engine of this Debian must be there.
+                    None => Err(Skip("there is no such containerd here".to_owned()).into()),
+                }
+            };
+            let tools = ["containerd", "ctr", "runc", "python3", "busybox", "zstd"];
+            let new = case(format!("containerd {label}: {name}"), run).needs(Need::Filesystem("overlay"));
+            cases.push(tools.into_iter().fold(new, |case, tool| case.needs(Need::Tool(tool))));
+        }
+    }
+    cases
+}
+
+/// An archive with these members, packed or not, in a file.
+fn layer(place: &Place, name: &str, members: &[Member], packer: &str) -> Result<PathBuf> {
+    let plain = place.join(format!("{name}.tar"));
+    fs::write(&plain, tar(members))?;
+    let packed = place.join(name);
+    shell(&format!(r#"{packer} <"$1" >"$2""#), [plain.as_path(), packed.as_path()])?;
+    Ok(packed)
+}
+
+/// The small image: a root, and a layer on it that adds, changes and deletes.
+fn small(place: &Place, engine: &Containerd) -> Result<()> {
+    let archive = place.join("small.oci");
+    if !archive.exists() {
+        let members = [dir("data"), file("data/.wh.1", ""), file("data/2", "changed"), file("new", "new")];
+        let second = layer(place, "second", &members, "gzip -n")?;
+        image(&archive, SMALL, &[&small_root(place)?, &second])?;
+    }
+    engine.import(&archive, NAME).map(drop)
+}
+
+/// Kills the processes of a container, and waits until containerd has forgotten them.
+fn task_ends(engine: &Containerd, container: &str) -> Result<()> {
+    engine.ok(&["task", "kill", "--signal", "KILL", container])?;
+    until(Duration::from_secs(10), "the task does not end", || {
+        engine.ctr(["task", "rm", container])?;
+        Ok(!engine.ok(&["task", "ls"])?.contains(container))
+    })
+}
+
+fn life(place: &Place, version: Version) -> Result<()> {
+    let engine = Containerd::start(&place.join("e"), version)?;
+    small(place, &engine)?;
+    let seen = engine.shell(SMALL, "one", &["--rm"], "cat /data/2 /new; ls /data; echo x >/data/3; id -u")?;
+    ensure!(seen == "changednew2\n3\n4\n5\n6\n7\n8\n0\n", "{seen}");
+    engine.shell(SMALL, "two", &["--detach"], "sleep 1000")?;
+    let said = engine.ok(&[
+        "task",
+        "exec",
+        "--exec-id",
+        "e",
+        "two",
+        "sh",
+        "-c",
+        "echo hi >/more; rm /data/2; cat /more",
+    ])?;
+    ensure!(said == "hi\n", "{said}");
+    let list = engine.snapshots(&["ls"])?;
+    ensure!(
+        list.matches("Committed").count() == 2 && list.contains("two") && list.contains("Active"),
+        "{list}"
+    );
+    let tree = engine.snapshots(&["tree"])?;
+    ensure!(tree.lines().count() == 3 && tree.contains("  \\_ two"), "{tree}");
+    let usage = engine.snapshots(&["usage"])?;
+    ensure!(usage.lines().any(|line| line.starts_with("two") && line.contains("3.0 B")), "{usage}");
+    let info: serde_json::Value = serde_json::from_str(&engine.snapshots(&["info", "two"])?)?;
+    ensure!(info["Kind"] == "Active" && info["Name"] == "two" && info["Parent"].is_string(), "{info}");
+    let diff = place.join("diff.tgz");
+    fs::write(&diff, engine.ctr(["snapshots", "--snapshotter", NAME, "diff", "two"])?.expect(0)?.stdout)?;
+    let listed = shell(r#"tar -tzf "$1" | sort"#, [diff.as_path()])?;
+    let listed = String::from_utf8(listed)?;
+    ensure!(
+        listed.contains("data/.wh.2\n") && listed.contains("more\n") && !listed.contains("bin"),
+        "{listed}"
+    );
+    ensure!(engine.snapshots(&["mounts", "/mnt", "two"])?.contains("upperdir="));
+    task_ends(&engine, "two")?;
+    engine.snapshots(&["commit", "committed", "two"])?;
+    engine.snapshots(&["prepare", "again", "committed"])?;
+    engine.snapshots(&["rm", "again"])?;
+    engine.snapshots(&["rm", "committed"])?;
+    engine.ok(&["container", "rm", "two"])?;
+    let mounted = place.make("mounted")?;
+    let at = mounted.to_str().unwrap_or_default();
+    engine.ok(&["images", "mount", "--snapshotter", NAME, SMALL, at])?;
+    ensure!(fs::read(mounted.join("data/2"))? == b"changed" && !mounted.join("data/1").exists());
+    ensure!(fs::write(mounted.join("f"), "x").is_err(), "the mounted image can be written");
+    engine.ok(&["images", "unmount", "--snapshotter", NAME, "--rm", at])?;
+    engine.finish()
+}
+
+fn same_as_overlayfs(place: &Place, version: Version) -> Result<()> {
+    let engine = Containerd::start(&place.join("e"), version)?;
+    let archive = place.join("debian.oci");
+    let members = [
+        dir("usr/share/doc"),
+        file("usr/share/doc/.wh..wh..opq", ""),
+        file("usr/share/doc/new", "new"),
+        dir("etc"),
+        file("etc/.wh.debian_version", ""),
+        file("etc/issue", "changed"),
+    ];
+    let second = layer(place, "second", &members, "zstd -q")?;
+    let name = "example.com/debian:1";
+    image(&archive, name, &[&fixture()?, &second])?;
+    let look = |snapshotter: &str| -> Result<_> {
+        let at = place.make(snapshotter)?;
+        let text = at.to_str().unwrap_or_default();
+        engine.ok(&["images", "mount", "--snapshotter", snapshotter, name, text])?;
+        let tree = picture(&at);
+        engine.ok(&["images", "unmount", "--snapshotter", snapshotter, "--rm", text])?;
+        tree
+    };
+    engine.import(&archive, NAME)?;
+    let ours = look(NAME)?;
+    if version == Version::Own {
+        engine.import(&archive, "overlayfs")?;
+        same(&look("overlayfs")?, &ours, Except::default())?;
+    } else {
+        // Those have no differ but ours; what it unpacked is held against what tar and the rules of deletion make of it.
+        let expected = place.make("expected")?;
+        let script = r#"
+            tar --numeric-owner --xattrs --xattrs-include='*' -xpf "$1" -C "$2"
+            rm -rf "$2"/usr/share/doc/* "$2"/etc/debian_version
+        "#;
+        shell(script, [fixture()?.as_path(), expected.as_path()])?;
+        let inner = names(&place.join("expected/usr/share/doc"))?;
+        ensure!(inner.is_empty(), "{inner:?}");
+        fs::write(expected.join("usr/share/doc/new"), "new")?;
+        fs::write(expected.join("etc/issue"), "changed")?;
+        let count = ours.len();
+        ensure!(count == picture(&expected)?.len(), "{count} names, expected {}", picture(&expected)?.len());
+    }
+    engine.finish()
+}
+
+fn killed(place: &Place, version: Version) -> Result<()> {
+    let mut engine = Containerd::start(&place.join("e"), version)?;
+    small(place, &engine)?;
+    engine.shell(SMALL, "lives", &["--detach"], "while :; do echo tick >>/ticks; sleep 0.1; done")?;
+    let ticks = |engine: &Containerd, id: &str| -> Result<usize> {
+        Ok(engine.ok(&["task", "exec", "--exec-id", id, "lives", "cat", "/ticks"])?.len())
+    };
+    let before = ticks(&engine, "before")?;
+    // Imports that are cut off at different moments, by the end of the one or the other.
+    for round in 0..6u64 {
+        let name = format!("example.com/cut:{round}");
+        let archive = place.join(format!("cut-{round}.oci"));
+        let members: Vec<Member> =
+            (0..2000).map(|number| file(format!("f{number}"), vec![round as u8; 4000])).collect();
+        image(
+            &archive,
+            &name,
+            &[&small_root(place)?, &layer(place, &format!("cut-{round}"), &members, "cat")?],
+        )?;
+        let arguments = [
+            "images".as_ref(),
+            "import".as_ref(),
+            "--snapshotter".as_ref(),
+            NAME.as_ref(),
+            archive.as_os_str(),
+        ];
+        let null = std::process::Stdio::null;
+        let mut import = engine.command(arguments).stdout(null()).stderr(null()).spawn()?;
+        std::thread::sleep(Duration::from_millis(60 * (round + 1)));
+        if round % 2 == 0 {
+            engine.kill_service()?;
+            engine.start_service()?;
+        } else {
+            engine.kill_daemon()?;
+            engine.start_daemon()?;
+        }
+        import.wait()?;
+        // What was cut off is done again, and is whole then. containerd waits for some seconds before it calls a service again that was gone.
+        until(Duration::from_secs(30), "the import does not succeed", || {
+            Ok(engine.ctr(arguments)?.code == 0)
+        })?;
+        let seen = engine.shell(&name, &format!("count-{round}"), &["--rm"], "ls /")?;
+        let count = seen.lines().filter(|name| name.starts_with('f')).count();
+        ensure!(count == 2000, "round {round}: {count} files");
+    }
+    ensure!(ticks(&engine, "after")? > before, "the container does not go on");
+    task_ends(&engine, "lives")?;
+    engine.ok(&["container", "rm", "lives"])?;
+    engine.finish()
+}
+
+fn unpacked(place: &Place, version: Version) -> Result<()> {
+    let engine = Containerd::start(&place.join("e"), version)?;
+    let layers: Vec<PathBuf> = [("plain", "cat"), ("gzip", "gzip -n"), ("zstd", "zstd -q")]
+        .into_iter()
+        .map(|(name, packer)| layer(place, name, &[file(name, name), file("last", name)], packer))
+        .collect::<Result<_>>()?;
+    let root = small_root(place)?;
+    let mut all: Vec<&Path> = vec![&root];
+    all.extend(layers.iter().map(PathBuf::as_path));
+    let archive = place.join("all.oci");
+    image(&archive, SMALL, &all)?;
+    engine.import(&archive, NAME)?;
+    let seen = engine.shell(SMALL, "one", &["--rm"], "cat /plain /gzip /zstd /last")?;
+    ensure!(seen == "plaingzipzstdzstd", "{seen}");
+    let log = engine.service_logged();
+    let applied =
+        log.lines().filter(|line| line.contains("operation=apply-blob") && line.contains("outcome=ok"));
+    ensure!(applied.count() == 4, "{log}");
+    engine.finish()
+}
+
+fn hostile(place: &Place, version: Version) -> Result<()> {
+    let engine = Containerd::start(&place.join("e"), version)?;
+    for (number, (member, rule)) in
+        [(file("../../escape", "x"), "`..` in a name"), (file("a//../../b", "x"), "`..` in a name")]
+            .into_iter()
+            .enumerate()
+    {
+        let archive = place.join(format!("hostile-{number}.oci"));
+        let hostile = layer(place, &format!("hostile-{number}"), &[member], "gzip -n")?;
+        image(&archive, &format!("example.com/hostile:{number}"), &[&small_root(place)?, &hostile])?;
+        let arguments = [
+            "images".as_ref(),
+            "import".as_ref(),
+            "--snapshotter".as_ref(),
+            NAME.as_ref(),
+            archive.as_os_str(),
+        ];
+        let output = engine.ctr(arguments)?;
+        let said = &output.stderr;
+        ensure!(output.code != 0 && said.contains(rule) && said.contains("apply-diff"), "{output}");
+    }
+    let left = engine.snapshots(&["ls"])?;
+    ensure!(!left.contains("Active"), "{left}");
+    engine.finish()
+}
+
+fn differences(place: &Place, version: Version) -> Result<()> {
+    let engine = Containerd::start(&place.join("e"), version)?;
+    small(place, &engine)?;
+    engine.shell(SMALL, "one", &[], "echo more >/more; rm /data/2; rm -r /tmp; mkdir /tmp")?;
+    let diff = |packed: &str| -> Result<Vec<u8>> {
+        let media_type = format!("application/vnd.oci.image.layer.v1.tar{packed}");
+        let arguments = ["snapshots", "--snapshotter", NAME, "diff", "--media-type", &media_type, "one"];
+        Ok(engine.ctr(arguments)?.expect(0)?.stdout)
+    };
+    let plain = diff("")?;
+    for (packed, unpacker) in [("+gzip", "gzip -dc"), ("+zstd", "zstd -dc")] {
+        let (first, second) = (diff(packed)?, diff(packed)?);
+        ensure!(first == second, "{packed}: it is another one the second time");
+        let (from, to) = (place.join("packed"), place.join("unpacked"));
+        fs::write(&from, first)?;
+        shell(&format!(r#"{unpacker} <"$1" >"$2""#), [from.as_path(), to.as_path()])?;
+        ensure!(fs::read(&to)? == plain, "{packed}: it is not the plain one, packed");
+    }
+    let at = place.join("plain");
+    fs::write(&at, plain)?;
+    let listed = String::from_utf8(shell(r#"tar -tf "$1""#, [at.as_path()])?)?;
+    ensure!(listed.contains("data/.wh.2") && listed.contains("more"), "{listed}");
+    ensure!(engine.service_logged().contains("operation=compare"), "the service did not do it");
+    engine.ok(&["container", "rm", "one"])?;
+    engine.finish()
+}
