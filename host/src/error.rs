@@ -3,11 +3,15 @@
 //! One [`Error`] says which operation on which layer failed, and [`Failure`] says why: one case for each thing that a caller can act on. The
 //! component's own errors (`error` in `wit/types.wit`), those of the privileged part and those of the sandbox all end here.
 
+mod shortage;
+
 use std::borrow::Cow;
 use std::fmt;
 
 use layerbox_privileged::id::LayerId;
 use serde::{Deserialize, Serialize};
+
+pub use shortage::Shortage;
 
 /// An operation that failed.
 #[derive(Debug, thiserror::Error)]
@@ -145,20 +149,6 @@ pub enum Failure {
     /// The service went away, or said what cannot be understood.
     #[error("the service {0}")]
     Service(Cow<'static, str>),
-}
-
-/// Of what a file system has none left.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error, Serialize, Deserialize)]
-pub enum Shortage {
-    /// Bytes (ENOSPC).
-    #[error("no space left on the file system")]
-    Space,
-    /// Inodes (ENOSPC, and statvfs(3) says that there is none left).
-    #[error("no inodes left on the file system")]
-    Inodes,
-    /// What the quota allows of either (EDQUOT).
-    #[error("the disk quota is used up")]
-    Quota,
 }
 
 /// Exit statuses of the command line (`layerbox(1)`); the classes that scripts tell apart.
@@ -369,32 +359,6 @@ impl From<layerbox_privileged::error::Error> for Failure {
 }
 
 impl Failure {
-    /// Whether it is that there is no room on the disk.
-    pub fn is_shortage(&self) -> bool {
-        match self {
-            Failure::Full { .. } => true,
-            Failure::Io { code, .. } => [libc_codes::ENOSPC, libc_codes::EDQUOT].contains(code),
-            _ => false,
-        }
-    }
-
-    /// Says of what there was no room below `root`, where that is why it failed. To be asked before anything is taken away again.
-    pub(crate) fn of_what(self, root: &std::path::Path) -> Failure {
-        let what = match &self {
-            Failure::Io { code, .. } if *code == libc_codes::EDQUOT => Shortage::Quota,
-            Failure::Io { code, .. } if *code == libc_codes::ENOSPC => match rustix::fs::statvfs(root) {
-                // Some file systems have no fixed number of inodes, and tell none.
-                Ok(stat) if stat.f_files > 0 && stat.f_favail == 0 => Shortage::Inodes,
-                _ => Shortage::Space,
-            },
-            _ => return self,
-        };
-        match self {
-            Failure::Io { entry, operation, .. } => Failure::Full { entry, operation, what },
-            other => other,
-        }
-    }
-
     /// An operation of the standard library that failed.
     pub fn io(operation: &str, error: &std::io::Error) -> Failure {
         match error.raw_os_error() {

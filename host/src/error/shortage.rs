@@ -1,0 +1,49 @@
+//! No room on the disk: of what there is none left.
+
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+use super::{Failure, libc_codes};
+
+/// Of what a file system has none left.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error, Serialize, Deserialize)]
+pub enum Shortage {
+    /// Bytes (ENOSPC).
+    #[error("no space left on the file system")]
+    Space,
+    /// Inodes (ENOSPC, and statvfs(3) says that there is none left).
+    #[error("no inodes left on the file system")]
+    Inodes,
+    /// What the quota allows of either (EDQUOT).
+    #[error("the disk quota is used up")]
+    Quota,
+}
+
+impl Failure {
+    /// Whether it is that there is no room on the disk.
+    pub fn is_shortage(&self) -> bool {
+        match self {
+            Failure::Full { .. } => true,
+            Failure::Io { code, .. } => [libc_codes::ENOSPC, libc_codes::EDQUOT].contains(code),
+            _ => false,
+        }
+    }
+
+    /// Says of what there was no room below `root`, where that is why it failed. To be asked before anything is taken away again.
+    pub(crate) fn of_what(self, root: &Path) -> Failure {
+        let what = match &self {
+            Failure::Io { code, .. } if *code == libc_codes::EDQUOT => Shortage::Quota,
+            Failure::Io { code, .. } if *code == libc_codes::ENOSPC => match rustix::fs::statvfs(root) {
+                // Some file systems have no fixed number of inodes, and tell none.
+                Ok(stat) if stat.f_files > 0 && stat.f_favail == 0 => Shortage::Inodes,
+                _ => Shortage::Space,
+            },
+            _ => return self,
+        };
+        match self {
+            Failure::Io { entry, operation, .. } => Failure::Full { entry, operation, what },
+            other => other,
+        }
+    }
+}
