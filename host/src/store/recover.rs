@@ -30,34 +30,30 @@ impl Store {
             .recover_pending()
             .and_then(|()| self.recover_stage())
             .and_then(|()| self.recover_abandoned(unions, references))
-            .and_then(|()| {
-                let begin = Instant::now();
-                if self.is_trash_empty() {
-                    return Ok(());
-                }
-                let emptied = self.empty_trash(&|| begin.elapsed() < DELETING);
-                match emptied {
-                    Ok(true) => {
-                        let what = "a removal that was cut off left something to delete";
-                        self.note("trash".to_owned(), what, "delete it");
-                    }
-                    Ok(false) => {}
-                    // No reason to keep the store closed.
-                    Err(failure) => {
-                        let what = format!("it cannot be emptied: {failure}");
-                        self.keep(Finding {
-                            place: "trash".to_owned(),
-                            what,
-                            repair: String::new(),
-                            repaired: false,
-                        });
-                    }
-                }
-                Ok(())
-            });
+            .map(|()| self.recover_trash());
         match recovered {
             Err(failure) if failure.is_shortage() => Ok(()),
             other => other,
+        }
+    }
+
+    /// Goes on with the deletion that another process did not get to. That something cannot be deleted is no reason to keep the store closed.
+    fn recover_trash(&self) {
+        if self.is_trash_empty() {
+            return;
+        }
+        let begin = Instant::now();
+        match self.empty_trash(&|| begin.elapsed() < DELETING) {
+            Ok(true) => {
+                let what = "a removal that was cut off left something to delete";
+                self.note("trash".to_owned(), what, "delete it");
+            }
+            Ok(false) => {}
+            Err(failure) => {
+                let what = format!("it cannot be emptied: {failure}");
+                let place = "trash".to_owned();
+                self.keep(Finding { place, what, repair: String::new(), repaired: false });
+            }
         }
     }
 
