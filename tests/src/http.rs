@@ -74,8 +74,9 @@ impl Connection {
     /// Either fails.
     pub fn call(&mut self, method: &str, path: &str, body: &[u8]) -> Result<Answer> {
         self.head(method, path, &format!("Content-Length: {}", body.len()))?;
-        self.send(body)?;
-        self.answer()
+        let sent = self.send(body);
+        // Who refuses a body answers and hangs up before it has read all of it.
+        self.answer().or_else(|no_answer| sent.and(Err(no_answer)))
     }
 
     /// Begins a request whose body comes in chunks.

@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Error, Result, ensure};
 use layerbox_tests::archive::{dir, file, member, tar};
 use serde_json::{Value, json};
 
@@ -13,8 +13,10 @@ use crate::harness::{Case, Need, case};
 use crate::scratch::Place;
 use crate::service::Service;
 
-/// How long an honest call may take meanwhile.
+/// How much longer than alone an honest call may take meanwhile. Alone it takes some milliseconds, unless the machine has other things to do.
 const LONGEST: Duration = Duration::from_secs(1);
+/// How often it is tried.
+const ATTEMPTS: usize = 3;
 /// How often the honest client goes round at the least, and for how long.
 const ROUNDS: usize = 10;
 const ENOUGH: Duration = Duration::from_secs(8);
@@ -136,17 +138,38 @@ fn crowd(place: &Place) -> Result<()> {
     let attacks = attacks(place)?;
     let clients: usize = attacks.iter().map(|(_, clients, _)| clients).sum();
     ensure!(clients == 16, "{clients} clients");
+    let alone = honest(&service, Duration::ZERO)?;
+    let alone = alone.into_iter().flat_map(|(_, times)| times).max().unwrap_or_default();
+    // A machine with other things to do is given another chance; a call that waits for a hostile one waits in each of them.
+    let mut last = Ok(());
+    for attempt in 0..ATTEMPTS {
+        last = measure(&service, &attacks, attempt, LONGEST + alone)?;
+        if last.is_ok() {
+            break;
+        }
+    }
+    println!("         alone no call took more than {} ms", alone.as_millis());
+    last
+}
+
+/// The honest client beside the hostile ones: the inner result tells of a call that took longer than `bound`.
+fn measure(
+    service: &Service,
+    attacks: &[(&'static str, usize, Attack)],
+    attempt: usize,
+    bound: Duration,
+) -> Result<Result<()>> {
     let (stop, rounds) = (AtomicBool::new(false), AtomicU32::new(0));
     let times = std::thread::scope(|scope| {
         let mut hostile = Vec::new();
-        for (what, clients, kind) in &attacks {
+        for (what, clients, kind) in attacks {
             for client in 0..*clients {
-                let (service, stop, rounds) = (&service, &stop, &rounds);
+                let (stop, rounds) = (&stop, &rounds);
                 hostile.push(scope.spawn(move || -> Result<()> {
                     let mut round = 0;
                     while !stop.load(Ordering::Relaxed) {
                         let prefix = if matches!(kind, Attack::Loop) { "loops" } else { "hostile" };
-                        let id = format!("{prefix}-{}-{client}-{round}", what.replace(' ', "-"));
+                        let id = format!("{prefix}-{}-{attempt}-{client}-{round}", what.replace(' ', "-"));
                         attack(service, kind, &id, stop).with_context(|| (*what).to_owned())?;
                         rounds.fetch_add(1, Ordering::Relaxed);
                         round += 1;
@@ -156,11 +179,11 @@ fn crowd(place: &Place) -> Result<()> {
             }
         }
         std::thread::sleep(Duration::from_millis(500));
-        let times = honest(&service);
+        let times = honest(service, ENOUGH);
         let ended = hostile.iter().filter(|client| client.is_finished()).count();
         stop.store(true, Ordering::Relaxed);
         for client in hostile {
-            client.join().map_err(|_| anyhow::Error::msg("a panic"))??;
+            client.join().map_err(|_| Error::msg("a panic"))??;
         }
         ensure!(ended == 0, "{ended} hostile clients gave up before the honest one was done");
         times
@@ -184,18 +207,21 @@ fn crowd(place: &Place) -> Result<()> {
             longest = (call, last);
         }
     }
-    ensure!(longest.1 < LONGEST, "{} took {:?}", longest.0, longest.1);
-    Ok(())
+    Ok(if longest.1 < bound {
+        Ok(())
+    } else {
+        Err(Error::msg(format!("{} took {:?}", longest.0, longest.1)))
+    })
 }
 
 /// Goes round with one layer after the other, and keeps how long each call took.
-fn honest(service: &Service) -> Result<Vec<(&'static str, Vec<Duration>)>> {
+fn honest(service: &Service, enough: Duration) -> Result<Vec<(&'static str, Vec<Duration>)>> {
     let calls = ["Create", "ApplyDiff", "Exists", "Get", "Changes", "Put", "Diff", "DiffSize", "Remove"];
     let mut times: Vec<(&str, Vec<Duration>)> = calls.iter().map(|&call| (call, Vec::new())).collect();
     let archive = tar(&[dir("e"), file("e/g", "honest")]);
     let started = Instant::now();
     let mut round = 0;
-    while round < ROUNDS || started.elapsed() < ENOUGH {
+    while round < ROUNDS || started.elapsed() < enough {
         let id = format!("honest-{round}");
         let body = match round % 2 {
             0 => json!({ "ID": id, "Parent": "base" }),
