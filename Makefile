@@ -45,7 +45,7 @@ help: ## this text
 	@echo '  SETUP=no                       install nothing: no Debian packages, nothing into rustup'
 	@echo '  TIME=60                        make fuzz: seconds for each target'
 	@echo '  BENCH="WORD… --json" RUNS=7     make bench: works (apply synced diff changes calls scale), inputs (base many links whiteouts big deep), rounds'
-	@echo '  EVERY=4                        make crash: every Nth of the calls that are made to fail; 1 takes them all, some ten minutes'
+	@echo '  EVERY=4                        make crash: every Nth of the calls that are made to fail; 1 takes them all'
 	@echo '  CASES=WORD                     make test: only the cases of the suite whose name holds WORD, and no unit tests'
 	@echo '  PREFIX=/usr/local DESTDIR=     make install; UNITS=PREFIX/lib/systemd/system'
 
