@@ -83,6 +83,7 @@ pub struct Containerd {
     directory: PathBuf,
     programs: PathBuf,
     cgroup: String,
+    namespace: String,
     differ: bool,
     daemon: Option<Child>,
     service: Option<Child>,
@@ -103,6 +104,7 @@ impl Containerd {
             directory: directory.to_owned(),
             programs,
             cgroup: cgroup::name(&unique),
+            namespace: format!("tests-{unique}"),
             differ: version != Version::Own,
             daemon: None,
             service: None,
@@ -215,7 +217,11 @@ differ = "{NAME}-diff"
     pub fn command<S: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = S>) -> Command {
         let mut command = Command::new(self.programs.join("ctr"));
         command.arg("--address").arg(self.directory.join("socket")).args(arguments);
-        command.env("PATH", self.path()).current_dir(&self.directory);
+        // All shims of the machine give runc one directory a namespace, and its containers must have names of their own there.
+        command
+            .env("PATH", self.path())
+            .env("CONTAINERD_NAMESPACE", &self.namespace)
+            .current_dir(&self.directory);
         command
     }
 
@@ -283,13 +289,18 @@ differ = "{NAME}-diff"
     ///
     /// Something is left.
     pub fn finish(mut self) -> Result<()> {
+        // An import that was cut off has left its lease, which holds what it made for a day.
+        for lease in self.ok(&["leases", "ls", "-q"])?.lines() {
+            self.ok(&["leases", "rm", lease])?;
+        }
         let images = self.ok(&["images", "ls", "-q"])?;
         for image in images.lines() {
             self.ok(&["images", "rm", "--sync", image])?;
         }
         let store = self.store();
         until(Duration::from_secs(20), "layers are left", || {
-            Ok(layerbox_tests::tree::names(&store.join("diff"))?.is_empty())
+            let left = |directory: &str| layerbox_tests::tree::names(&store.join(directory));
+            Ok(left("diff")?.is_empty() && left("trash")?.is_empty())
         })
         .map_err(|error| error.context(self.snapshots(&["ls"]).unwrap_or_default()))?;
         self.kill_daemon()?;

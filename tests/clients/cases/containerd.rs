@@ -18,13 +18,16 @@ use crate::rig::{small_root, until};
 /// The image of these cases.
 const SMALL: &str = "example.com/small:1";
 
+/// What a case does with a containerd.
+type Body = fn(&Place, Version) -> Result<()>;
+
 pub(super) fn cases() -> Vec<Case> {
-    let all: [(&str, fn(&Place, Version) -> Result<()>); 3] = [
+    let all: [(&str, Body); 3] = [
         ("an image is imported, run, looked at, committed and removed, and nothing is left", life),
         ("its snapshots show what those of its own overlayfs show", same_as_overlayfs),
         ("killed in the middle, it and the service go on", killed),
     ];
-    let newer: [(&str, fn(&Place, Version) -> Result<()>); 3] = [
+    let newer: [(&str, Body); 3] = [
         ("an image is unpacked by the component, and by nobody else", unpacked),
         ("a hostile layer is refused, and ctr says why", hostile),
         ("differences are packed as asked for, and the same each time", differences),

@@ -6,12 +6,13 @@ use std::path::Path;
 
 use anyhow::{Result, ensure};
 
-use crate::harness::{Case, Need, case};
+use super::{Body, served};
+use crate::harness::Case;
 use crate::scratch::Place;
-use crate::snapshotter::{Mounted, Snapshotter, serve};
+use crate::snapshotter::{Mounted, Snapshotter};
 
 pub(super) fn cases() -> Vec<Case> {
-    let all: [(&str, fn(&Place, &Snapshotter) -> Result<()>); 14] = [
+    let all: [(&'static str, Body); 14] = [
         ("a file of the same size is overwritten", overwritten),
         ("a lower directory that was removed and made again is empty", remade),
         ("an owner that was changed is kept, and the parent has its own", chown),
@@ -27,16 +28,7 @@ pub(super) fn cases() -> Vec<Case> {
         ("170 layers: more than mount options hold", deeper),
         ("usage counts what a snapshot itself holds", usage),
     ];
-    all.into_iter()
-        .map(|(name, body)| {
-            let run = move |place: &Place| {
-                let service = serve(place)?;
-                body(place, &Snapshotter::connect(place)?)
-                    .map_err(|error| error.context(service.log().unwrap_or_default()))
-            };
-            case(format!("snapshots: {name}"), run).needs(Need::Filesystem("overlay"))
-        })
-        .collect()
+    all.into_iter().map(served).collect()
 }
 
 /// The names in a directory, sorted.
@@ -172,8 +164,8 @@ fn read_only(place: &Place, s: &Snapshotter) -> Result<()> {
     for name in ["one", "two"] {
         let view = s.look(place, name)?;
         for what in ["f", "new"] {
-            let error = fs::write(view.path().join(what), "x").expect_err("it cannot be written");
-            ensure!(error.raw_os_error() == Some(nix::libc::EROFS), "{name}/{what}: {error}");
+            let code = fs::write(view.path().join(what), "x").map_err(|error| error.raw_os_error());
+            ensure!(code == Err(Some(nix::libc::EROFS)), "{name}/{what}: {code:?}");
         }
         ensure!(fs::read(view.path().join("f"))? == b"1");
     }

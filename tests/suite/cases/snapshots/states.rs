@@ -6,12 +6,13 @@ use anyhow::{Result, ensure};
 use layerbox_containerd::services::snapshots::v1::Kind;
 use tonic::Code;
 
-use crate::harness::{Case, Need, case};
+use super::{Body, served};
+use crate::harness::Case;
 use crate::scratch::Place;
-use crate::snapshotter::{Labels, Mounted, Snapshotter, labels, refused, serve};
+use crate::snapshotter::{Labels, Mounted, Snapshotter, labels, refused};
 
 pub(super) fn cases() -> Vec<Case> {
-    let all: [(&str, fn(&Place, &Snapshotter) -> Result<()>); 13] = [
+    let all: [(&'static str, Body); 13] = [
         ("basics: prepare, write, commit, prepare on it, view it", basics),
         ("stat of an active one, and of a committed one", stat),
         ("parents are told as they are, through all generations", transitivity),
@@ -26,16 +27,7 @@ pub(super) fn cases() -> Vec<Case> {
         ("namespaces and snapshotters are kept apart", apart),
         ("names that cannot be one are refused", names),
     ];
-    all.into_iter()
-        .map(|(name, body)| {
-            let run = move |place: &Place| {
-                let service = serve(place)?;
-                body(place, &Snapshotter::connect(place)?)
-                    .map_err(|error| error.context(service.log().unwrap_or_default()))
-            };
-            case(format!("snapshots: {name}"), run).needs(Need::Filesystem("overlay"))
-        })
-        .collect()
+    all.into_iter().map(served).collect()
 }
 
 fn basics(place: &Place, s: &Snapshotter) -> Result<()> {
@@ -141,10 +133,13 @@ fn mounts(_: &Place, s: &Snapshotter) -> Result<()> {
     Ok(())
 }
 
+/// Labels, as they are written down here.
+type Pairs<'a> = &'a [(&'a str, &'a str)];
+
 fn update(_: &Place, s: &Snapshotter) -> Result<()> {
     s.prepare_with("key", "", labels(&[("a", "1"), ("b", "2")]))?;
     let before = s.stat("key")?;
-    let rows: [(&[(&str, &str)], &[&str], &[(&str, &str)]); 6] = [
+    let rows: [(Pairs<'_>, &[&str], Pairs<'_>); 6] = [
         (&[("a", "x"), ("c", "3")], &["labels.a"], &[("a", "x"), ("b", "2")]),
         (&[("c", "3")], &["labels.c", "labels.b"], &[("a", "x"), ("c", "3")]),
         (&[("d", "4")], &["labels"], &[("d", "4")]),
