@@ -46,12 +46,11 @@ pub(crate) fn walk(directory: &Path) -> Result<()> {
     Ok(out.flush()?)
 }
 
+/// What is called for each name.
+type Each<'a> = dyn FnMut(&[u8], &OwnedFd, &[u8]) -> Result<()> + 'a;
+
 /// Calls for each name below a directory, depth first: its path, its parent, its last component.
-pub(crate) fn below(
-    directory: &OwnedFd,
-    path: &mut Vec<u8>,
-    each: &mut dyn FnMut(&[u8], &OwnedFd, &[u8]) -> Result<()>,
-) -> Result<()> {
+pub(crate) fn below(directory: &OwnedFd, path: &mut Vec<u8>, each: &mut Each<'_>) -> Result<()> {
     for (name, kind) in list(directory)? {
         let length = path.len();
         path.extend_from_slice(if length > 0 { b"/" } else { b"" });
