@@ -218,6 +218,11 @@ impl Driver {
         check().map_err(|failure: Failure| failure.during("check", None))
     }
 
+    /// What was mended when the store was opened, once. Whoever does not ask hears of it from [`Driver::check`].
+    pub(crate) fn take_mended(&self) -> Vec<Finding> {
+        self.store.take_recovered()
+    }
+
     /// Runs the body of a call, and says which call on which layer it was when it fails.
     fn call<T>(
         &self,

@@ -6,17 +6,17 @@ use serde::{Deserialize, Serialize};
 
 use super::{Failure, libc_codes};
 
-/// Of what a file system has none left.
+/// Of what a file system has none left; as text in the words of strerror(3), which people and scripts look for, and then what they leave open.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error, Serialize, Deserialize)]
 pub enum Shortage {
     /// Bytes (ENOSPC).
-    #[error("no space left on the file system")]
+    #[error("No space left on device: the file system has no bytes left")]
     Space,
     /// Inodes (ENOSPC, and statvfs(3) says that there is none left).
-    #[error("no inodes left on the file system")]
+    #[error("No space left on device: the file system has no inodes left")]
     Inodes,
     /// What the quota allows of either (EDQUOT).
-    #[error("the disk quota is used up")]
+    #[error("Disk quota exceeded")]
     Quota,
 }
 

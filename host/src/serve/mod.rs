@@ -129,7 +129,7 @@ fn start(
     options.log.code(sandbox.code());
     let root = settings.root.clone();
     let service = Arc::new(Service {
-        stores: Arc::new(Stores::new(settings, sandbox)),
+        stores: Arc::new(Stores::new(settings, sandbox, options.log)),
         calls: Calls::new(options.deadline, options.transfer_deadline, options.stall),
         observer: Arc::new(Observer { log: options.log, metrics: Metrics::default() }),
     });

@@ -5,15 +5,17 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use crate::control;
-use crate::driver::{BackendChoice, Driver, IdMaps, Owner, Settings};
+use crate::driver::{BackendChoice, Driver, Finding, IdMaps, Owner, Settings};
 use crate::error::{Error, Failure};
 use crate::sandbox::Sandbox;
+use crate::serve::log::Log;
 
 /// The stores that are open. Opened once, a store stays open until the service ends.
 #[derive(Debug)]
 pub struct Stores {
     settings: Settings,
     sandbox: Arc<Sandbox>,
+    log: Log,
     /// Held while a store is opened.
     opening: Mutex<()>,
     /// By canonical root. Never held for long.
@@ -23,11 +25,11 @@ pub struct Stores {
 }
 
 impl Stores {
-    /// No store yet. Those that are opened get everything but the root and the id maps from `settings`.
-    pub fn new(settings: Settings, sandbox: Arc<Sandbox>) -> Stores {
+    /// No store yet. Those that are opened get everything but the root and the id maps from `settings`; what is mended then is told in `log`.
+    pub fn new(settings: Settings, sandbox: Arc<Sandbox>, log: Log) -> Stores {
         let settings = Settings { owner: Owner::Service, ..settings };
         let (opening, open) = (Mutex::default(), Mutex::default());
-        Stores { settings, sandbox, opening, open, socket: OnceLock::new() }
+        Stores { settings, sandbox, log, opening, open, socket: OnceLock::new() }
     }
 
     /// The store at `root`, opened where it is not. With `make`, a root that is missing or empty becomes a store.
@@ -66,6 +68,7 @@ impl Stores {
         }
         let settings = Settings { root: root.to_owned(), backend, maps, ..self.settings.clone() };
         let driver = Arc::new(Driver::with_sandbox(&settings, self.sandbox.clone(), make)?);
+        self.tell_mended(&driver);
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(socket) = self.socket.get() {
             control::announce(driver.store().runtime(), socket)
@@ -73,6 +76,24 @@ impl Stores {
         }
         open.insert(driver.root().to_owned(), driver.clone());
         Ok(driver)
+    }
+
+    /// Logs what the opening of a store has mended. A `check` by somebody who comes later is about how the store is, so it is not told there again.
+    fn tell_mended(&self, driver: &Driver) {
+        for Finding { place, what, repair, repaired } in driver.take_mended() {
+            let root = driver.root().display().to_string();
+            let fields = [
+                ("root", root.into()),
+                ("place", place.into()),
+                ("what", what.into()),
+                ("repair", repair.into()),
+            ];
+            if repaired {
+                self.log.info("mended", &fields);
+            } else {
+                self.log.warn("not mended", &fields);
+            }
+        }
     }
 
     /// Tells the command lines of all stores, those open and those to come, that the service listens at `socket`. Only the first socket counts.

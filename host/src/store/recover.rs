@@ -130,7 +130,7 @@ impl Store {
     }
 
     /// What was mended when the store was opened, once.
-    pub(super) fn take_recovered(&self) -> Vec<Finding> {
+    pub(crate) fn take_recovered(&self) -> Vec<Finding> {
         std::mem::take(&mut self.recovered.lock().unwrap_or_else(PoisonError::into_inner))
     }
 

@@ -58,9 +58,9 @@ impl Scene {
             guest_log: false,
         };
         let sandbox = Arc::new(Driver::sandbox(&settings, SHIPPED).unwrap());
-        let stores = Arc::new(Stores::new(settings.clone(), sandbox));
-        let endpoint = Endpoint::bind(Role::Control, &path.join("socket")).unwrap();
         let log = Log { json: false, quiet: true };
+        let stores = Arc::new(Stores::new(settings.clone(), sandbox, log));
+        let endpoint = Endpoint::bind(Role::Control, &path.join("socket")).unwrap();
         let observer = Arc::new(Observer { log, metrics: Metrics::default() });
         let listener = endpoint.blocking_listener().unwrap();
         let handle = server::start(listener, stores.clone(), observer).unwrap();
