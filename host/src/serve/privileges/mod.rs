@@ -1,8 +1,8 @@
 //! What the service gives up when it starts: capabilities, new privileges, system calls.
 //!
 //! All of it is done before there is a second thread, and threads inherit it. One is started in between: the thread that mounts
-//! ([`layerbox_privileged::mount::thread`]). It keeps the capabilities of [`MOUNTING`] and is denied what no mount needs; every other thread, and so each one that
-//! runs guest code, keeps those of [`WORKING`] and is allowed what [`filter::working`] lists, in which nothing mounts, and no program is started.
+//! ([`layerbox_privileged::mount::thread`]). It keeps the capabilities of `MOUNTING` and is denied what no mount needs; every other thread, and so each one that
+//! runs guest code, keeps those of `WORKING` and is allowed what `filter::working` lists, in which nothing mounts, and no program is started.
 //!
 //! Threads share their memory. This is a second wall behind the sandbox, not one that holds whoever runs code of their own in the process.
 
