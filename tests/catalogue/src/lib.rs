@@ -1,6 +1,6 @@
 //! Archives from strangers: one table of them, and what must come of each.
 //!
-//! A [`Row`] is an archive, built byte by byte, and an [`Outcome`]; there are three and no fourth. [`attempt`] tries a row on whatever applies archives (the
+//! A [`Row`] is an archive, built byte by byte, and an [`Outcome`]; there are three and no fourth. [`attempt()`] tries a row on whatever applies archives (the
 //! command line, the calls of the contract, the service of an engine: a [`Subject`]) and holds it to the outcome, with an oracle around it: beside the
 //! layer lies `victim/` with a secret, and other layers lie in the store; nothing of them may change, and nothing of the secret may be in the layer.
 //!
