@@ -124,7 +124,7 @@ pub enum Failure {
     /// The component asks for more than its world allows, or is no component.
     #[error("the component is refused: {0}")]
     GuestRefused(String),
-    /// Others could have written a file that decides what runs as this user.
+    /// Others could have written what decides what runs as this user, or where its locks and counts lie.
     #[error("not trusted: {}: {why}", Escaped(.path))]
     Untrusted {
         /// The file, or the directory on the way to it.

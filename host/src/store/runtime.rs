@@ -20,9 +20,9 @@ pub(super) fn runtime_directory(identity: &str) -> Result<PathBuf, Failure> {
 ///
 /// # Errors
 ///
-/// Those of making directories.
+/// Those of making directories; [`Failure::Untrusted`] for one that is there and is not the caller's alone. The error is that of the best place.
 pub(crate) fn private_directory(names: &[&str]) -> Result<PathBuf, Failure> {
-    let mut last = io::Error::from(io::ErrorKind::NotFound);
+    let mut first = None;
     for mut directory in candidates() {
         let mut made = make_private(&directory);
         for name in names {
@@ -31,10 +31,10 @@ pub(crate) fn private_directory(names: &[&str]) -> Result<PathBuf, Failure> {
         }
         match made {
             Ok(()) => return Ok(directory),
-            Err(e) => last = e,
+            Err(failure) => first = first.or(Some(failure)),
         }
     }
-    Err(Failure::io("mkdir", &last))
+    Err(first.unwrap_or_else(|| Failure::io("mkdir", &io::ErrorKind::NotFound.into())))
 }
 
 /// The directories that [`runtime_directory`] would take, where they are there: the first is the one that it takes, unless that cannot be written any more.
@@ -52,16 +52,23 @@ fn candidates() -> Vec<PathBuf> {
 }
 
 /// Makes a directory that only its owner can enter; one that is there already must be the caller's own.
-fn make_private(path: &Path) -> io::Result<()> {
+fn make_private(path: &Path) -> Result<(), Failure> {
+    let entry = path.as_os_str().as_encoded_bytes();
+    let failed = |operation: &str, error: &io::Error| Failure::Io {
+        entry: entry.to_vec(),
+        operation: operation.to_owned(),
+        code: error.raw_os_error().unwrap_or_default(),
+    };
     match std::fs::DirBuilder::new().mode(0o700).create(path) {
-        Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {
-            if is_private(path)? {
-                Ok(())
-            } else {
-                Err(io::Error::from(io::ErrorKind::PermissionDenied))
-            }
-        }
-        other => other,
+        Err(e) if e.kind() == io::ErrorKind::AlreadyExists => match is_private(path) {
+            Ok(true) => Ok(()),
+            Ok(false) => Err(Failure::Untrusted {
+                path: entry.to_vec(),
+                why: "it is no directory that belongs to this user and that nobody else can write".to_owned(),
+            }),
+            Err(e) => Err(failed("stat", &e)),
+        },
+        other => other.map_err(|e| failed("mkdir", &e)),
     }
 }
 
