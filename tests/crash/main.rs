@@ -10,7 +10,8 @@
 //! - [`busy`]: layers that somebody uses, and layers that take long to delete. `CRASH_FILES=N`: how many files those have.
 //! - [`many`]: many clients at once. `CRASH_SECONDS=N`: how long they go on.
 //! - [`order`]: what is shown is on the disk before it is shown.
-//! - [`cost`]: what that costs.
+//! - [`power`]: what a disk holds whose power went, at each of its flushes.
+//! - [`cost`]: what all that costs.
 
 mod busy;
 mod calls;
@@ -22,6 +23,8 @@ mod many;
 mod operations;
 mod order;
 mod points;
+mod power;
+mod recorder;
 mod table;
 mod world;
 
@@ -39,6 +42,7 @@ fn main() -> ExitCode {
             busy::cases(),
             many::cases(),
             order::cases(),
+            power::cases(),
             cost::cases(),
         ]
         .into_iter()

@@ -1,8 +1,8 @@
 //! The order in which things are brought to the disk, read from the calls of a run: what a power cut leaves must be whole, whatever of the rest the disk
 //! had already written.
 //!
-//! A rename makes something visible; by then all that it shows is on the disk, and its own name is before the call is answered. No power is cut here: that the
-//! file system keeps its side (fsync(2), syncfs(2)) is taken for granted.
+//! A rename makes something visible; by then all that it shows is on the disk, and its own name is before the call is answered. Here it is read off, for any file
+//! system; [`power`](super::power) tries it on one.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;

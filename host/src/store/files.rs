@@ -115,3 +115,8 @@ pub(super) fn ignore_missing(result: io::Result<()>, operation: &str) -> Result<
         _ => Ok(()),
     }
 }
+
+/// The layer whose record a temporary file was to become.
+pub(super) fn id_of_temporary(name: &str) -> Option<LayerId> {
+    LayerId::new(name.strip_prefix('.')?.strip_suffix(".tmp")?).ok()
+}

@@ -45,7 +45,7 @@ pub(crate) use opening::identity;
 use opening::require_backend;
 pub use opening::{Opening, Owner};
 use record::{Format, Record};
-use runtime::runtime_directory;
+use runtime::{existing_directories, runtime_directory};
 
 /// The directories of a store, all of them made when the store is.
 const DIRECTORIES: [&str; 9] =
@@ -58,6 +58,8 @@ pub struct Store {
     runtime: PathBuf,
     dir: Dir,
     format: Format,
+    /// Whether the machine has started since the store was last open: then no lock tells which layers were worked on.
+    first_since_boot: bool,
     /// What was mended when it was opened, for the next check to tell.
     recovered: Mutex<Vec<check::Finding>>,
     _lock: lock::Guard,
@@ -118,8 +120,9 @@ impl Store {
         if maps.is_some_and(|maps| maps != *format.maps()) {
             return Err(Failure::Conflict(format!("the store at {} has other id maps", root.display())));
         }
+        let first_since_boot = existing_directories(&format.id).next().is_none();
         let runtime = runtime_directory(&format.id)?;
-        Ok(Store { root, runtime, dir, format, recovered: Mutex::default(), _lock: lock })
+        Ok(Store { root, runtime, first_since_boot, dir, format, recovered: Mutex::default(), _lock: lock })
     }
 
     /// Holds the store to be of a backend that is asked for by name.

@@ -12,7 +12,7 @@ use layerbox_privileged::references::References;
 
 use super::Store;
 use super::check::Finding;
-use super::files::{exists, ids_in, ignore_missing};
+use super::files::{exists, id_of_temporary, ids_in, ignore_missing};
 use super::lock::{Guard, Mode};
 use crate::error::Failure;
 
@@ -29,6 +29,7 @@ impl Store {
         let recovered = self
             .recover_pending()
             .and_then(|()| self.recover_stage())
+            .and_then(|()| self.recover_temporary())
             .and_then(|()| self.recover_abandoned(unions, references))
             .map(|()| self.recover_trash());
         match recovered {
@@ -86,6 +87,27 @@ impl Store {
             let Some(_guard) = self.unclaimed(&id)? else { continue };
             self.throw_away(&format!("stage/{id}"))?;
             self.note(format!("stage/{id}"), "a call that was cut off left it behind", "delete it");
+        }
+        Ok(())
+    }
+
+    /// Takes away records that were being written when the machine went down. To find them takes a look at all layers, once after each start of the machine.
+    fn recover_temporary(&self) -> Result<(), Failure> {
+        if !self.first_since_boot {
+            return Ok(());
+        }
+        for directory in ["meta", "layers"] {
+            for entry in self.dir.read_dir(directory).map_err(|e| Failure::io("open", &e))? {
+                let name = entry.map_err(|e| Failure::io("getdents", &e))?.file_name();
+                let Some(id) = name.to_str().and_then(id_of_temporary) else { continue };
+                let Some(_guard) = self.unclaimed(&id)? else { continue };
+                let path = format!("{directory}/.{id}.tmp");
+                // A directory is nothing that a write leaves: `check` tells of it.
+                if self.dir.symlink_metadata(&path).is_ok_and(|found| !found.is_dir()) {
+                    ignore_missing(self.dir.remove_file(&path), "unlink")?;
+                    self.note(path, "a write that was cut off left it behind", "remove it");
+                }
+            }
         }
         Ok(())
     }

@@ -7,6 +7,7 @@ use cap_std::fs::MetadataExt;
 use layerbox_privileged::id::LayerId;
 
 use super::super::DIRECTORIES;
+use super::super::files::id_of_temporary;
 use super::mend::Repair;
 use super::{Records, Search};
 use crate::error::{Escaped, Failure};
@@ -134,9 +135,4 @@ impl Search<'_> {
         }
         Ok(names)
     }
-}
-
-/// The layer whose record a temporary file was to become.
-fn id_of_temporary(name: &str) -> Option<LayerId> {
-    LayerId::new(name.strip_prefix('.')?.strip_suffix(".tmp")?).ok()
 }
