@@ -10,11 +10,10 @@ use hyper::{Request, Response};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::watch;
-use tokio::task::JoinSet;
 use tonic::Status;
 use tonic::body::Body;
 
-use super::http::{Phase, passed};
+use super::http::{Phase, accept, passed};
 
 /// Answers requests.
 pub trait Router: Send + Sync + 'static {
@@ -26,28 +25,13 @@ pub trait Router: Send + Sync + 'static {
 const CONNECTIONS: usize = 256;
 /// Calls at once on a connection; more wait.
 const CALLS: u32 = 512;
-/// How long after an error of accept(2), no descriptors left for one, it is tried again.
+/// How often it is looked whether a connection has no call under way any more.
 const PAUSE: Duration = Duration::from_millis(50);
 
 /// Answers on a socket until the phase is [`Phase::Draining`], and returns when all connections are closed.
-pub async fn serve<R: Router>(listener: UnixListener, router: Arc<R>, mut phase: watch::Receiver<Phase>) {
+pub async fn serve<R: Router>(listener: UnixListener, router: Arc<R>, phase: watch::Receiver<Phase>) {
     let watcher = phase.clone();
-    let mut connections = JoinSet::new();
-    loop {
-        tokio::select! {
-            biased;
-            () = passed(&mut phase, Phase::Running) => break,
-            Some(_) = connections.join_next() => {}
-            accepted = listener.accept(), if connections.len() < CONNECTIONS => match accepted {
-                Ok((stream, _)) => {
-                    connections.spawn(connection(stream, router.clone(), watcher.clone()));
-                }
-                Err(_) => tokio::time::sleep(PAUSE).await,
-            },
-        }
-    }
-    drop(listener);
-    while connections.join_next().await.is_some() {}
+    accept(listener, CONNECTIONS, phase, |stream| connection(stream, router.clone(), watcher.clone())).await;
 }
 
 async fn connection<R: Router>(stream: UnixStream, router: Arc<R>, mut phase: watch::Receiver<Phase>) {

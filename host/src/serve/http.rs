@@ -124,17 +124,29 @@ const CONNECTIONS: usize = 1024;
 const PAUSE: Duration = Duration::from_millis(50);
 
 /// Answers on a socket until the phase is [`Phase::Draining`], and returns when all connections are closed.
-pub async fn serve<H: Handler>(listener: UnixListener, handler: Arc<H>, mut phase: watch::Receiver<Phase>) {
+pub async fn serve<H: Handler>(listener: UnixListener, handler: Arc<H>, phase: watch::Receiver<Phase>) {
     let watcher = phase.clone();
+    accept(listener, CONNECTIONS, phase, |stream| connection(stream, handler.clone(), watcher.clone())).await;
+}
+
+/// Takes connections, at most so many at once, until the phase is [`Phase::Draining`], and returns when all are closed.
+pub(super) async fn accept<F>(
+    listener: UnixListener,
+    most: usize,
+    mut phase: watch::Receiver<Phase>,
+    connection: impl Fn(UnixStream) -> F,
+) where
+    F: Future<Output = ()> + Send + 'static,
+{
     let mut connections = JoinSet::new();
     loop {
         tokio::select! {
             biased;
             () = passed(&mut phase, Phase::Running) => break,
             Some(_) = connections.join_next() => {}
-            accepted = listener.accept(), if connections.len() < CONNECTIONS => match accepted {
+            accepted = listener.accept(), if connections.len() < most => match accepted {
                 Ok((stream, _)) => {
-                    connections.spawn(connection(stream, handler.clone(), watcher.clone()));
+                    connections.spawn(connection(stream));
                 }
                 Err(_) => tokio::time::sleep(PAUSE).await,
             },
