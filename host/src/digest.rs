@@ -19,14 +19,14 @@ impl Digest {
     pub(crate) fn of_parts(parts: &[&[u8]]) -> Digest {
         let mut sum = Sha256::new();
         parts.iter().for_each(|part| sum.update(part));
-        Digest(sum.finalize().into())
+        sum.into()
     }
 
     /// That of a value, as it hashes itself. It is one only for the same build of this program: the standard library says nothing of others.
     pub(crate) fn of_value(value: &impl std::hash::Hash) -> Digest {
         let mut sum = Summing(Sha256::new());
         value.hash(&mut sum);
-        Digest(sum.0.finalize().into())
+        sum.0.into()
     }
 
     /// The 32 bytes.
@@ -34,9 +34,23 @@ impl Digest {
         &self.0
     }
 
+    /// So many of the digits, the first ones: a name for what must be told apart, not checked.
+    pub(crate) fn short(&self, digits: usize) -> String {
+        let mut name = self.hex();
+        name.truncate(digits);
+        name
+    }
+
     /// The 64 digits.
     pub(crate) fn hex(&self) -> String {
         self.0.iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+}
+
+impl From<Sha256> for Digest {
+    /// That of all that was fed.
+    fn from(sum: Sha256) -> Digest {
+        Digest(sum.finalize().into())
     }
 }
 

@@ -14,12 +14,12 @@ use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
-use sha2::{Digest as _, Sha256};
 
 use super::answer::answer;
 use super::frame::{self, Frame};
 use super::protocol::{Call, Hello, Open, Opened, VERSION, Versioned, Which};
 use super::streams::Caller;
+use crate::digest::Digest;
 use crate::driver::Driver;
 use crate::error::Failure;
 use crate::serve::observer::Observer;
@@ -38,9 +38,8 @@ const PATIENCE: Duration = Duration::from_secs(10);
 ///
 /// Those of making the directory.
 pub fn usual_socket(root: &Path) -> Result<PathBuf, Failure> {
-    let digest = Sha256::digest(root.as_os_str().as_encoded_bytes());
     // Long enough to tell roots apart, and short: the path of a socket is at most 107 bytes (unix(7)).
-    let name: String = digest.iter().take(8).map(|byte| format!("{byte:02x}")).collect();
+    let name = Digest::of(root.as_os_str().as_encoded_bytes()).short(16);
     Ok(private_directory(&["control"])?.join(name + ".sock"))
 }
 

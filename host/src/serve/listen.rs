@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 use nix::fcntl::{Flock, FlockArg};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, socket_with};
-use sha2::{Digest as _, Sha256};
 
+use crate::digest::Digest;
 use crate::error::Failure;
 use crate::store::runtime::private_directory;
 
@@ -189,7 +189,6 @@ fn listening(path: &Path, mode: u32) -> Result<UnixListener, Errno> {
 
 /// The file for what is to be remembered of a socket, on a tmpfs.
 fn state_of(path: &Path) -> Result<PathBuf, Failure> {
-    let digest = Sha256::digest(path.as_os_str().as_encoded_bytes());
-    let name: String = digest.iter().take(16).map(|byte| format!("{byte:02x}")).collect();
+    let name = Digest::of(path.as_os_str().as_encoded_bytes()).short(32);
     Ok(private_directory(&["sockets"])?.join(name + ".json"))
 }

@@ -7,6 +7,8 @@ use std::thread::JoinHandle;
 use bytes::Bytes;
 use sha2::{Digest as _, Sha256};
 
+use crate::digest::Digest;
+
 /// How many pieces wait.
 const QUEUE: usize = 8;
 
@@ -44,7 +46,7 @@ impl Digesting {
                 state.update(&piece);
                 length += piece.len() as u64;
             }
-            Digested { digest: format!("sha256:{}", hex(&state.finalize())), length }
+            Digested { digest: Digest::from(state).to_string(), length }
         };
         let thread = std::thread::Builder::new().name("digest".to_owned()).spawn(work)?;
         Ok(Digesting { sender: Some(sender), thread })
@@ -86,10 +88,6 @@ impl Write for Input {
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
     }
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// Bytes on their way, digested as they pass.
