@@ -107,7 +107,7 @@ impl suite::Subject for Verification {
             suite::Dialect::Overlay => (&self.mounts[1], BackendChoice::Overlay),
         };
         slot.get_or_init(|| {
-            let root = self.disk.path.join(format!("mount-{}", dialect.as_str()));
+            let root = self.disk.path.join(format!("mount-{}", dialect.name()));
             let settings = Settings { root, backend: choice, ..self.settings.clone() };
             Place::make(&settings).and_then(|place| place.try_mount()).map_err(|failure| failure.to_string())
         })

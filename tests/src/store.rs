@@ -5,42 +5,13 @@ use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+pub use layerbox_catalogue::Dialect;
+
 use crate::archive::{Member, tar};
 use crate::tree::{Tree, names, picture};
 use anyhow::{Result, bail, ensure};
 
 use crate::command::{Output, binary, run, run_with};
-
-/// How deletions are written down in a store.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Dialect {
-    /// Whiteout files.
-    Aufs,
-    /// 0:0 devices.
-    Overlay,
-}
-
-impl Dialect {
-    /// Both.
-    pub const ALL: [Dialect; 2] = [Dialect::Overlay, Dialect::Aufs];
-
-    /// As `--backend` has it.
-    pub fn name(self) -> &'static str {
-        match self {
-            Dialect::Aufs => "aufs",
-            Dialect::Overlay => "overlay",
-        }
-    }
-}
-
-impl From<Dialect> for layerbox_catalogue::Dialect {
-    fn from(dialect: Dialect) -> layerbox_catalogue::Dialect {
-        match dialect {
-            Dialect::Aufs => layerbox_catalogue::Dialect::Aufs,
-            Dialect::Overlay => layerbox_catalogue::Dialect::Overlay,
-        }
-    }
-}
 
 /// A store in a directory.
 #[derive(Debug)]

@@ -31,6 +31,27 @@ pub enum Dialect {
     Overlay,
 }
 
+impl Dialect {
+    /// Both.
+    pub const ALL: [Dialect; 2] = [Dialect::Overlay, Dialect::Aufs];
+
+    /// As `--backend` has it, and names of cases.
+    pub fn name(self) -> &'static str {
+        match self {
+            Dialect::Aufs => "aufs",
+            Dialect::Overlay => "overlay",
+        }
+    }
+
+    /// The other one.
+    pub fn other(self) -> Dialect {
+        match self {
+            Dialect::Aufs => Dialect::Overlay,
+            Dialect::Overlay => Dialect::Aufs,
+        }
+    }
+}
+
 /// What must come of an archive.
 #[derive(Debug, Clone)]
 pub enum Outcome {

@@ -95,7 +95,7 @@ fn runs(options: &Options) -> Vec<(String, Case, Option<Dialect>)> {
         };
         for &dialect in dialects {
             let name = match dialect {
-                Some(dialect) => format!("{}@{}", case.name, dialect.as_str()),
+                Some(dialect) => format!("{}@{}", case.name, dialect.name()),
                 None => case.name.clone(),
             };
             if options.wants(&name) {

@@ -4,46 +4,7 @@
 
 use std::path::{Path, PathBuf};
 
-pub use layerbox_catalogue::Bounds;
-
-/// How a store writes deletions down.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Dialect {
-    /// `.wh.NAME` files.
-    Aufs,
-    /// 0:0 character devices and `trusted.overlay.opaque`.
-    Overlay,
-}
-
-impl Dialect {
-    /// Both.
-    pub const ALL: [Dialect; 2] = [Dialect::Overlay, Dialect::Aufs];
-
-    /// The word for it in names of cases.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Dialect::Aufs => "aufs",
-            Dialect::Overlay => "overlay",
-        }
-    }
-
-    /// The other one.
-    pub fn other(self) -> Dialect {
-        match self {
-            Dialect::Aufs => Dialect::Overlay,
-            Dialect::Overlay => Dialect::Aufs,
-        }
-    }
-}
-
-impl From<Dialect> for layerbox_catalogue::Dialect {
-    fn from(dialect: Dialect) -> layerbox_catalogue::Dialect {
-        match dialect {
-            Dialect::Aufs => layerbox_catalogue::Dialect::Aufs,
-            Dialect::Overlay => layerbox_catalogue::Dialect::Overlay,
-        }
-    }
-}
+pub use layerbox_catalogue::{Bounds, Dialect};
 
 /// Why a call failed.
 #[derive(Debug, Clone, PartialEq, Eq)]

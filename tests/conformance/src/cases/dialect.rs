@@ -82,7 +82,7 @@ fn there_and_back(context: &Context<'_>) -> Outcome {
         bytes = store.diff("a", None)?.archive;
         Layer::of(&crate::tar::read(&bytes)?)?
             .same_as(&expected)
-            .map_err(|why| format!("{}: {why}", dialect.as_str()))?;
+            .map_err(|why| format!("{}: {why}", dialect.name()))?;
         same_bytes(&bytes, first.get_or_insert_with(|| bytes.clone()))?;
     }
     Ok(())

@@ -33,7 +33,7 @@ struct Contract {
 
 impl catalogue::Subject for Contract {
     fn dialect(&self) -> catalogue::Dialect {
-        self.dialect.into()
+        self.dialect
     }
 
     fn root(&self) -> &Path {

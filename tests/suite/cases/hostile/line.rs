@@ -22,7 +22,7 @@ impl CommandLine {
 
 impl catalogue::Subject for CommandLine {
     fn dialect(&self) -> catalogue::Dialect {
-        self.store.dialect().into()
+        self.store.dialect()
     }
 
     fn root(&self) -> &Path {

@@ -122,7 +122,7 @@ impl Served {
 
 impl catalogue::Subject for Served {
     fn dialect(&self) -> catalogue::Dialect {
-        self.kept.dialect.into()
+        self.kept.dialect
     }
 
     fn root(&self) -> &Path {
