@@ -9,7 +9,7 @@ use std::process::Command;
 use anyhow::Result;
 
 use super::calls::{CALLS, Call, Point, parse};
-use crate::command::{Output, run};
+use crate::command::{Output, run, under};
 
 /// What happens instead of a call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -77,12 +77,6 @@ fn traced(command: &Command, log: &Path, options: &[String], fast: bool) -> Comm
     for option in options {
         traced.args([OsStr::new("-e"), OsStr::new(option)]);
     }
-    traced.arg("--").arg(command.get_program()).args(command.get_args());
-    for (name, value) in command.get_envs() {
-        match value {
-            Some(value) => traced.env(name, value),
-            None => traced.env_remove(name),
-        };
-    }
-    traced
+    traced.arg("--");
+    under(traced, command)
 }

@@ -167,6 +167,18 @@ pub fn binary() -> PathBuf {
     if path.is_relative() { repository().join(path) } else { path }
 }
 
+/// The program of `command`, started by `outer`: it follows the arguments of that one, which gets the environment that `command` was to have.
+pub fn under(mut outer: Command, command: &Command) -> Command {
+    outer.arg(command.get_program()).args(command.get_args());
+    for (key, value) in command.get_envs() {
+        match value {
+            Some(value) => outer.env(key, value),
+            None => outer.env_remove(key),
+        };
+    }
+    outer
+}
+
 /// A component that `make` or `make guests` builds, copied to a place that is trusted wherever the repository lies.
 ///
 /// # Errors

@@ -6,6 +6,7 @@ use std::path::Path;
 use std::process::{Command, ExitCode};
 
 use anyhow::{Context as _, Result};
+use layerbox_tests::command::under;
 use nix::sys::resource::{UsageWho, getrusage};
 
 /// What tells the suite to be that process.
@@ -18,14 +19,8 @@ pub const FLAG: &str = "--measure";
 /// The suite does not know its own path.
 pub fn measured(command: &Command, report: &Path) -> Result<Command> {
     let mut outer = Command::new(std::env::current_exe()?);
-    outer.arg(FLAG).arg(report).arg(command.get_program()).args(command.get_args());
-    for (key, value) in command.get_envs() {
-        match value {
-            Some(value) => outer.env(key, value),
-            None => outer.env_remove(key),
-        };
-    }
-    Ok(outer)
+    outer.arg(FLAG).arg(report);
+    Ok(under(outer, command))
 }
 
 /// The peak that was reported, in bytes.

@@ -8,6 +8,7 @@ use std::process::{Command, ExitCode, Stdio};
 use std::time::Instant;
 
 use anyhow::{Context as _, Result, ensure};
+use layerbox_tests::command::under;
 use nix::sys::resource::{UsageWho, getrusage};
 use nix::sys::time::TimeValLike as _;
 use serde_json::{Value, json};
@@ -47,15 +48,8 @@ pub(crate) fn system_calls(command: &Command, stdout: &Path, report: &Path) -> R
     Ok(calls.parse()?)
 }
 
-fn start(mut outer: Command, command: &Command, stdout: &Path) -> Result<()> {
-    outer.arg(command.get_program()).args(command.get_args());
-    for (key, value) in command.get_envs() {
-        match value {
-            Some(value) => outer.env(key, value),
-            None => outer.env_remove(key),
-        };
-    }
-    let status = outer.stdin(Stdio::null()).stdout(File::create(stdout)?).status()?;
+fn start(outer: Command, command: &Command, stdout: &Path) -> Result<()> {
+    let status = under(outer, command).stdin(Stdio::null()).stdout(File::create(stdout)?).status()?;
     ensure!(status.success(), "{status}: {command:?}");
     Ok(())
 }

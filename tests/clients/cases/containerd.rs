@@ -1,5 +1,6 @@
 //! containerd on the service: the life of an image and of its containers, crashes in the middle of it, and blobs that only the component unpacks.
 
+use std::ffi::OsStr;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -195,15 +196,8 @@ fn killed(place: &Place, version: Version) -> Result<()> {
             &name,
             &[&small_root(place)?, &layer(place, &format!("cut-{round}"), &members, "cat")?],
         )?;
-        let arguments = [
-            "images".as_ref(),
-            "import".as_ref(),
-            "--snapshotter".as_ref(),
-            NAME.as_ref(),
-            archive.as_os_str(),
-        ];
         let null = std::process::Stdio::null;
-        let mut import = engine.command(arguments).stdout(null()).stderr(null()).spawn()?;
+        let mut import = engine.command(import_of(&archive)).stdout(null()).stderr(null()).spawn()?;
         std::thread::sleep(Duration::from_millis(60 * (round + 1)));
         if round % 2 == 0 {
             engine.kill_service()?;
@@ -215,7 +209,7 @@ fn killed(place: &Place, version: Version) -> Result<()> {
         import.wait()?;
         // What was cut off is done again, and is whole then. containerd waits for some seconds before it calls a service again that was gone.
         until(Duration::from_secs(30), "the import does not succeed", || {
-            Ok(engine.ctr(arguments)?.code == 0)
+            Ok(engine.ctr(import_of(&archive))?.code == 0)
         })?;
         let seen = engine.shell(&name, &format!("count-{round}"), &["--rm"], "ls /")?;
         let count = seen.lines().filter(|name| name.starts_with('f')).count();
@@ -248,6 +242,11 @@ fn unpacked(place: &Place, version: Version) -> Result<()> {
     engine.finish()
 }
 
+/// What `ctr` is told to import an image.
+fn import_of(archive: &Path) -> [&OsStr; 5] {
+    ["images".as_ref(), "import".as_ref(), "--snapshotter".as_ref(), NAME.as_ref(), archive.as_os_str()]
+}
+
 fn hostile(place: &Place, version: Version) -> Result<()> {
     let engine = Containerd::start(&place.join("e"), version)?;
     for (number, (member, rule)) in
@@ -262,14 +261,7 @@ fn hostile(place: &Place, version: Version) -> Result<()> {
         let layers = [below.as_path(), hostile.as_path()];
         let layers = if number == 0 { &layers[..] } else { &layers[1..] };
         image(&archive, &format!("example.com/hostile:{number}"), layers)?;
-        let arguments = [
-            "images".as_ref(),
-            "import".as_ref(),
-            "--snapshotter".as_ref(),
-            NAME.as_ref(),
-            archive.as_os_str(),
-        ];
-        let output = engine.ctr(arguments)?;
+        let output = engine.ctr(import_of(&archive))?;
         let said = &output.stderr;
         ensure!(output.code != 0 && said.contains(rule) && said.contains("apply-diff"), "{output}");
     }
