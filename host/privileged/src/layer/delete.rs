@@ -17,6 +17,10 @@ use crate::Error;
 /// How many names of a directory are read at once.
 const BATCH: usize = 64 * 1024;
 
+/// How often a directory that was emptied may turn out to be something else, or to be filled again, before the deletion is given up: somebody has the tree open
+/// and works against it.
+const RETRIES: u32 = 1000;
+
 /// Told of a name in an open directory before it is removed, and whether as a directory. A directory may be told of as
 /// something else first, where nobody knew.
 pub(super) type Tell<'a> = dyn FnMut(BorrowedFd<'_>, &[u8], bool) -> Result<(), Error> + 'a;
@@ -63,6 +67,7 @@ pub(super) fn remove(parent: BorrowedFd<'_>, name: &[u8], tell: &mut Tell<'_>) -
         return Ok(());
     }
     let mut descent = Descent::new();
+    let mut retries = 0;
     if let Some((dir, level)) = empty(parent, name.into(), tell)? {
         descent.enter(dir, level)?;
     }
@@ -77,6 +82,13 @@ pub(super) fn remove(parent: BorrowedFd<'_>, name: &[u8], tell: &mut Tell<'_>) -
             tell(outer, &done.name, true)?;
             match unlinkat(outer, &*done.name, UnlinkatFlags::RemoveDir) {
                 Ok(()) | Err(Errno::ENOENT) => {}
+                // The name was given to something else, or something was put into the directory.
+                Err(Errno::ENOTDIR | Errno::ENOTEMPTY) if retries < RETRIES => {
+                    retries += 1;
+                    if let Some((dir, level)) = empty(outer, done.name, tell)? {
+                        descent.enter(dir, level)?;
+                    }
+                }
                 Err(error) => return Err(Error::io("unlinkat")(error)),
             }
         }
@@ -84,7 +96,7 @@ pub(super) fn remove(parent: BorrowedFd<'_>, name: &[u8], tell: &mut Tell<'_>) -
     Ok(())
 }
 
-/// Opens a directory and unlinks all in it that is no directory. `None` when it was none.
+/// Opens a directory and unlinks all in it that is no directory. `None` when it was none, and was unlinked as what it was.
 fn empty(
     parent: BorrowedFd<'_>,
     name: Box<[u8]>,

@@ -5,6 +5,7 @@ use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
+use super::super::delete::remove;
 use super::*;
 
 #[test]
@@ -169,4 +170,41 @@ fn deleting_a_layer_that_is_changed_meanwhile_never_leaves_it() {
             let _ = delete_tree(scene.dir().as_fd(), OsStr::new("swap"));
         }
     });
+}
+
+#[test]
+fn a_directory_that_becomes_something_else_before_it_is_removed_is_deleted_as_that() {
+    // What is done to the empty directory `d` at the moment before it is removed, whether each time or only the first, and whether it is gone then.
+    type Change = fn(&Path);
+    let refill: Change = |d| std::fs::write(d.join("again"), b"1").unwrap();
+    let to_file: Change = |d| {
+        std::fs::remove_dir(d).unwrap();
+        std::fs::write(d, b"1").unwrap();
+    };
+    let to_link: Change = |d| {
+        std::fs::remove_dir(d).unwrap();
+        std::os::unix::fs::symlink("../../victim", d).unwrap();
+    };
+    let rows = [
+        ("a file", to_file, false, true),
+        ("a link out of the layer", to_link, false, true),
+        ("a directory that is not empty", refill, false, true),
+        ("filled for ever", refill, true, false),
+    ];
+    for (row, change, for_ever, gone) in rows {
+        let Some(scene) = Scene::new("becomes") else { return };
+        let d = scene.layer().join("x/d");
+        std::fs::create_dir_all(&d).unwrap();
+        let mut changes = 0;
+        let removed = remove(scene.dir().as_fd(), b"x", &mut |_, name, directory| {
+            if directory && name == b"d" && (for_ever || changes == 0) {
+                changes += 1;
+                change(&d);
+            }
+            Ok(())
+        });
+        assert!(changes > 0, "{row}");
+        assert_eq!(removed.is_ok(), gone, "{row}: {removed:?}");
+        assert_eq!(!scene.layer().join("x").exists(), gone, "{row}");
+    }
 }
