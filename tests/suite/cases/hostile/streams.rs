@@ -33,8 +33,8 @@ pub(super) fn cases() -> Vec<Case> {
     cases.push(case("hostile, resources: a bomb in a body stops at the set bound", |place| {
         let plain = place.join("plain.tar");
         let mut archive = fs::File::create(&plain)?;
-        archive.write_all(&member("zeros", b'0').size(8 << 30).header())?;
-        archive.set_len(512 + (8 << 30) + 1024)?;
+        archive.write_all(&member("zeros", b'0').size(2 << 30).header())?;
+        archive.set_len(512 + (2 << 30) + 1024)?;
         shell("gzip -1 < \"$1\" > \"$2\"", [plain.as_path(), &place.join("bomb")])?;
         fs::remove_file(&plain)?;
         let store = Store::new(place.join("s"), Dialect::Overlay);
