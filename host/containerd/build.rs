@@ -4,7 +4,7 @@ use std::error::Error;
 
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo:rerun-if-changed=proto");
-    let files = ["snapshots.proto", "diff.proto", "content.proto"];
+    let files = ["snapshots.proto", "diff.proto", "content.proto", "leases.proto"];
     let descriptors = protox::compile(files, ["proto"])?;
     tonic_prost_build::configure()
         .build_transport(false)

@@ -37,4 +37,12 @@ pub mod services {
             tonic::include_proto!("containerd.services.content.v1");
         }
     }
+    /// What keeps blobs from the engine's garbage collector.
+    pub mod leases {
+        /// Version 1.
+        #[allow(missing_docs, missing_debug_implementations, clippy::all)]
+        pub mod v1 {
+            tonic::include_proto!("containerd.services.leases.v1");
+        }
+    }
 }

@@ -63,7 +63,9 @@ pub(super) async fn compare(
         packing(&media_type).ok_or_else(|| not_ours(format!("blobs of media type {media_type:?}")))?;
     let sides = sides(front, mounts(asked.left), mounts(asked.right)).await?;
     watched.layer.clone_from(&sides.layer);
-    let content = content.or_in(sides.namespace.clone());
+    let mut content = content.or_in(sides.namespace.clone());
+    let stall = front.service.calls.stall();
+    timeout(stall, content.keep()).await.map_err(|_| CallError::Stalled(stall.as_secs()))??;
     let reference = match asked.r#ref.as_str() {
         "" => format!("layerbox-{}-{}", sides.layer, std::process::id()),
         given => given.to_owned(),

@@ -1,18 +1,31 @@
 //! containerd's content store, where blobs come from and go to: reached on the engine's own socket, by a connection a call.
 
+use std::collections::HashMap;
 use std::path::PathBuf;
+use std::time::{Duration, SystemTime};
 
 use layerbox_containerd::connect::{Channel, origin};
 use layerbox_containerd::services::content::v1::content_client::ContentClient;
 use layerbox_containerd::services::content::v1::{ReadContentRequest, ReadContentResponse};
+use layerbox_containerd::services::leases::v1::CreateRequest;
+use layerbox_containerd::services::leases::v1::leases_client::LeasesClient;
 use tonic::Streaming;
-use tonic::metadata::{Ascii, MetadataValue};
+use tonic::metadata::{Ascii, MetadataMap, MetadataValue};
 
 use super::NAMESPACE;
 use crate::serve::calls::CallError;
 
 /// The longest message that is taken, in bytes.
 const LONGEST: usize = 16 << 20;
+
+/// The header that names the lease that a call is made under.
+const LEASE: &str = "containerd-lease";
+
+/// The label of a lease that says when it ends (containerd, docs/garbage-collection.md).
+const EXPIRES: &str = "containerd.io/gc.expire";
+
+/// How long what is written is kept from the collector: the time that its client has to refer to it.
+const KEPT: Duration = Duration::from_secs(600);
 
 /// The way to an engine's content store.
 #[derive(Debug, Clone)]
@@ -21,9 +34,16 @@ pub(super) struct Content {
     pub(super) address: PathBuf,
     /// The namespace whose blobs are meant.
     pub(super) namespace: Option<String>,
+    /// What is written is kept by this lease; none: by nothing.
+    pub(super) lease: Option<MetadataValue<Ascii>>,
 }
 
 impl Content {
+    /// For a call with these headers, in this namespace.
+    pub(super) fn of_call(address: PathBuf, namespace: Option<String>, headers: &MetadataMap) -> Content {
+        Content { address, namespace, lease: headers.get(LEASE).cloned() }
+    }
+
     /// The same store, and this namespace where none is named: containerd names none when it calls a differ that is a proxy.
     pub(super) fn or_in(mut self, namespace: Option<String>) -> Content {
         self.namespace = self.namespace.or(namespace);
@@ -36,12 +56,36 @@ impl Content {
     ///
     /// [`CallError::Engine`].
     pub(super) async fn connect(&self) -> Result<ContentClient<Channel>, CallError> {
+        let client = ContentClient::with_origin(self.channel().await?, origin());
+        Ok(client.max_decoding_message_size(LONGEST))
+    }
+
+    async fn channel(&self) -> Result<Channel, CallError> {
         let address = self.address.display();
         let failed =
             |error: String| CallError::Engine(format!("containerd does not answer at {address}: {error}"));
-        let channel = Channel::connect(&self.address).await.map_err(|e| failed(e.to_string()))?;
-        let client = ContentClient::with_origin(channel, origin());
-        Ok(client.max_decoding_message_size(LONGEST))
+        Channel::connect(&self.address).await.map_err(|e| failed(e.to_string()))
+    }
+
+    /// Has what is written from now on kept for some minutes, where no lease does that already: containerd does not tell a differ that is a proxy of its caller's
+    /// lease, and what nothing refers to yet is gone with the next collection.
+    ///
+    /// # Errors
+    ///
+    /// [`CallError::Engine`].
+    pub(super) async fn keep(&mut self) -> Result<(), CallError> {
+        if self.lease.is_some() {
+            return Ok(());
+        }
+        let end = prost_types::Timestamp::from(SystemTime::now() + KEPT);
+        let labels = HashMap::from([(EXPIRES.to_owned(), end.to_string())]);
+        // The engine chooses the name.
+        let request = self.request(CreateRequest { id: String::new(), labels })?;
+        let answer = LeasesClient::with_origin(self.channel().await?, origin()).create(request).await;
+        let lease = answer.map_err(|status| engine(&status))?.into_inner().lease.unwrap_or_default();
+        let no_text = |_| CallError::Engine("containerd's lease has a name that is no plain text".to_owned());
+        self.lease = Some(lease.id.parse().map_err(no_text)?);
+        Ok(())
     }
 
     /// A request in the namespace.
@@ -56,6 +100,9 @@ impl Content {
                 .parse()
                 .map_err(|_| CallError::Request("the namespace is no plain text".to_owned()))?;
             request.metadata_mut().insert(NAMESPACE, value);
+        }
+        if let Some(lease) = &self.lease {
+            request.metadata_mut().insert(LEASE, lease.clone());
         }
         Ok(request)
     }

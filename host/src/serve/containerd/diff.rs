@@ -44,7 +44,7 @@ impl diff_server::Diff for Front {
     async fn apply(&self, request: Request<ApplyRequest>) -> Result<Response<ApplyResponse>, Status> {
         let (metadata, _, asked) = request.into_parts();
         let namespace = scope(&metadata, String::new())?.namespace;
-        let content = Content { address: self.0.content.clone(), namespace };
+        let content = Content::of_call(self.0.content.clone(), namespace, &metadata);
         let mut watched = self.0.service.observer.begin("apply-blob");
         let blob = asked.diff.unwrap_or_default();
         watched.layer.clone_from(&blob.digest);
@@ -70,7 +70,7 @@ impl diff_server::Diff for Front {
     async fn diff(&self, request: Request<DiffRequest>) -> Result<Response<DiffResponse>, Status> {
         let (metadata, _, asked) = request.into_parts();
         let namespace = scope(&metadata, String::new())?.namespace;
-        let content = Content { address: self.0.content.clone(), namespace };
+        let content = Content::of_call(self.0.content.clone(), namespace, &metadata);
         let mut watched = self.0.service.observer.begin("compare");
         let result = compare::compare(&self.0, asked, content, &mut watched).await;
         watched.end(result.as_ref().err());
