@@ -10,7 +10,8 @@ use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use tokio::time::{Instant, timeout_at};
 
-use crate::error::{Error, Failure};
+use crate::error::Error;
+use crate::serve::threads::Threads;
 use crate::snapshots::error::SnapshotError;
 
 /// Threads that may be in calls at once, those that nobody waits for any more among them: they sit in the kernel, on a dead disk for instance.
@@ -81,6 +82,7 @@ pub struct Calls {
     short: Arc<Semaphore>,
     streams: Arc<Semaphore>,
     running: Arc<AtomicUsize>,
+    threads: Threads,
 }
 
 /// A thread that is in a call.
@@ -132,6 +134,7 @@ impl Calls {
             short: Arc::new(Semaphore::new(SHORT)),
             streams: Arc::new(Semaphore::new(STREAMS)),
             running: Arc::default(),
+            threads: Threads::default(),
         }
     }
 
@@ -191,7 +194,7 @@ impl Calls {
         let _permit = acquire(&self.short, until, deadline).await?;
         let running = self.enter()?;
         let (sender, mut receiver) = oneshot::channel();
-        on_its_own(move || {
+        self.threads.run(move || {
             let _running = running;
             // A panic ends this call and nothing else; its message is on stderr already.
             let answer = std::panic::catch_unwind(AssertUnwindSafe(work));
@@ -223,10 +226,12 @@ impl Calls {
         let permit = acquire(&self.streams, until, self.transfer_deadline).await?;
         let running = self.enter()?;
         let (sender, worker) = oneshot::channel();
-        on_its_own(move || {
+        self.threads.run(move || {
             let _running = running;
             // After a panic nothing is sent; nobody may wait any more.
-            drop(sender.send(work()));
+            if let Ok(answer) = std::panic::catch_unwind(AssertUnwindSafe(work)) {
+                drop(sender.send(answer));
+            }
         })?;
         Ok(Transfer { until, worker, seconds: self.transfer_deadline.as_secs(), _permit: permit })
     }
@@ -236,17 +241,6 @@ impl Calls {
         let running = Running(self.running.clone());
         if before >= THREADS { Err(CallError::Overloaded(before)) } else { Ok(running) }
     }
-}
-
-/// Runs something on a thread that ends with it: what a call does to its thread, as taking a lower priority, is not there for the next one.
-fn on_its_own(work: impl FnOnce() + Send + 'static) -> Result<(), CallError> {
-    let runtime = tokio::runtime::Handle::current();
-    let entered = move || {
-        let _entered = runtime.enter();
-        work();
-    };
-    let started = std::thread::Builder::new().name("call".to_owned()).spawn(entered);
-    started.map(drop).map_err(|e| CallError::Driver(Failure::io("clone", &e).during("serve", None)))
 }
 
 async fn acquire(

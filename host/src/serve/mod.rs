@@ -17,6 +17,7 @@ pub mod observer;
 pub mod peer;
 pub mod privileges;
 pub mod stores;
+mod threads;
 
 use std::path::PathBuf;
 use std::sync::Arc;

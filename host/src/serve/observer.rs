@@ -8,6 +8,7 @@ use serde_json::Value;
 use super::calls::CallError;
 use super::log::Log;
 use super::metrics::Metrics;
+use crate::snapshots::error::SnapshotError;
 
 /// Log and metrics of the service.
 #[derive(Debug)]
@@ -78,7 +79,13 @@ impl Watched {
             None => self.observer.log.info("call", &fields),
             Some(error) => {
                 fields.push(("error", error.to_string().into()));
-                self.observer.log.error("call", &fields);
+                // What is left to the engine's own differ went as it should.
+                let left = matches!(error, CallError::Snapshot(SnapshotError::NotOurs(_)));
+                if left {
+                    self.observer.log.info("call", &fields);
+                } else {
+                    self.observer.log.error("call", &fields);
+                }
             }
         }
     }

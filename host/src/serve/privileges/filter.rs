@@ -33,7 +33,7 @@ const WORKING: &[libc::c_long] = &[
     libc::SYS_exit_group, libc::SYS_sched_yield, libc::SYS_sched_getaffinity, libc::SYS_getcpu, libc::SYS_gettid, libc::SYS_getpid,
     libc::SYS_getppid, libc::SYS_tgkill, libc::SYS_rt_sigaction, libc::SYS_rt_sigprocmask, libc::SYS_rt_sigreturn, libc::SYS_sigaltstack,
     libc::SYS_restart_syscall, libc::SYS_getuid, libc::SYS_geteuid, libc::SYS_getgid, libc::SYS_getegid, libc::SYS_getrusage,
-    libc::SYS_prlimit64, libc::SYS_setpriority, libc::SYS_sysinfo, libc::SYS_uname, libc::SYS_capget, libc::SYS_getrandom,
+    libc::SYS_prlimit64, libc::SYS_getpriority, libc::SYS_setpriority, libc::SYS_sysinfo, libc::SYS_uname, libc::SYS_capget, libc::SYS_getrandom,
     // Time and waiting.
     libc::SYS_nanosleep, libc::SYS_clock_nanosleep, libc::SYS_clock_gettime, libc::SYS_clock_getres, libc::SYS_gettimeofday, libc::SYS_ppoll,
     libc::SYS_pselect6, libc::SYS_epoll_create1, libc::SYS_epoll_ctl, libc::SYS_epoll_pwait, libc::SYS_epoll_pwait2, libc::SYS_eventfd2,
