@@ -46,35 +46,71 @@ impl Version {
     pub fn programs(self) -> Option<PathBuf> {
         match self.suite() {
             None => Some(PathBuf::from("/usr/bin")),
-            Some(suite) => {
-                Some(unpacked(suite).join("usr/bin")).filter(|found| found.join("containerd").exists())
-            }
+            Some(suite) => Newer::CONTAINERD.programs(suite),
         }
+    }
+
+    /// Where the programs of the Docker Engine of the same suite are, if that one is newer: 26 in trixie, 28 in sid.
+    pub fn docker(self) -> Option<PathBuf> {
+        self.suite().and_then(|suite| Newer::DOCKER.programs(suite))
     }
 }
 
-fn unpacked(suite: &str) -> PathBuf {
-    repository().join("target/fixtures").join(format!("containerd-{suite}"))
+/// What is unpacked of a newer Debian.
+struct Newer {
+    /// One of its programs, which must run.
+    program: &'static str,
+    packages: &'static [&'static str],
+}
+
+impl Newer {
+    const CONTAINERD: Newer = Newer { program: "usr/bin/containerd", packages: &["containerd"] };
+    const DOCKER: Newer =
+        Newer { program: "usr/sbin/dockerd", packages: &["docker.io", "docker-cli", "docker-buildx"] };
+
+    fn directory(&self, suite: &str) -> PathBuf {
+        repository().join("target/fixtures").join(format!("{}-{suite}", self.packages[0]))
+    }
+
+    /// Where its programs are, if it is there.
+    fn programs(&self, suite: &str) -> Option<PathBuf> {
+        let program = self.directory(suite).join(self.program);
+        program.exists().then(|| program.parent().map(Path::to_owned)).flatten()
+    }
+
+    /// Gets it, where that can be done; says why where it cannot.
+    fn fetch(&self, suite: &str) {
+        let mut command = Command::new(repository().join(".ci/newer"));
+        command.arg(suite).arg(self.directory(suite)).arg(self.program).args(self.packages);
+        let why = match command.output() {
+            Ok(output) if output.status.success() => return,
+            Ok(output) => end(&String::from_utf8_lossy(&output.stderr)),
+            Err(error) => error.to_string(),
+        };
+        println!("         no {} of {suite}: {why}", self.packages[0]);
+    }
 }
 
 /// Gets the newer ones, where that can be done; says why where it cannot.
 pub fn fetch() {
-    for version in [Version::Trixie, Version::Sid] {
-        if let (Some(suite), None) = (version.suite(), version.programs()) {
-            let script = repository().join(".ci/newer-containerd");
-            let output = Command::new(script).arg(suite).arg(unpacked(suite)).output();
-            match output {
-                Ok(output) if output.status.success() => {}
-                Ok(output) => {
-                    println!(
-                        "         no containerd of {suite}: {}",
-                        end(&String::from_utf8_lossy(&output.stderr))
-                    );
-                }
-                Err(error) => println!("         no containerd of {suite}: {error}"),
+    for suite in [Version::Trixie, Version::Sid].into_iter().filter_map(Version::suite) {
+        for newer in [Newer::CONTAINERD, Newer::DOCKER] {
+            if newer.programs(suite).is_none() {
+                newer.fetch(suite);
             }
         }
     }
+}
+
+/// Who unpacks layers and compares them, as containerd is configured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Differ {
+    /// Its own.
+    Own,
+    /// The service's, and no other: what the service does not unpack is not unpacked.
+    Service,
+    /// The service's, and its own for what that one leaves to it.
+    Both,
 }
 
 /// A containerd and a service. Dropped, both are gone with all containers and mounts.
@@ -84,7 +120,7 @@ pub struct Containerd {
     programs: PathBuf,
     cgroup: String,
     namespace: String,
-    differ: bool,
+    differ: Differ,
     daemon: Option<Child>,
     service: Option<Child>,
 }
@@ -96,6 +132,16 @@ impl Containerd {
     ///
     /// One of them does not start.
     pub fn start(directory: &Path, version: Version) -> Result<Containerd> {
+        let differ = if version == Version::Own { Differ::Own } else { Differ::Service };
+        Containerd::start_with(directory, version, differ)
+    }
+
+    /// As [`Containerd::start`], with a differ.
+    ///
+    /// # Errors
+    ///
+    /// As [`Containerd::start`].
+    pub fn start_with(directory: &Path, version: Version, differ: Differ) -> Result<Containerd> {
         fs::create_dir_all(directory)?;
         let programs = version.programs().context("there are no such programs")?;
         let parts = directory.components().rev().take(2).map(|part| part.as_os_str().to_string_lossy());
@@ -105,7 +151,7 @@ impl Containerd {
             programs,
             cgroup: cgroup::name(&unique),
             namespace: format!("tests-{unique}"),
-            differ: version != Version::Own,
+            differ,
             daemon: None,
             service: None,
         };
@@ -131,15 +177,15 @@ type = "snapshot"
 address = "{at}/layerbox.sock"
 "#
         );
-        if self.differ {
-            // No other differ: what the service does not unpack is not unpacked.
+        if self.differ != Differ::Own {
+            let further = if self.differ == Differ::Both { ", \"walking\"" } else { "" };
             text.push_str(&format!(
                 r#"
 [proxy_plugins.{NAME}-diff]
 type = "diff"
 address = "{at}/layerbox.sock"
 [plugins."io.containerd.service.v1.diff-service"]
-default = ["{NAME}-diff"]
+default = ["{NAME}-diff"{further}]
 [[plugins."io.containerd.transfer.v1.local".unpack_config]]
 platform = "linux/amd64"
 snapshotter = "{NAME}"
@@ -209,6 +255,11 @@ differ = "{NAME}-diff"
         gone(&mut self.daemon)
     }
 
+    /// Where its clients reach it.
+    pub fn socket(&self) -> PathBuf {
+        self.directory.join("socket")
+    }
+
     fn path(&self) -> String {
         format!("{}:{}", self.programs.display(), search_path())
     }
@@ -244,11 +295,7 @@ differ = "{NAME}-diff"
         if output.code == 0 {
             return Ok(output.text());
         }
-        bail!(
-            "ctr {arguments:?}: {output}\nthe service says:\n{}\ncontainerd says:\n{}",
-            self.service_log(),
-            self.log_end()
-        )
+        bail!("ctr {arguments:?}: {output}\n{}", self.logged())
     }
 
     /// Calls `ctr snapshots` on the service.
@@ -289,18 +336,20 @@ differ = "{NAME}-diff"
     ///
     /// Something is left.
     pub fn finish(mut self) -> Result<()> {
-        // An import that was cut off has left its lease, which holds what it made for a day.
-        for lease in self.ok(&["leases", "ls", "-q"])?.lines() {
-            self.ok(&["leases", "rm", lease])?;
-        }
-        let images = self.ok(&["images", "ls", "-q"])?;
-        for image in images.lines() {
-            self.ok(&["images", "rm", "--sync", image])?;
+        // What was cut off, an import or a container, has left its lease, which holds what it made for a day.
+        for namespace in self.ok(&["namespaces", "ls", "-q"])?.lines() {
+            let ok = |arguments: &[&str]| self.ok(&[&["--namespace", namespace], arguments].concat());
+            for lease in ok(&["leases", "ls", "-q"])?.lines() {
+                ok(&["leases", "rm", lease])?;
+            }
+            for image in ok(&["images", "ls", "-q"])?.lines() {
+                ok(&["images", "rm", "--sync", image])?;
+            }
         }
         let store = self.store();
         until(Duration::from_secs(20), "layers are left", || {
             let left = |directory: &str| layerbox_tests::tree::names(&store.join(directory));
-            Ok(left("diff")?.is_empty() && left("trash")?.is_empty())
+            Ok(!store.join("diff").exists() || left("diff")?.is_empty() && left("trash")?.is_empty())
         })
         .map_err(|error| error.context(self.snapshots(&["ls"]).unwrap_or_default()))?;
         self.kill_daemon()?;
@@ -312,7 +361,8 @@ differ = "{NAME}-diff"
             ensure!(service.wait()?.success(), "the service ends badly");
         }
         self.service = None;
-        at_rest(&store)
+        // Without a call there is no store.
+        if store.join("diff").exists() { at_rest(&store) } else { Ok(()) }
     }
 
     /// The store of the service.
@@ -323,6 +373,11 @@ differ = "{NAME}-diff"
     /// The log of the service.
     pub fn service_logged(&self) -> String {
         fs::read_to_string(self.directory.join("service.log")).unwrap_or_default()
+    }
+
+    /// The ends of both logs, for a person.
+    pub fn logged(&self) -> String {
+        format!("the service says:\n{}\ncontainerd says:\n{}", self.service_log(), self.log_end())
     }
 
     fn service_log(&self) -> String {

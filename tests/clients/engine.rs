@@ -29,6 +29,8 @@ pub struct Engine {
     directory: PathBuf,
     driver: String,
     options: Vec<String>,
+    /// Where its programs are looked up.
+    path: String,
     cgroup: String,
     daemon: Option<Child>,
 }
@@ -40,6 +42,15 @@ impl Engine {
     ///
     /// It does not start; the error has the end of its log.
     pub fn start(directory: &Path, driver: &str, options: &[&str]) -> Result<Engine> {
+        Engine::start_at(&search_path(), directory, driver, options)
+    }
+
+    /// As [`Engine::start`], with the programs that are found on this path.
+    ///
+    /// # Errors
+    ///
+    /// As [`Engine::start`].
+    pub fn start_at(path: &str, directory: &Path, driver: &str, options: &[&str]) -> Result<Engine> {
         fs::create_dir_all(directory)?;
         // The last three: which case, which rig of it, which part of that.
         let parts = directory.components().rev().take(3).map(|part| part.as_os_str().to_string_lossy());
@@ -48,6 +59,7 @@ impl Engine {
             directory: directory.to_owned(),
             driver: driver.to_owned(),
             options: options.iter().map(|&option| option.to_owned()).collect(),
+            path: path.to_owned(),
             cgroup: cgroup::name(&unique),
             daemon: None,
         };
@@ -105,7 +117,7 @@ impl Engine {
             .args(&self.options);
         self.daemon = Some(
             command
-                .env("PATH", search_path())
+                .env("PATH", &self.path)
                 .stdin(Stdio::null())
                 .stdout(log.try_clone()?)
                 .stderr(log)
@@ -129,7 +141,7 @@ impl Engine {
             command.env_remove(variable);
         }
         command
-            .env("PATH", search_path())
+            .env("PATH", &self.path)
             .env("DOCKER_HOST", self.host())
             .env("DOCKER_BUILDKIT", "0")
             .env("DOCKER_CONFIG", self.directory.join("config"));

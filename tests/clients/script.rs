@@ -9,7 +9,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use anyhow::{Context as _, Result};
 use layerbox_tests::command::{repository, run};
 
-use crate::engine::{Engine, search_path};
+use crate::engine::Engine;
 use crate::normal::Normal;
 
 /// Defined for every step: the second engine, the two programs that print what an archive holds, and one stream for all that is printed.
@@ -49,7 +49,6 @@ pub fn transcript(
         command.arg("-c").arg(format!("{PRELUDE}\n{step}")).current_dir(directory);
         engine.environment(&mut command);
         command
-            .env("PATH", search_path())
             .env("EMPTY_HOST", empty.host())
             .env("SCRIPT", &script)
             .env("START", &start)

@@ -3,9 +3,9 @@
 use std::ffi::OsStr;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 use layerbox_tests::archive::{Member, dir, file, tar};
 use layerbox_tests::command::shell;
 use layerbox_tests::harness::{Case, Need, Skip, case};
@@ -13,11 +13,14 @@ use layerbox_tests::scratch::Place;
 use layerbox_tests::tree::{Except, picture, same};
 
 use super::fixture;
-use crate::containerd::{Containerd, NAME, Version, image};
+use crate::containerd::{Containerd, Differ, NAME, Version, image};
 use crate::rig::{small_root, until};
 
 /// The image of these cases.
 const SMALL: &str = "example.com/small:1";
+
+/// The case that measures.
+const SPEED: &str = "an image of 200 MB is unpacked in 0.7 of the time of its own overlayfs and differ";
 
 /// What a case does with a containerd.
 type Body = fn(&Place, Version) -> Result<()>;
@@ -28,10 +31,11 @@ pub(super) fn cases() -> Vec<Case> {
         ("its snapshots show what those of its own overlayfs show", same_as_overlayfs),
         ("killed in the middle, it and the service go on", killed),
     ];
-    let newer: [(&str, Body); 3] = [
+    let newer: [(&str, Body); 4] = [
         ("an image is unpacked by the component, and by nobody else", unpacked),
         ("a hostile layer is refused, and ctr says why", hostile),
         ("differences are packed as asked for, and the same each time", differences),
+        (SPEED, speed),
     ];
     let mut cases = Vec::new();
     for (label, version) in [("1.6", Version::Own), ("1.7", Version::Trixie), ("2", Version::Sid)] {
@@ -46,7 +50,10 @@ pub(super) fn cases() -> Vec<Case> {
                 }
             };
             let tools = ["containerd", "ctr", "runc", "python3", "busybox", "zstd"];
-            let new = case(format!("containerd {label}: {name}"), run).needs(Need::Filesystem("overlay"));
+            let mut new = case(format!("containerd {label}: {name}"), run).needs(Need::Filesystem("overlay"));
+            if *name == SPEED {
+                new = new.alone();
+            }
             cases.push(tools.into_iter().fold(new, |case, tool| case.needs(Need::Tool(tool))));
         }
     }
@@ -277,13 +284,6 @@ fn differences(place: &Place, version: Version) -> Result<()> {
     let diff = |packed: &str| -> Result<Vec<u8>> {
         let media_type = format!("application/vnd.oci.image.layer.v1.tar{packed}");
         let arguments = ["snapshots", "--snapshotter", NAME, "diff", "--media-type", &media_type, "one"];
-        // A proxy is not told of the caller's lease, so the collector may take the blob before the caller has read it.
-        for _ in 0..4 {
-            let output = engine.ctr(arguments)?;
-            if output.code == 0 || !output.stderr.contains(": not found") {
-                return Ok(output.expect(0)?.stdout);
-            }
-        }
         Ok(engine.ctr(arguments)?.expect(0)?.stdout)
     };
     let plain = diff("")?;
@@ -301,5 +301,64 @@ fn differences(place: &Place, version: Version) -> Result<()> {
     ensure!(listed.contains("data/.wh.2") && listed.contains("more"), "{listed}");
     ensure!(engine.service_logged().contains("operation=compare"), "the service did not do it");
     engine.ok(&["container", "rm", "one"])?;
+    engine.finish()
+}
+
+/// How often each unpacks at the least, and at the most.
+const ROUNDS: [usize; 2] = [3, 12];
+/// The most that the service may take of the time of containerd's own.
+const SHARE: f64 = 0.7;
+
+fn speed(place: &Place, version: Version) -> Result<()> {
+    let engine = Containerd::start_with(&place.join("e"), version, Differ::Both)?;
+    let packed = place.join("root.tar.gz");
+    shell(r#"gzip -n <"$1" >"$2""#, [fixture()?.as_path(), packed.as_path()])?;
+    let archive = place.join("root.oci");
+    let name = "example.com/root:1";
+    image(&archive, name, &[&packed])?;
+    engine.ok(&["images", "import", "--no-unpack", archive.to_str().context("no text")?])?;
+    let listed = engine.ok(&["images", "ls", &format!("name=={name}")])?;
+    let digest = listed.split_whitespace().find(|word| word.starts_with("sha256:"));
+    let digest = digest.context("an image without a digest")?;
+    // The shortest of several is what it takes when nothing else is done on the machine; a difference that goes away with more rounds is the machine's.
+    let mut best = [Duration::MAX; 2];
+    for round in 0..ROUNDS[1] {
+        for turn in 0..2 {
+            let index = (round + turn) % 2;
+            let snapshotter = ["overlayfs", NAME][index];
+            shell(r#"sync -f "$1""#, [place.path()])?;
+            let started = Instant::now();
+            engine.ok(&["snapshots", "unpack", "--snapshotter", snapshotter, digest])?;
+            best[index] = best[index].min(started.elapsed());
+            until(Duration::from_secs(20), "the snapshot is left", || {
+                let listed = engine.ok(&["snapshots", "--snapshotter", snapshotter, "ls"])?;
+                match listed.split_whitespace().find(|word| word.starts_with("sha256:")) {
+                    // The collector may be faster, or at it.
+                    Some(key) => {
+                        engine.ctr(["snapshots", "--snapshotter", snapshotter, "rm", key]).map(|_| false)
+                    }
+                    None => Ok(true),
+                }
+            })?;
+            // It is taken away by the collector, for which this waits; what it has not taken yet would be found again instead of unpacked.
+            engine.ok(&["images", "tag", "--force", name, "other"])?;
+            engine.ok(&["images", "rm", "--sync", "other"])?;
+            until(Duration::from_secs(20), "a layer is left", || {
+                let names = |directory: &str| layerbox_tests::tree::names(&engine.store().join(directory));
+                Ok(names("diff").unwrap_or_default().is_empty()
+                    && names("trash").unwrap_or_default().is_empty())
+            })?;
+        }
+        if round + 1 >= ROUNDS[0] && best[1] <= best[0].mul_f64(SHARE) {
+            break;
+        }
+    }
+    let [theirs, ours] = best;
+    let share = ours.as_secs_f64() / theirs.as_secs_f64();
+    let times = engine.service_logged().matches("operation=apply-blob").count();
+    ensure!(times >= ROUNDS[0], "the service has unpacked {times} times");
+    let said = format!("overlayfs {} ms, layerbox {} ms: {share:.2}", theirs.as_millis(), ours.as_millis());
+    println!("         {said}");
+    ensure!(share <= SHARE, "{said}");
     engine.finish()
 }

@@ -1,6 +1,7 @@
 //! The cases, a module for each promise.
 
 mod containerd;
+mod image_store;
 mod killed;
 mod many;
 mod refused;
@@ -25,6 +26,7 @@ pub fn all() -> Vec<Case> {
         several::cases(),
         speed::cases(),
         containerd::cases(),
+        image_store::cases(),
     ]
     .into_iter()
     .flatten()
