@@ -73,8 +73,9 @@ impl Connection {
     ///
     /// Either fails.
     pub fn call(&mut self, method: &str, path: &str, body: &[u8]) -> Result<Answer> {
-        self.head(method, path, &format!("Content-Length: {}", body.len()))?;
-        let sent = self.send(body);
+        // In one piece, as engines send what is short.
+        let head = head(method, path, &format!("Content-Length: {}", body.len()));
+        let sent = self.send(&[head.as_bytes(), body].concat());
         // Who refuses a body answers and hangs up before it has read all of it.
         self.answer().or_else(|no_answer| sent.and(Err(no_answer)))
     }
@@ -85,12 +86,7 @@ impl Connection {
     ///
     /// Writing fails.
     pub fn begin(&mut self, path: &str) -> Result<()> {
-        self.head("POST", path, "Transfer-Encoding: chunked")
-    }
-
-    fn head(&mut self, method: &str, path: &str, length: &str) -> Result<()> {
-        let head = format!("{method} {path} HTTP/1.1\r\nHost: plugin\r\n{length}\r\n\r\n");
-        self.send(head.as_bytes())
+        self.send(head("POST", path, "Transfer-Encoding: chunked").as_bytes())
     }
 
     /// Sends a chunk of a body; one of no bytes is the end.
@@ -164,4 +160,8 @@ impl Connection {
         line.truncate(line.len() - 2);
         Ok(String::from_utf8(line)?)
     }
+}
+
+fn head(method: &str, path: &str, length: &str) -> String {
+    format!("{method} {path} HTTP/1.1\r\nHost: plugin\r\n{length}\r\n\r\n")
 }

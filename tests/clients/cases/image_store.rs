@@ -124,12 +124,12 @@ fn killed(place: &Place, version: Version) -> Result<()> {
     }
     fs::write(context.join("Dockerfile"), file)?;
     let path = context.to_string_lossy();
-    for round in 0..4u64 {
+    for round in 0..2u64 {
         let tag = format!("built:{round}");
         let build = ["build", "--no-cache", "--network", "none", "--tag", &tag, &path];
         let null = std::process::Stdio::null;
         let mut cut = rig.engine.command(build).stdout(null()).stderr(null()).spawn()?;
-        std::thread::sleep(Duration::from_millis(400 * (round + 1)));
+        std::thread::sleep(Duration::from_millis(700 * (round + 1)));
         if round % 2 == 0 {
             rig.containerd.kill_service()?;
             rig.containerd.start_service()?;
