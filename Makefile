@@ -33,7 +33,7 @@ AOT       := $(BUILD)/release/layerbox-aot
 
 # Each step needs the one before it, and cargo keeps the processors busy by itself.
 .NOTPARALLEL:
-.PHONY: all help toolchain setup component guests guest-c test bench fuzz hostile crash lint doc demo tcb reproducible install clean
+.PHONY: all help toolchain setup component guests guest-c test bench bench-calls fuzz hostile crash lint doc demo tcb reproducible install clean
 
 all: component ## the component, and the binary target/release/layerbox that embeds it (default)
 	$(CARGO) build $(LOCKED) --release -p layerbox
@@ -83,6 +83,9 @@ test: setup all guests ## the unit tests of all crates, then the suite on real m
 bench: setup all ## figures beside GNU tar, bsdtar and a native floor, and whether they are as they should be (as root)
 	$(CARGO) build $(LOCKED) --release -p layerbox-bench
 	@LAYERBOX_BIN="$${LAYERBOX_BIN:-$(BINARY)}" $(BUILD)/release/bench $(BENCH)
+
+bench-calls: setup component ## what single calls cost in one process (as root)
+	$(CARGO) bench $(LOCKED) -p layerbox-bench --bench calls
 
 fuzz: ## each fuzzer for TIME seconds (60), guided by coverage; needs a C++ compiler
 	@.ci/fuzz

@@ -67,8 +67,12 @@ pub(crate) fn run_and_report(report: &str, program: &[String]) -> ExitCode {
 }
 
 /// The value in the middle.
-pub(crate) fn median(values: impl IntoIterator<Item = f64>) -> f64 {
-    let mut values: Vec<f64> = values.into_iter().collect();
+pub(crate) fn median(mut values: Vec<f64>) -> f64 {
     values.sort_by(f64::total_cmp);
     values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
+}
+
+/// The least value.
+pub(crate) fn least(values: Vec<f64>) -> f64 {
+    values.into_iter().fold(f64::NAN, f64::min)
 }

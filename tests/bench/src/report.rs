@@ -8,20 +8,20 @@ use crate::programs::Who;
 use crate::rounds::Figure;
 
 /// One piece of work as a table: a row for everybody.
-pub(crate) fn table(input: &Input, figures: &[Figure]) {
-    let Some(first) = figures.first() else { return };
-    println!("\n{} {} ({} entries)", first.work.name(), input.name, input.entries);
-    println!(
-        "  {:18} {:>9} {:>9} {:>9} {:>9} {:>7} {:>11}",
+pub(crate) fn table(input: &Input, figures: &[Figure]) -> String {
+    let Some(first) = figures.first() else { return String::new() };
+    let mut text = format!("\n{} {} ({} entries)\n", first.work.name(), input.name, input.entries);
+    text.push_str(&format!(
+        "  {:18} {:>9} {:>9} {:>9} {:>9} {:>7} {:>11}\n",
         "", "wall s", "/ tar", "CPU s", "/ floor", "MiB", "calls/entry"
-    );
+    ));
     let of = |who| figures.iter().find(|it| it.who == who).map(|it| it.sample);
     for figure in figures {
         let sample = figure.sample;
         let ratio =
             |mine: f64, theirs: Option<f64>| theirs.map_or("-".into(), |it| format!("{:.2}", mine / it));
-        println!(
-            "  {:18} {:9.3} {:>9} {:9.3} {:>9} {:7.1} {:>11}",
+        text.push_str(&format!(
+            "  {:18} {:9.3} {:>9} {:9.3} {:>9} {:7.1} {:>11}\n",
             figure.who.name(),
             sample.wall,
             ratio(sample.wall, of(Who::GnuTar).map(|it| it.wall)),
@@ -29,8 +29,9 @@ pub(crate) fn table(input: &Input, figures: &[Figure]) {
             ratio(sample.cpu, of(Who::Floor).map(|it| it.cpu)),
             mib(sample.peak),
             figure.calls.map_or("-".into(), |calls| format!("{calls:.2}")),
-        );
+        ));
     }
+    text
 }
 
 /// The bounds, and whether they hold.
