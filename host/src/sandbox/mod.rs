@@ -249,7 +249,7 @@ impl Sandbox {
         self.show_log = show;
     }
 
-    /// From now on a call that computes for long does so at a low priority, which stays with its thread: each call must have a thread of its own.
+    /// From now on a call that computes for long does so at a low priority, which stays with its thread: that one must not be used for another call.
     pub fn give_way(&mut self) {
         self.gives_way = true;
     }
