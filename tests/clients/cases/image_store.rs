@@ -76,6 +76,11 @@ impl Rig {
 
     /// Ends all in good order; nothing may be left then.
     fn finish(mut self) -> Result<()> {
+        // A container of a build that was cut off may have lost its layer when containerd was killed; pruning stumbles over it, and removing it by force does not
+        // ("rw layer snapshot not found").
+        for container in self.engine.ok(["ps", "--all", "--quiet", "--no-trunc"])?.lines() {
+            self.engine.ok(["rm", "--force", container])?;
+        }
         self.engine.ok(["system", "prune", "--force", "--all"])?;
         self.engine.ok(["builder", "prune", "--force", "--all"])?;
         self.engine.stop()?;

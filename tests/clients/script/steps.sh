@@ -79,7 +79,7 @@ docker system df
 
 docker system df --verbose --format '
     {{range .Images}}{{.Repository}}:{{.Tag}} {{.Size}} {{.SharedSize}} {{.UniqueSize}} {{.Containers}}{{println}}{{end}}
-    {{range .Containers}}{{.Names}} {{.Image}} {{.Command}} {{.LocalVolumes}} {{.Size}} {{.Status}}{{println}}{{end}}' | sort
+    {{range .Containers}}{{.Names}} {{.Image}} {{.Command}} {{.LocalVolumes}} {{.Size}} {{.Status}}{{println}}{{end}}' | sed 's/^ *//' | sort
 
 empty docker load --input app.tar | sort
 
