@@ -79,12 +79,10 @@ impl Watched {
             None => self.observer.log.info("call", &fields),
             Some(error) => {
                 fields.push(("error", error.to_string().into()));
-                // What is left to the engine's own differ went as it should.
-                let left = matches!(error, CallError::Snapshot(SnapshotError::NotOurs(_)));
-                if left {
-                    self.observer.log.info("call", &fields);
-                } else {
-                    self.observer.log.error("call", &fields);
+                match error {
+                    // What is left to the engine's own differ went as it should.
+                    CallError::Snapshot(SnapshotError::NotOurs(_)) => self.observer.log.info("call", &fields),
+                    _ => self.observer.log.error("call", &fields),
                 }
             }
         }

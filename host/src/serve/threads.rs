@@ -5,6 +5,7 @@
 
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::ThreadId;
 use std::time::Duration;
 
 use crate::error::Failure;
@@ -15,17 +16,13 @@ const IDLE: Duration = Duration::from_secs(10);
 
 type Work = Box<dyn FnOnce() + Send>;
 
-/// Threads that wait for a call.
+/// Threads that wait, with the ends of their channels. The one that came last is taken first: its stack is still in the caches.
+type Waiting = Vec<(ThreadId, Sender<Work>)>;
+
+/// Threads for calls.
 #[derive(Debug, Default, Clone)]
 pub(super) struct Threads {
     waiting: Arc<Mutex<Waiting>>,
-}
-
-/// The ends of their channels, each with the number of its thread. The one that came last is taken first: its stack is still in the caches.
-#[derive(Debug, Default)]
-struct Waiting {
-    threads: Vec<(u64, Sender<Work>)>,
-    last: u64,
 }
 
 impl Threads {
@@ -36,7 +33,7 @@ impl Threads {
     /// There is no thread to be had.
     pub(super) fn run(&self, work: impl FnOnce() + Send + 'static) -> Result<(), CallError> {
         let mut work: Work = Box::new(work);
-        let waiting = self.lock().threads.pop();
+        let waiting = self.lock().pop();
         if let Some((_, thread)) = waiting {
             match thread.send(work) {
                 Ok(()) => return Ok(()),
@@ -64,22 +61,18 @@ impl Threads {
     }
 
     fn wait(&self, sender: &Sender<Work>, receiver: &Receiver<Work>) -> Option<Work> {
-        let mut waiting = self.lock();
-        waiting.last += 1;
-        let own = waiting.last;
-        waiting.threads.push((own, sender.clone()));
-        drop(waiting);
+        let own = std::thread::current().id();
+        self.lock().push((own, sender.clone()));
         match receiver.recv_timeout(IDLE) {
             Ok(work) => Some(work),
             Err(RecvTimeoutError::Disconnected) => None,
             Err(RecvTimeoutError::Timeout) => {
                 let mut waiting = self.lock();
-                let before = waiting.threads.len();
-                waiting.threads.retain(|(number, _)| *number != own);
-                let was_taken = waiting.threads.len() == before;
+                let at = waiting.iter().position(|(thread, _)| *thread == own);
+                let left = at.map(|at| waiting.remove(at));
                 drop(waiting);
                 // Who took it in this very moment sends something.
-                if was_taken { receiver.recv().ok() } else { None }
+                if left.is_some() { None } else { receiver.recv().ok() }
             }
         }
     }

@@ -28,7 +28,7 @@ fn main() -> ExitCode {
     match prepare() {
         Ok(_ground) => {
             divan::main();
-            // Else it would be mounted until the end of the machine's temporary directory.
+            // The file system below is unmounted next.
             drop(driver().cleanup());
             ExitCode::SUCCESS
         }
