@@ -375,6 +375,13 @@ differ = "{NAME}-diff"
         fs::read_to_string(self.directory.join("service.log")).unwrap_or_default()
     }
 
+    /// How many blobs the service has unpacked, by its log: those that it left to another differ do not count.
+    pub fn unpacked(&self) -> usize {
+        let log = self.service_logged();
+        let ours = |line: &&str| line.contains("operation=apply-blob") && line.contains("outcome=ok");
+        log.lines().filter(ours).count()
+    }
+
     /// The ends of both logs, for a person.
     pub fn logged(&self) -> String {
         format!("the service says:\n{}\ncontainerd says:\n{}", self.service_log(), self.log_end())

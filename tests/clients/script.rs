@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, anyhow, ensure};
 use layerbox_tests::command::{repository, run};
 
 use crate::engine::Engine;
@@ -88,6 +88,28 @@ fn build_context(directory: &Path, script: &Path) -> Result<()> {
     Ok(())
 }
 
+/// Runs a script over both drivers at the same time, and holds the two transcripts to say the same. Each comes with the driver's name, what is right first.
+///
+/// # Errors
+///
+/// One of them fails, or they differ.
+pub fn side_by_side(
+    (right_name, right): (&str, impl FnOnce() -> Result<Vec<String>> + Send),
+    (our_name, ours): (&str, impl FnOnce() -> Result<Vec<String>>),
+) -> Result<()> {
+    let (right, ours) = std::thread::scope(|scope| {
+        let right = scope.spawn(right);
+        let ours = ours();
+        (right.join(), ours)
+    });
+    let right =
+        right.map_err(|_| anyhow!("a thread panicked"))?.with_context(|| format!("over {right_name}"))?;
+    let ours = ours.with_context(|| format!("over {our_name}"))?;
+    let difference = difference(&right, &ours);
+    ensure!(difference.is_empty(), "{right_name} (-) and {our_name} (+) differ:\n{difference}");
+    Ok(())
+}
+
 /// Whether two lines say the same. Sizes may differ by the lengths of symbolic links' targets: Docker adds them up as if they were content, and a layer here is
 /// as large as its regular files.
 fn same(left: &str, right: &str) -> bool {
@@ -122,7 +144,7 @@ fn size(word: &str) -> Option<(f64, f64)> {
 }
 
 /// The first places where two transcripts differ, with their steps; empty when they do not.
-pub fn difference(left: &[String], right: &[String]) -> String {
+fn difference(left: &[String], right: &[String]) -> String {
     let steps = |lines: &[String]| -> Vec<Vec<String>> {
         let mut steps: Vec<Vec<String>> = Vec::new();
         for line in lines {
