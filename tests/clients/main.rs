@@ -10,7 +10,6 @@ mod cases;
 mod cgroup;
 mod containerd;
 mod engine;
-mod http;
 mod normal;
 mod rig;
 mod script;

@@ -9,12 +9,12 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use layerbox_tests::command::{Output, run};
+use layerbox_tests::http::Connection;
 use layerbox_tests::store::bare;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use crate::engine::end;
-use crate::http;
 
 /// Where an engine looks up a plugin by its name (Docker's documentation, "Plugin discovery").
 pub const PLUGINS: &str = "/etc/docker/plugins";
@@ -153,7 +153,8 @@ impl Service {
     ///
     /// It does not answer, or does not know the store.
     pub fn mounts_of(&self, home: &Path) -> Result<usize> {
-        let text = http::get(&self.admin(), "/metrics")?;
+        let answer = Connection::new(&self.admin())?.call("GET", "/metrics", b"")?;
+        let text = String::from_utf8(answer.body)?;
         let series = format!("layerbox_mounts{{store=\"{}\"}} ", home.display());
         let value = text.lines().find_map(|line| line.strip_prefix(&series));
         value.with_context(|| format!("no {series}in the metrics:\n{text}"))?.parse().context("a number")

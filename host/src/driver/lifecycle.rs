@@ -301,22 +301,29 @@ impl Driver {
         })
     }
 
-    /// Counts one get of each layer that is mounted, whatever was counted before, and answers for how many that changed something. For a client that has
-    /// forgotten what it got, and gives back once what it finds mounted.
+    /// Gives back what a client got that has forgotten it, and answers what could not be given back. Of a layer that `remembered` knows (it is told the layer
+    /// and its ancestors, the parent first) one get stays counted, whatever was counted before: the client finds it mounted, and gives it back once.
     ///
     /// # Errors
     ///
     /// Those of reading and writing the counts.
-    pub fn settle(&self) -> Result<usize, Error> {
-        let settle = || -> Result<usize, Failure> {
-            let mut changed = 0;
+    pub fn settle(&self, remembered: impl Fn(&LayerId, &[LayerId]) -> bool) -> Result<Vec<Error>, Error> {
+        let settle = || -> Result<Vec<LayerId>, Failure> {
+            let mut forgotten = Vec::new();
             for (id, _) in self.references.all()? {
-                let _guard = self.lock(&id, Mode::Exclusive)?;
-                changed += usize::from(self.references.settle(&id)? > 1);
+                {
+                    let _guard = self.lock(&id, Mode::Exclusive)?;
+                    self.references.settle(&id)?;
+                }
+                // Of a layer whose metadata cannot be read nothing is known, and it stays as it is.
+                if self.metadata(id.as_str()).is_ok_and(|layer| !remembered(&id, &layer.ancestors)) {
+                    forgotten.push(id);
+                }
             }
-            Ok(changed)
+            Ok(forgotten)
         };
-        settle().map_err(|failure| failure.during("settle", None))
+        let forgotten = settle().map_err(|failure| failure.during("settle", None))?;
+        Ok(forgotten.iter().filter_map(|id| self.put(id.as_str()).err()).collect())
     }
 
     /// Unmounts all that belongs to the store, and answers how many mounts that were.

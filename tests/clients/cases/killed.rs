@@ -13,6 +13,7 @@ use layerbox_tests::tree::names;
 use super::{docker, fixture};
 use crate::engine::Engine;
 use crate::rig::{Driver, Rig, until};
+use crate::service::layerbox;
 
 /// What is under way when the blow comes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -110,6 +111,10 @@ pub(super) fn cases() -> Vec<Case> {
         "kill -9 of the engine during an export: what it had got twice is given back",
         twice_got,
     ));
+    cases.push(docker(
+        "kill -9 of the engine in the midst of a call: what no container holds is given back",
+        between_get_and_put,
+    ));
     cases.push(docker("kill -9 of the engine with containers that go on without it", kept_alive));
     cases.push(docker("a restart of the service leaves mounts in use in place", |place| {
         let mut rig = Rig::with_small_image(place, "a", Driver::Layerbox, &[])?;
@@ -203,6 +208,32 @@ fn twice_got(place: &Place) -> Result<()> {
     rig.engine.ok(["start", "up"])?;
     rig.is_mounted(1)?;
     rig.engine.ok(["rm", "--force", "up"])?;
+    rig.is_mounted(0)?;
+    rig.finish()
+}
+
+/// The moments in which an engine holds a layer of an image, or the one in which a container is made ready, are too short to be hit: what it would have got then
+/// is got after it is dead.
+fn between_get_and_put(place: &Place) -> Result<()> {
+    let mut rig = Rig::with_small_image(place, "a", Driver::Layerbox, &["--live-restore"])?;
+    rig.start_ticking("up", &[])?;
+    rig.engine.ok(["commit", "up", "two:1"])?;
+    let home = rig.engine.home();
+    let layers = names(&home.join("layers"))?;
+    let container = layers.iter().find_map(|name| name.strip_suffix("-init")).context("no -init layer")?;
+    rig.engine.kill()?;
+    for layer in layers.iter().filter(|name| *name != container) {
+        for _ in 0..2 {
+            layerbox(&home, &["get", layer])?.expect(0)?;
+        }
+    }
+    // All but the lowest one, which is its own content.
+    rig.is_mounted(layers.len() - 1)?;
+    let restarted = rig.engine.restart();
+    rig.explained(restarted)?;
+    rig.explained(rig.is_mounted(1))?;
+    rig.explained(rig.ticks("up"))?;
+    rig.explained(rig.engine.ok(["rm", "--force", "up"]))?;
     rig.is_mounted(0)?;
     rig.finish()
 }

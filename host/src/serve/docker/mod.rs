@@ -15,6 +15,8 @@ use hyper::body::Incoming;
 use hyper::{Method, Request, Response, StatusCode};
 use serde_json::{Value, json};
 
+use layerbox_privileged::id::LayerId;
+
 use super::Service;
 use super::calls::CallError;
 use super::engines::{Engine, Engines, Options, Target, check_home};
@@ -152,14 +154,22 @@ impl Docker {
         let engine = Engine { home: home.clone(), maps: maps.clone(), options, process: client.process };
         let service = self.service.clone();
         let root = home.clone();
-        // An engine that was killed gives back nothing of what it got. The next one knows only what it finds mounted, and gives that back once, as the counts
-        // of Docker's own drivers have it.
+        // An engine that was killed gives back nothing of what it got. The next one knows only its containers' layers, and gives each of them back once, as the
+        // counts of Docker's own drivers have it.
         let is_new = client.process.is_some() && !self.engines.is_served(&home);
         self.service
             .calls
             .short(move || {
                 let driver = service.stores.open(&root, Some(maps), true)?;
-                if is_new { driver.settle().map(drop) } else { Ok(()) }
+                if is_new {
+                    for error in driver.settle(is_of_a_container)? {
+                        service.observer.log.warn(
+                            "an engine that is gone left a layer mounted",
+                            &[("error", error.to_string().into())],
+                        );
+                    }
+                }
+                Ok(())
             })
             .await?;
         if let Some(process) = client.process {
@@ -221,6 +231,12 @@ fn simple(driver: &Driver, operation: Operation, request: &LayerRequest) -> Resu
             return Err(Failure::Unsupported(other.name().to_owned()).during("serve", None));
         }
     })
+}
+
+/// Whether a layer is a container's. Such a layer stands on one of the same name with `-init`, of which nothing but the making of the container is written; what
+/// else an engine gets (that one, an image's layer for an archive of it, a step of a build), it gets for the length of one call of its own.
+fn is_of_a_container(id: &LayerId, ancestors: &[LayerId]) -> bool {
+    ancestors.first().and_then(|parent| parent.as_str().strip_suffix("-init")) == Some(id.as_str())
 }
 
 /// A layer that is not there is removed already: dockerd asks again when it did not hear the answer, and keeps a container for ever whose layer it cannot
