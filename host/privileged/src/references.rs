@@ -1,11 +1,11 @@
 //! How many users each mounted layer has.
 //!
-//! One small file an id on a tmpfs, replaced by rename: a process that is killed loses no count, and the machine's
+//! One small file an id on a tmpfs, replaced by rename or written over at once: a process that is killed loses no count, and the machine's
 //! restart, which ends every mount, ends them as well. Callers hold a lock of their own per layer.
 
-use std::fs::{self, DirBuilder, File};
+use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Read};
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::{DirBuilderExt, FileExt};
 use std::path::{Path, PathBuf};
 
 use crate::{Error, LayerId};
@@ -36,20 +36,11 @@ impl References {
 
     /// The count; 0 for a layer that nobody uses. [`Error::Conflict`] where the file holds no count.
     pub fn count(&self, id: &LayerId) -> Result<u32, Error> {
-        // One read: a count is shorter than this, and what is longer is none.
-        let mut text = [0; 32];
-        let read = File::open(self.counts.join(id.as_str())).and_then(|mut file| file.read(&mut text));
-        let text = match read {
-            Ok(length) => &text[..length],
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(0),
-            Err(error) => return Err(Error::io("read the reference count")(error)),
-        };
-        parse(text).ok_or_else(|| {
-            Error::Conflict(format!(
-                "the reference count of layer {id} is corrupt: \"{}\"",
-                text.escape_ascii()
-            ))
-        })
+        match File::open(self.counts.join(id.as_str())) {
+            Ok(file) => read(&file, id),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(0),
+            Err(error) => Err(Error::io("read the reference count")(error)),
+        }
     }
 
     /// Adds one and answers the new count.
@@ -57,6 +48,16 @@ impl References {
         let count = self.count(id)?.checked_add(1);
         let count = count.ok_or_else(|| Error::Conflict(format!("layer {id} has too many users")))?;
         self.write(id, count)
+    }
+
+    /// As [`References::acquire`], where that is a matter of writing over a count; none, with nothing changed, where it is not.
+    pub fn acquire_more(&self, id: &LayerId) -> Result<Option<u32>, Error> {
+        self.write_over(id, |count| count.checked_add(1))
+    }
+
+    /// As [`References::release`], where that is a matter of writing over a count: some are left then. None, with nothing changed, where it is not.
+    pub fn release_one_of_many(&self, id: &LayerId) -> Result<Option<u32>, Error> {
+        self.write_over(id, |count| count.checked_sub(1).filter(|&left| left > 0))
     }
 
     /// Takes one off and answers the new count; 0 stays 0.
@@ -136,6 +137,23 @@ impl References {
         }
     }
 
+    /// Writes a few bytes of one page over as many others: there is no moment at which a kill finds half of them written.
+    fn write_over(&self, id: &LayerId, next: impl Fn(u32) -> Option<u32>) -> Result<Option<u32>, Error> {
+        let file = match OpenOptions::new().read(true).write(true).open(self.counts.join(id.as_str())) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(Error::io("open the reference count")(error)),
+        };
+        let before = read(&file, id)?;
+        let Some(count) = next(before) else { return Ok(None) };
+        if count.to_string().len() != before.to_string().len() {
+            return Ok(None);
+        }
+        file.write_all_at(format!("{count}\n").as_bytes(), 0)
+            .map_err(Error::io("write the reference count"))?;
+        Ok(Some(count))
+    }
+
     fn write(&self, id: &LayerId, count: u32) -> Result<u32, Error> {
         let draft = self.drafts.join(id.as_str());
         let written = fs::write(&draft, format!("{count}\n"))
@@ -150,6 +168,16 @@ impl References {
         }
         written.map(|()| count)
     }
+}
+
+fn read(mut file: &File, id: &LayerId) -> Result<u32, Error> {
+    // One read: a count is shorter than this, and what is longer is none.
+    let mut text = [0; 32];
+    let length = file.read(&mut text).map_err(Error::io("read the reference count"))?;
+    parse(&text[..length]).ok_or_else(|| {
+        let text = text[..length].escape_ascii();
+        Error::Conflict(format!("the reference count of layer {id} is corrupt: \"{text}\""))
+    })
 }
 
 /// Exactly what `write` writes: a count above 0 and a line feed.
@@ -186,6 +214,15 @@ mod tests {
             assert_eq!(references.count(&a).unwrap(), expected, "step {index}");
         }
         assert_eq!(references.acquire(&b).unwrap(), 1);
+        let quick = [("-", None, 1), ("+", Some(2), 2), ("-", Some(1), 1), ("-", None, 1), ("+", Some(2), 2)];
+        let more = (3..=9).map(|count| ("+", Some(count), count)).chain([("+", None, 9), ("-", Some(8), 8)]);
+        for (step, expected, after) in quick.into_iter().chain(more) {
+            let quick =
+                if step == "+" { references.acquire_more(&b) } else { references.release_one_of_many(&b) };
+            assert_eq!((quick.unwrap(), references.count(&b).unwrap()), (expected, after), "{step}");
+        }
+        assert_eq!(references.acquire_more(&self::id("none")).unwrap(), None);
+        references.settle(&b).unwrap();
         let all = |references: &References| -> Vec<(String, u32)> {
             references.all().unwrap().into_iter().map(|(id, count)| (id.as_str().to_owned(), count)).collect()
         };

@@ -137,6 +137,28 @@ impl Driver {
         })
     }
 
+    /// Counts one get more of a layer that is got already, and answers the path of its mount. None where it is not got, and where that cannot be told at
+    /// once: then [`Driver::get`] has the answer. Neither the component nor anything that a stranger wrote has a part in it.
+    pub fn get_again(&self, id: &str) -> Option<PathBuf> {
+        let id = layer_id(id).ok()?;
+        let _unlocked = self.store.unlocked(&id)?;
+        if !self.unions.mounted_at_once(&id) {
+            return None;
+        }
+        self.references.acquire_more(&id).ok()??;
+        Some(self.store.mount_point(&id))
+    }
+
+    /// Ends one get of a layer that is got more than once. None as for [`Driver::get_again`]; then [`Driver::put`] does it.
+    pub fn put_one_of_many(&self, id: &str) -> Option<()> {
+        let id = layer_id(id).ok()?;
+        let _unlocked = self.store.unlocked(&id)?;
+        if !self.unions.mounted_at_once(&id) {
+            return None;
+        }
+        self.references.release_one_of_many(&id).ok()?.map(drop)
+    }
+
     /// Takes away the mount of a layer that nobody was told of.
     fn unmount_unused(&self, id: &LayerId, record: &Record) -> Result<(), Failure> {
         if self.unions_of(id, record).count(id)? == 0 {

@@ -281,7 +281,7 @@ impl Driver {
     }
 
     fn lock(&self, id: &LayerId, mode: Mode) -> Result<Guard, Failure> {
-        Guard::layer(self.store.runtime(), id, mode)
+        self.store.lock(id, mode)
     }
 
     /// Whether a layer is mounted, and may change at any time.

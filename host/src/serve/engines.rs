@@ -79,6 +79,12 @@ pub struct Target {
 }
 
 impl Target {
+    /// The driver of the store if it is open by this very path, with no look at any disk.
+    pub fn opened(&self, stores: &Stores) -> Option<Arc<Driver>> {
+        let driver = stores.opened(&self.root)?;
+        self.maps.as_ref().is_none_or(|maps| maps == driver.maps()).then_some(driver)
+    }
+
     /// The driver of the store. With `make`, one that is not there is made.
     ///
     /// # Errors

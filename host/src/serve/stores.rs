@@ -116,8 +116,12 @@ impl Stores {
 
     /// The store at `root`, if it is open.
     pub fn get(&self, root: &Path) -> Option<Arc<Driver>> {
-        let canonical = root.canonicalize().ok()?;
-        self.open.lock().unwrap_or_else(PoisonError::into_inner).get(&canonical).cloned()
+        self.opened(&root.canonicalize().ok()?)
+    }
+
+    /// As [`Stores::get`], for a root whose path is canonical.
+    pub fn opened(&self, root: &Path) -> Option<Arc<Driver>> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner).get(root).cloned()
     }
 
     /// All stores that are open, by their roots.

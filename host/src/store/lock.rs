@@ -4,9 +4,11 @@
 //! command lines side by side. A layer's is shared by calls that read it and exclusive for a call that changes it; its file lies on the tmpfs
 //! and is removed by the last holder.
 
+use std::collections::BTreeMap;
 use std::io::{self, Read};
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use cap_std::fs::{Dir, OpenOptionsExt as _};
@@ -36,6 +38,50 @@ pub struct Guard {
     mode: Mode,
     /// The file to remove when nobody else holds it; none for the store's.
     path: Option<PathBuf>,
+    /// Given back after all else; none for the store's.
+    _claim: Option<Claim>,
+}
+
+/// Which layers a process has locked, or waits to lock: a process that has the store to itself need not ask the file system.
+#[derive(Debug, Default)]
+pub(super) struct Claims(Arc<Mutex<BTreeMap<LayerId, usize>>>);
+
+/// That somebody claims a layer, until it is dropped.
+#[derive(Debug)]
+pub(super) struct Claim {
+    id: LayerId,
+    all: Claims,
+}
+
+/// That nobody claims a layer: whoever would, waits until it is dropped.
+pub(crate) type Unclaimed<'a> = MutexGuard<'a, BTreeMap<LayerId, usize>>;
+
+impl Claims {
+    pub(super) fn claim(&self, id: &LayerId) -> Claim {
+        *self.locked().entry(id.clone()).or_default() += 1;
+        Claim { id: id.clone(), all: Claims(self.0.clone()) }
+    }
+
+    /// None where somebody claims it, or somebody else is here.
+    pub(super) fn unclaimed(&self, id: &LayerId) -> Option<Unclaimed<'_>> {
+        self.0.try_lock().ok().filter(|claims| !claims.contains_key(id))
+    }
+
+    fn locked(&self) -> Unclaimed<'_> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Claim {
+    fn drop(&mut self) {
+        let mut claims = self.all.locked();
+        if let Some(count) = claims.get_mut(&self.id) {
+            *count -= 1;
+            if *count == 0 {
+                claims.remove(&self.id);
+            }
+        }
+    }
 }
 
 impl Guard {
@@ -47,7 +93,7 @@ impl Guard {
         Read::by_ref(&mut file).take(256).read_to_string(&mut owner).map_err(|e| Failure::io("read", &e))?;
         match wait(file, mode, patience) {
             Ok(lock) => {
-                let mut guard = Guard { lock: Some(lock), mode, path: None };
+                let mut guard = Guard { lock: Some(lock), mode, path: None, _claim: None };
                 if mode == Mode::Exclusive {
                     // Only the message to others wants it: a full disk is no reason to stay away.
                     drop(guard.sign(&format!("process {}", std::process::id()), u64::MAX));
@@ -62,6 +108,11 @@ impl Guard {
         }
     }
 
+    /// Whether nobody else can hold it.
+    pub(super) fn is_exclusive(&self) -> bool {
+        self.mode == Mode::Exclusive
+    }
+
     /// Goes on with the store's lock beside others.
     pub(super) fn share(mut self) -> Result<Guard, Failure> {
         self.mode = Mode::Shared;
@@ -71,22 +122,18 @@ impl Guard {
         Ok(self)
     }
 
-    /// Takes the lock on a layer; waits up to half a minute for others.
+    /// Takes the lock on the layer of a claim; waits so long for others.
     ///
     /// # Errors
     ///
     /// [`Failure::Busy`] when it is held all that time.
-    pub fn layer(runtime: &Path, id: &LayerId, mode: Mode) -> Result<Guard, Failure> {
-        Guard::acquire(runtime, id, mode, PATIENCE)
-    }
-
-    /// As [`Guard::layer`], without waiting.
-    pub(super) fn try_layer(runtime: &Path, id: &LayerId, mode: Mode) -> Result<Guard, Failure> {
-        Guard::acquire(runtime, id, mode, Duration::ZERO)
-    }
-
-    fn acquire(runtime: &Path, id: &LayerId, mode: Mode, patience: Duration) -> Result<Guard, Failure> {
-        let path = runtime.join("locks").join(id.as_str());
+    pub(super) fn layer(
+        runtime: &Path,
+        claim: Claim,
+        mode: Mode,
+        patience: Duration,
+    ) -> Result<Guard, Failure> {
+        let path = runtime.join("locks").join(claim.id.as_str());
         loop {
             let file = std::fs::OpenOptions::new()
                 .read(true)
@@ -107,7 +154,7 @@ impl Guard {
             // The last holder may have removed the file after it was opened here: then this lock locks out nobody.
             match std::fs::metadata(&path) {
                 Ok(now) if now.ino() == before.ino() && now.dev() == before.dev() => {
-                    let mut guard = Guard { lock: Some(lock), mode, path: Some(path) };
+                    let mut guard = Guard { lock: Some(lock), mode, path: Some(path), _claim: Some(claim) };
                     // Only the message to others wants it, here too.
                     drop(guard.sign(&std::process::id().to_string(), now.len()));
                     return Ok(guard);

@@ -34,6 +34,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
+use std::time::Duration;
 
 use cap_std::fs::{Dir, OpenOptions, OpenOptionsExt as _};
 use layerbox_privileged::id::LayerId;
@@ -41,6 +42,7 @@ use layerbox_privileged::mount::{Backend, Choice};
 
 use crate::error::Failure;
 use files::{ids_in, ignore_missing, make_directory, mark_child, sync_directory, touch};
+use lock::{Claims, Guard, Mode, PATIENCE, Unclaimed};
 pub(crate) use opening::identity;
 use opening::require_backend;
 pub use opening::{Opening, Owner};
@@ -62,7 +64,9 @@ pub struct Store {
     first_since_boot: bool,
     /// What was mended when it was opened, for the next check to tell.
     recovered: Mutex<Vec<check::Finding>>,
-    _lock: lock::Guard,
+    /// The layers that this process has locked, or waits to lock.
+    claims: Claims,
+    lock: Guard,
 }
 
 impl Store {
@@ -100,12 +104,12 @@ impl Store {
         }
         let (lock, format) = match state {
             adopt::State::Store => {
-                let mode = if owner == Owner::Service { lock::Mode::Exclusive } else { lock::Mode::Shared };
-                let lock = lock::Guard::store(&dir, mode, patience)?;
+                let mode = if owner == Owner::Service { Mode::Exclusive } else { Mode::Shared };
+                let lock = Guard::store(&dir, mode, patience)?;
                 (lock, Format::read(&dir)?)
             }
             adopt::State::Empty | adopt::State::Docker => {
-                let lock = lock::Guard::store(&dir, lock::Mode::Exclusive, patience)?;
+                let lock = Guard::store(&dir, Mode::Exclusive, patience)?;
                 // Another process may have made it while this one waited for the lock.
                 let format = match adopt::survey(&dir)? {
                     adopt::State::Store => Format::read(&dir)?,
@@ -122,7 +126,32 @@ impl Store {
         }
         let first_since_boot = existing_directories(&format.id).next().is_none();
         let runtime = runtime_directory(&format.id)?;
-        Ok(Store { root, runtime, first_since_boot, dir, format, recovered: Mutex::default(), _lock: lock })
+        let (recovered, claims) = (Mutex::default(), Claims::default());
+        Ok(Store { root, runtime, first_since_boot, dir, format, recovered, claims, lock })
+    }
+
+    /// Takes the lock on a layer; waits up to half a minute for others.
+    ///
+    /// # Errors
+    ///
+    /// [`Failure::Busy`] when it is held all that time.
+    pub(crate) fn lock(&self, id: &LayerId, mode: Mode) -> Result<Guard, Failure> {
+        Guard::layer(&self.runtime, self.claims.claim(id), mode, PATIENCE)
+    }
+
+    /// The lock of a layer that no living process works on; none where one does. Whoever works on it cleans up itself.
+    fn unclaimed(&self, id: &LayerId) -> Result<Option<Guard>, Failure> {
+        match Guard::layer(&self.runtime, self.claims.claim(id), Mode::Exclusive, Duration::ZERO) {
+            Ok(guard) => Ok(Some(guard)),
+            Err(Failure::Busy(_)) => Ok(None),
+            Err(other) => Err(other),
+        }
+    }
+
+    /// Keeps others from locking a layer that nobody has locked, for what takes some microseconds and is worth less than the making of a lock. None where
+    /// somebody has, where another process may use the store, and where another call is here already.
+    pub(crate) fn unlocked(&self, id: &LayerId) -> Option<Unclaimed<'_>> {
+        self.lock.is_exclusive().then(|| self.claims.unclaimed(id)).flatten()
     }
 
     /// Holds the store to be of a backend that is asked for by name.

@@ -6,14 +6,12 @@
 use std::sync::PoisonError;
 use std::time::{Duration, Instant};
 
-use layerbox_privileged::id::LayerId;
 use layerbox_privileged::mount::Unions;
 use layerbox_privileged::references::References;
 
 use super::Store;
 use super::check::Finding;
 use super::files::{exists, id_of_temporary, ids_in, ignore_missing};
-use super::lock::{Guard, Mode};
 use crate::error::Failure;
 
 /// How long the opening of a store goes on deleting what a removal has left. The rest goes with the next removal, or in the background of a service.
@@ -154,14 +152,5 @@ impl Store {
     /// What was mended when the store was opened, once.
     pub(crate) fn take_recovered(&self) -> Vec<Finding> {
         std::mem::take(&mut self.recovered.lock().unwrap_or_else(PoisonError::into_inner))
-    }
-
-    /// The lock of a layer that no living process works on. Whoever works on it holds the lock and cleans up itself.
-    pub(super) fn unclaimed(&self, id: &LayerId) -> Result<Option<Guard>, Failure> {
-        match Guard::try_layer(&self.runtime, id, Mode::Exclusive) {
-            Ok(guard) => Ok(Some(guard)),
-            Err(Failure::Busy(_)) => Ok(None),
-            Err(other) => Err(other),
-        }
     }
 }

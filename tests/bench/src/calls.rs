@@ -95,8 +95,6 @@ pub(crate) fn measure(place: &Place) -> Result<Vec<Verdict>> {
     } else {
         eprintln!("bench: NOT MEASURED: get + put, this kernel has no overlay");
     }
-    let taken = service.timed(CALLS, &[("Exists", top)])?;
-    verdicts.push(Verdict::new("exists through the service, µs", taken * 1e6, 150.0));
 
     let store = Store::new(place.join("store"), Dialect::Overlay);
     store.create("layer", None)?;

@@ -28,7 +28,9 @@ use std::thread::sleep;
 use std::time::Duration;
 
 use nix::mount::{MntFlags, umount2};
-use rustix::fs::{AtFlags, CWD, FileType, Statx, StatxAttributes, StatxFlags, statx};
+use rustix::fs::{
+    AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags, Statx, StatxAttributes, StatxFlags, openat2, statx,
+};
 use rustix::io::Errno;
 use rustix::mount::{FsOpenFlags, fsopen};
 
@@ -195,6 +197,17 @@ impl Unions {
             Err(Errno::STALE) => Ok(true),
             Err(errno) => Err(Error::io("statx")(errno)),
         }
+    }
+
+    /// Whether the caches of the kernel have it that something is mounted on the mount point of `id`: nothing is waited for, and where they do not say so
+    /// (or the kernel cannot be asked so: before Linux 5.12), the answer is no.
+    pub fn mounted_at_once(&self, id: &LayerId) -> bool {
+        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let found = openat2(CWD, self.path("mnt", id), flags, Mode::empty(), ResolveFlags::CACHED);
+        let at = AtFlags::EMPTY_PATH | AtFlags::STATX_DONT_SYNC;
+        found
+            .and_then(|found| statx(&found, c"", at, StatxFlags::TYPE))
+            .is_ok_and(|stat| stat.stx_attributes.contains(StatxAttributes::MOUNT_ROOT))
     }
 
     /// The layers of this store that have something mounted on their mount point, in order.

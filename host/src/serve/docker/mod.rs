@@ -95,6 +95,10 @@ impl Docker {
             Operation::Capabilities => Ok(json!({ "Capabilities": { "ReproducesExactDiffs": false } })),
             Operation::Status => self.status(target, client).await,
             Operation::Get => {
+                let opened = target.opened(&self.service.stores);
+                if let Some(path) = opened.and_then(|driver| driver.get_again(request.id())) {
+                    return Ok(json!({ "Dir": path.display().to_string() }));
+                }
                 let undo = target.clone();
                 let stores = self.service.clone();
                 let (put_id, get) = (request.id().to_owned(), request);
@@ -106,6 +110,13 @@ impl Docker {
                     move |_| drop(again(&undo).and_then(|driver| driver.put(&put_id))),
                 );
                 Ok(json!({ "Dir": path.await?.display().to_string() }))
+            }
+            Operation::Put => {
+                let opened = target.opened(&self.service.stores);
+                if opened.and_then(|driver| driver.put_one_of_many(request.id())).is_some() {
+                    return Ok(json!({}));
+                }
+                self.run(target, false, move |driver| driver.put(request.id()).map(|()| json!({}))).await
             }
             Operation::Create | Operation::CreateReadWrite => {
                 request.no_options().map_err(|f| CallError::Driver(f.during("create", None)))?;
@@ -208,10 +219,6 @@ impl Docker {
 fn simple(driver: &Driver, operation: Operation, request: &LayerRequest) -> Result<Value, Error> {
     let (id, parent) = (request.id(), request.parent());
     Ok(match operation {
-        Operation::Put => {
-            driver.put(id)?;
-            json!({})
-        }
         Operation::Exists => json!({ "Exists": driver.exists(id)? }),
         Operation::GetMetadata => match driver.metadata(id) {
             Ok(metadata) => json!({ "Metadata": protocol::metadata(&metadata) }),

@@ -20,6 +20,8 @@ use crate::store::bare;
 pub(super) fn cases() -> Vec<Case> {
     vec![
         case("service: killed and started again, it knows homes and counts", killed),
+        case("service: gets and puts of one layer from many sides are all counted", counted),
+        case("service: a mount that somebody else took away is noticed, however often it is got", taken_away),
         case("service: SIGTERM ends it cleanly, and mounts stay", terminated),
         case("service: what is under way at the end is cut off in time", cut_off),
         case("service: sockets are for owner and group, and a live one is not taken", sockets),
@@ -54,6 +56,64 @@ fn killed(place: &Place) -> Result<()> {
     for left in [true, true, false] {
         service.ok("Put", &json!({ "ID": "top" }))?;
         ensure!(merged.join("f").exists() == left, "after a put the mount is there: {}", !left);
+    }
+    Ok(())
+}
+
+/// Counts go through all widths, and calls that take the layer's lock (the diff, the get that mounts, the put that unmounts) run among those that do without.
+fn counted(place: &Place) -> Result<()> {
+    const CLIENTS: usize = 8;
+    let service = Service::start(place, &[])?;
+    let merged = mounted(&service, 0)?;
+    let top = json!({ "ID": "top" }).to_string();
+    let client = |rounds: usize, calls: &[(&str, usize)]| -> Result<()> {
+        let mut connection = service.connect()?;
+        for (name, times) in calls.iter().cycle().take(rounds * calls.len()) {
+            for _ in 0..*times {
+                let answer = connection.call("POST", &format!("/GraphDriver.{name}"), top.as_bytes())?;
+                ensure!(answer.status == 200, "{name}: {:?}", answer.json()?);
+            }
+        }
+        Ok(())
+    };
+    for calls in [[("Get", 1), ("Put", 1)], [("Get", 30), ("Put", 30)], [("Diff", 1), ("Diff", 1)]] {
+        for first in [0, 1] {
+            client(first, &[("Get", 1)])?;
+            let ends = std::thread::scope(|scope| {
+                let clients: Vec<_> = (0..CLIENTS)
+                    .map(|number| {
+                        let own = if number == 0 { [("Diff", 1), ("Get", 1)] } else { calls };
+                        scope.spawn(move || client(20, &own))
+                    })
+                    .collect();
+                clients.into_iter().map(|client| client.join()).collect::<Vec<_>>()
+            });
+            for end in ends {
+                end.map_err(|_| anyhow::anyhow!("a client's fault"))??;
+            }
+            // What the first one got, and what was got before.
+            client(20 + first - 1, &[("Put", 1)])?;
+            ensure!(merged.join("f").exists(), "{calls:?}: it is unmounted, and one get is not put");
+            client(1, &[("Put", 1)])?;
+            ensure!(!merged.join("f").exists(), "{calls:?}: it is mounted, and all gets are put");
+        }
+    }
+    Ok(())
+}
+
+fn taken_away(place: &Place) -> Result<()> {
+    for gets in [1, 2, 3] {
+        let inner = place.directory_for("")?;
+        let service = Service::start(&inner, &[])?;
+        let merged = mounted(&service, gets)?;
+        nix::mount::umount2(&merged, nix::mount::MntFlags::empty())?;
+        service.ok("Get", &json!({ "ID": "top" }))?;
+        ensure!(merged.join("f").exists(), "after {gets} gets: it is not mounted again");
+        service.ok("Put", &json!({ "ID": "top" }))?;
+        ensure!(
+            !merged.join("f").exists(),
+            "after {gets} gets: what was got before the mount went is counted"
+        );
     }
     Ok(())
 }
