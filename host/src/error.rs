@@ -375,26 +375,28 @@ pub struct Escaped<'a>(pub &'a [u8]);
 
 impl fmt::Display for Escaped<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        use fmt::Write as _;
         for chunk in self.0.utf8_chunks() {
-            for character in chunk.valid().chars() {
-                match character {
-                    '\\' => f.write_str("\\x5c")?,
-                    c if c.is_control() || is_deceptive(c) => {
-                        let mut buffer = [0; 4];
-                        for byte in c.encode_utf8(&mut buffer).bytes() {
-                            write!(f, "\\x{byte:02x}")?;
-                        }
-                    }
-                    c => f.write_char(c)?,
-                }
+            // A run between two that are escaped is written at once: lists have a hundred thousand names.
+            let mut rest = chunk.valid();
+            while let Some((at, character)) = rest.char_indices().find(|&(_, c)| is_escaped(c)) {
+                let end = at + character.len_utf8();
+                f.write_str(&rest[..at])?;
+                hexadecimal(&rest.as_bytes()[at..end], f)?;
+                rest = &rest[end..];
             }
-            for byte in chunk.invalid() {
-                write!(f, "\\x{byte:02x}")?;
-            }
+            f.write_str(rest)?;
+            hexadecimal(chunk.invalid(), f)?;
         }
         Ok(())
     }
+}
+
+fn hexadecimal(bytes: &[u8], f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    bytes.iter().try_for_each(|byte| write!(f, "\\x{byte:02x}"))
+}
+
+fn is_escaped(c: char) -> bool {
+    c == '\\' || c.is_control() || is_deceptive(c)
 }
 
 /// Characters that print nothing and change how the rest of a line reads (Unicode TR 36: bidirectional controls, line separators).

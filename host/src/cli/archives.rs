@@ -198,7 +198,7 @@ pub(super) fn changes(context: &Context, id: &str, parent: Option<&str>) -> Outc
     context.print(&objects, |out| {
         changes.iter().try_for_each(|change| {
             let letter = kind_letter(change.kind, context.paint);
-            writeln!(out, "{letter} {}", Escaped(&absolute(&change.name)))
+            writeln!(out, "{letter} /{}", Escaped(&change.name))
         })
     })
 }

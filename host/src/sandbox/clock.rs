@@ -37,6 +37,11 @@ impl Stopwatch {
             self.used += now.saturating_duration_since(since);
         }
     }
+
+    /// What it shows, stopped or not.
+    fn elapsed(&self) -> Duration {
+        self.used + self.since.map_or(Duration::ZERO, |since| since.elapsed())
+    }
 }
 
 /// What one call has used.
@@ -71,6 +76,11 @@ impl CallClock {
     ///
     /// The bound that was reached, in words for a person.
     pub(super) fn cross(&mut self, hook: CallHook) -> Result<(), String> {
+        // For each list that the host answers the component is asked for room, for a list of names as many times as there are names: too often to look at a
+        // clock each time. It is time of the host's call.
+        if self.host.since.is_some() && matches!(hook, CallHook::CallingWasm | CallHook::ReturningFromWasm) {
+            return Ok(());
+        }
         let now = Instant::now();
         match hook {
             CallHook::CallingWasm => self.guest.start(now),
@@ -87,7 +97,7 @@ impl CallClock {
                 self.host.stop(now);
                 self.guest.start(now);
                 if self.host.used > self.host_time {
-                    return Err(self.spend(format!("time of the host ({} s)", self.host_time.as_secs())));
+                    return Err(self.spend_host_time());
                 }
             }
         }
@@ -96,20 +106,25 @@ impl CallClock {
 
     /// Whether the component has run for as long as it may.
     pub(super) fn is_over(&mut self) -> bool {
-        let running = self.guest.since.map_or(Duration::ZERO, |since| since.elapsed());
-        let is_over = self.guest.used + running > self.guest_time;
-        if is_over {
+        if self.guest.elapsed() > self.guest_time {
             self.spend(format!("time of the component ({} s)", self.guest_time.as_secs()));
+        } else if self.host.elapsed() > self.host_time {
+            self.spend_host_time();
+        } else {
+            return false;
         }
-        is_over
+        true
     }
 
     /// Whether the call has turned out to be a long one since this was last asked.
     pub(super) fn became_long(&mut self) -> bool {
-        let running = self.guest.since.map_or(Duration::ZERO, |since| since.elapsed());
-        let became = !self.long && self.guest.used + self.host.used + running > SHORT;
+        let became = !self.long && self.guest.elapsed() + self.host.elapsed() > SHORT;
         self.long |= became;
         became
+    }
+
+    fn spend_host_time(&mut self) -> String {
+        self.spend(format!("time of the host ({} s)", self.host_time.as_secs()))
     }
 
     fn spend(&mut self, bound: String) -> String {
@@ -246,6 +261,18 @@ mod tests {
         nap();
         assert!(clock.cross(CallHook::ReturningFromHost).is_err());
         assert!(!clock.is_over(), "none of it was the component's");
+    }
+
+    #[test]
+    fn time_of_the_component_within_a_call_of_the_host_is_the_calls() {
+        let mut clock = clock(Limits { host_time: Duration::from_millis(40), ..Limits::default() });
+        clock.cross(CallHook::CallingHost).unwrap();
+        clock.cross(CallHook::CallingWasm).unwrap();
+        assert!(!clock.is_over());
+        std::thread::sleep(Duration::from_millis(50));
+        assert!(clock.is_over() && clock.spent().is_some_and(|bound| bound.starts_with("time of the host")));
+        clock.cross(CallHook::ReturningFromWasm).unwrap();
+        assert!(clock.cross(CallHook::ReturningFromHost).is_err());
     }
 
     #[test]
