@@ -85,10 +85,14 @@ pub(super) fn parse(block: &[u8; BLOCK]) -> Result<Fields<'_>, Fault> {
 /// Some old systems summed signed bytes. Readers still accept that, but no writer since does it, and a header that only
 /// sums up that way was made to be odd.
 pub(super) fn checksum(block: &[u8; BLOCK]) -> i64 {
-    let sum = |bytes: &[u8]| bytes.iter().map(|&byte| u32::from(byte)).sum::<u32>();
-    let stored = &view(block).as_old().cksum;
-    let spaces = 8 * u32::from(b' ');
-    i64::from(sum(block) - sum(stored) + spaces)
+    // Every second byte, four at once in lanes of 16 bits, which 128 bytes of 255 do not fill.
+    const LANES: u64 = 0x00ff_00ff_00ff_00ff;
+    let (words, _) = block.as_chunks::<8>();
+    let lanes: u64 =
+        words.iter().map(|word| u64::from_le_bytes(*word)).map(|it| (it & LANES) + (it >> 8 & LANES)).sum();
+    let sum: u64 = [0, 16, 32, 48].iter().map(|shift| lanes >> shift & 0xffff).sum();
+    let stored: i64 = view(block).as_old().cksum.iter().map(|&byte| i64::from(byte)).sum();
+    sum as i64 - stored + 8 * i64::from(b' ')
 }
 
 fn verify_checksum(block: &[u8; BLOCK]) -> Result<(), Fault> {

@@ -18,7 +18,7 @@ use crate::{Attributes, Error, Name};
 
 /// The most jobs that wait (each may hold a descriptor and a window of a source), and the most bytes.
 const MOST_JOBS: usize = 256;
-const MOST_BYTES: usize = 8 * 1024 * 1024;
+const MOST_BYTES: usize = 2 * 1024 * 1024;
 /// How many jobs gather before the worker is woken: waking costs as much as some of them.
 const BATCH: usize = 64;
 /// Holes are made of whole blocks of this size, the usual one of file systems.
