@@ -9,7 +9,7 @@ use std::mem::discriminant;
 use std::rc::Rc;
 
 use crate::host::{Change, ChangeKind, Detail, Kind, Name, Node, Result, Timestamp, Tree};
-use crate::merge::{Pair, Side, content, pairs};
+use crate::merge::{Pair, Side, names, pairs};
 
 /// The most names that the host looks up in one call.
 const BATCH: usize = 4096;
@@ -88,8 +88,8 @@ impl<T: Tree> Comparison<'_, T> {
         if let ([], [layer]) = (&old[..], &new[..]) {
             // All of it is new, and one layer has all of it.
             let changes = &mut self.changes;
-            return content(&self.trees[*layer], name, Detail::Names, |node| {
-                changes.push(Change { name: node.name, kind: ChangeKind::Added });
+            return names(&self.trees[*layer], name, |name| {
+                changes.push(Change { name, kind: ChangeKind::Added });
             });
         }
         let mut pairs = pairs(self.trees, name, old, new, Detail::Names)?;

@@ -6,11 +6,12 @@
 use crate::apply;
 use crate::bindings::Component;
 use crate::bindings::exports::layerbox::driver::{differ, lifecycle};
+use crate::bindings::layerbox::driver::tree::{Class, Names};
 use crate::bindings::layerbox::driver::{directories, mounts, references, streams, tree, writer};
 use crate::differ::Differ;
 use crate::host::{
-    self, Access, ApplyOptions, Change, Detail, Dialect, Entry, IdMaps, Layer, Name, Node, Outcome, Piece,
-    Place, Result, Totals, WalkOptions, Xattr,
+    self, Access, ApplyOptions, Change, Detail, Device, Dialect, Entry, Error, IdMaps, Kind, Layer, Name,
+    Node, Outcome, Piece, Place, Result, Totals, WalkOptions, Xattr,
 };
 use crate::layers::{LayerId, Records};
 use crate::lifecycle::Lifecycle;
@@ -55,6 +56,29 @@ impl host::Sink for streams::Sink {
 impl host::Walker for tree::Walker {
     fn next(&self, max: u32) -> Result<Vec<Node>> {
         self.next(max)
+    }
+
+    fn names(&self, max: u32) -> Result<Vec<(Name, Kind)>> {
+        let Names { bytes, entries } = self.names(max)?;
+        let mut rest = bytes.as_slice();
+        let name = |(length, class): (u32, Class)| {
+            let name = rest.split_off(..length as usize)?;
+            let device = |minor| Device { major: 0, minor };
+            let kind = match class {
+                Class::File => Kind::File(0),
+                Class::Directory => Kind::Directory,
+                Class::Symlink => Kind::Symlink(Vec::new()),
+                Class::Whiteout => Kind::CharacterDevice(device(0)),
+                // Which one it is, is not said; it is no whiteout.
+                Class::CharacterDevice => Kind::CharacterDevice(device(1)),
+                Class::BlockDevice => Kind::BlockDevice(device(1)),
+                Class::Fifo => Kind::Fifo,
+                Class::Socket => Kind::Socket,
+            };
+            Some((name.to_vec(), kind))
+        };
+        let names: Option<Vec<_>> = entries.into_iter().map(name).collect();
+        names.ok_or_else(|| Error::Conflict("the host gave fewer bytes of names than it says".to_owned()))
     }
 }
 

@@ -53,6 +53,14 @@ pub trait Walker {
     /// # Errors
     /// Those of the file system.
     fn next(&self, max: u32) -> Result<Vec<Node>>;
+
+    /// As [`Walker::next`], and of each node its name and no more of its kind than a directory says.
+    ///
+    /// # Errors
+    /// Those of the file system.
+    fn names(&self, max: u32) -> Result<Vec<(Name, Kind)>> {
+        Ok(self.next(max)?.into_iter().map(|node| (node.name, node.kind)).collect())
+    }
 }
 
 /// A layer that was lent for reading. No operation follows a symbolic link.

@@ -8,7 +8,7 @@
 mod listing;
 mod pairs;
 
-pub use listing::{Item, Listing, content, is_opaque, list};
+pub use listing::{Item, Listing, content, is_opaque, list, names};
 pub use pairs::pairs;
 
 use std::rc::Rc;

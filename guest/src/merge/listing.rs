@@ -111,28 +111,61 @@ pub fn is_opaque<T: Tree>(tree: &T, directory: &[u8]) -> Result<bool> {
 /// # Errors
 /// Those of the host.
 pub fn content<T: Tree>(tree: &T, start: &[u8], detail: Detail, mut take: impl FnMut(Node)) -> Result<()> {
-    let dialect = tree.dialect();
     let walker = tree.walk(&WalkOptions { start: start.to_vec(), recursive: true, detail })?;
-    // What is below a mark is no content either: aufs keeps directories of its own, and a whiteout may be one.
-    let mut skipped: Option<Name> = None;
-    let mut is_start = true;
+    let mut below = Below::new(tree.dialect());
     loop {
         let nodes = walker.next(BATCH as u32)?;
         if nodes.is_empty() {
             return Ok(());
         }
-        for node in nodes {
-            if std::mem::take(&mut is_start)
-                || skipped.as_ref().is_some_and(|above| is_below(&node.name, above))
-            {
-                continue;
-            }
-            if whiteout::found(dialect, whiteout::split(&node.name).1, &node.kind) == Found::Content {
-                take(node);
-            } else if node.kind == Kind::Directory {
-                skipped = Some(node.name);
-            }
+        nodes.into_iter().filter(|node| below.is_content(&node.name, &node.kind)).for_each(&mut take);
+    }
+}
+
+/// As [`content`], the names alone.
+///
+/// # Errors
+/// Those of the host.
+pub fn names<T: Tree>(tree: &T, start: &[u8], mut take: impl FnMut(Name)) -> Result<()> {
+    let walker = tree.walk(&WalkOptions { start: start.to_vec(), recursive: true, detail: Detail::Names })?;
+    let mut below = Below::new(tree.dialect());
+    loop {
+        let names = walker.names(BATCH as u32)?;
+        if names.is_empty() {
+            return Ok(());
         }
+        names
+            .into_iter()
+            .filter(|(name, kind)| below.is_content(name, kind))
+            .for_each(|(name, _)| take(name));
+    }
+}
+
+/// What a walk has met, from its start on.
+struct Below {
+    dialect: Dialect,
+    is_start: bool,
+    /// The last mark that is a directory. What is below a mark is no content either: aufs keeps directories of its own, and a whiteout may be one.
+    skipped: Option<Name>,
+}
+
+impl Below {
+    fn new(dialect: Dialect) -> Self {
+        Self { dialect, is_start: true, skipped: None }
+    }
+
+    /// Whether the next that the walk meets is content, and not the start.
+    fn is_content(&mut self, name: &Name, kind: &Kind) -> bool {
+        if std::mem::take(&mut self.is_start)
+            || self.skipped.as_ref().is_some_and(|above| is_below(name, above))
+        {
+            return false;
+        }
+        let is_content = whiteout::found(self.dialect, whiteout::split(name).1, kind) == Found::Content;
+        if !is_content && *kind == Kind::Directory {
+            self.skipped = Some(name.clone());
+        }
+        is_content
     }
 }
 

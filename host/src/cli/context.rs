@@ -132,7 +132,7 @@ impl Context {
         value: &T,
         text: impl FnOnce(&mut dyn Write) -> io::Result<()>,
     ) -> Outcome {
-        let mut out = BufWriter::new(io::stdout().lock());
+        let mut out = BufWriter::with_capacity(64 * 1024, io::stdout().lock());
         if self.json {
             serde_json::to_writer(&mut out, value).map_err(io::Error::from)?;
             writeln!(out)?;

@@ -85,6 +85,21 @@ pub(super) fn detail(detail: wit_tree::Detail) -> Detail {
     }
 }
 
+/// What a directory says of a node.
+pub(super) fn class(kind: &Kind) -> wit_tree::Class {
+    match kind {
+        // A walk over one layer meets no hard link as such: each of its names is a file.
+        Kind::File(_) | Kind::HardLink(_) => wit_tree::Class::File,
+        Kind::Directory => wit_tree::Class::Directory,
+        Kind::Symlink(_) => wit_tree::Class::Symlink,
+        Kind::CharacterDevice(Device { major: 0, minor: 0 }) => wit_tree::Class::Whiteout,
+        Kind::CharacterDevice(_) => wit_tree::Class::CharacterDevice,
+        Kind::BlockDevice(_) => wit_tree::Class::BlockDevice,
+        Kind::Fifo => wit_tree::Class::Fifo,
+        Kind::Socket => wit_tree::Class::Socket,
+    }
+}
+
 /// A node, for the component.
 pub(super) fn node(node: Node) -> types::Node {
     let device = |device: Device| types::Device { major: device.major, minor: device.minor };

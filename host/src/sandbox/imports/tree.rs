@@ -4,7 +4,7 @@
 use layerbox_privileged::layer::{Tree, WalkOptions as Options, Walker};
 use wasmtime::component::Resource;
 
-use super::driver::tree::{Detail, Host, HostTree, HostWalker, Piece, WalkOptions};
+use super::driver::tree::{Detail, Host, HostTree, HostWalker, Names, Piece, WalkOptions};
 use super::streams::too_long;
 use super::{Answer, Failure, SinkHandle, State, convert, types};
 
@@ -83,6 +83,18 @@ impl HostWalker for State {
     fn next(&mut self, handle: Resource<Walker>, max: u32) -> Answer<Vec<types::Node>> {
         let nodes = self.table.get_mut(&handle)?.next(max.clamp(1, MAX_NODES))?;
         Ok(nodes.into_iter().map(convert::node).collect())
+    }
+
+    fn names(&mut self, handle: Resource<Walker>, max: u32) -> Answer<Names> {
+        let nodes = self.table.get_mut(&handle)?.next(max.clamp(1, MAX_NODES))?;
+        let mut names = Names { bytes: Vec::new(), entries: Vec::with_capacity(nodes.len()) };
+        for node in nodes {
+            let name = node.name.as_bytes();
+            names.bytes.extend_from_slice(name);
+            let length = u32::try_from(name.len()).map_err(|_| too_long())?;
+            names.entries.push((length, convert::class(&node.kind)));
+        }
+        Ok(names)
     }
 
     fn drop(&mut self, handle: Resource<Walker>) -> wasmtime::Result<()> {

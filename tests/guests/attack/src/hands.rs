@@ -113,10 +113,16 @@ impl Hands {
             }
             3 | 4 => {
                 let max = self.random.below(5000) as u32;
-                let found = pick(&mut self.random, &self.walkers).and_then(|walker| walker.next(max).ok());
-                for node in found.unwrap_or_default() {
-                    self.look(&node.name);
-                    self.look(format!("{:?}", node.kind).as_bytes());
+                let names = self.random.one_in(3);
+                let Some(walker) = pick(&mut self.random, &self.walkers) else { return };
+                if names {
+                    let found = walker.names(max).map(|names| names.bytes);
+                    self.look(&found.unwrap_or_default());
+                } else {
+                    for node in walker.next(max).unwrap_or_default() {
+                        self.look(&node.name);
+                        self.look(format!("{:?}", node.kind).as_bytes());
+                    }
                 }
             }
             5 => {
