@@ -218,9 +218,9 @@ fn killed(place: &Place, version: Version) -> Result<()> {
         until(Duration::from_secs(30), "the import does not succeed", || {
             Ok(engine.ctr(import_of(&archive))?.code == 0)
         })?;
-        let seen = engine.shell(&name, &format!("count-{round}"), &["--rm"], "ls /")?;
-        let count = seen.lines().filter(|name| name.starts_with('f')).count();
-        ensure!(count == 2000, "round {round}: {count} files");
+        // One short line: of what a container prints last, ctr loses what is more than a pipe takes at once, sometimes.
+        let count = engine.shell(&name, &format!("count-{round}"), &["--rm"], "set -- /f*; echo $#")?;
+        ensure!(count.trim() == "2000", "round {round}: {count} files");
     }
     ensure!(ticks(&engine, "after")? > before, "the container does not go on");
     task_ends(&engine, "lives")?;
