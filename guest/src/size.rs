@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use crate::host::{Detail, Kind, Result, Totals, Tree};
+use crate::host::{Kind, Result, Totals, Tree};
 use crate::merge;
 
 /// Counts what a layer itself holds, as its archive would hold it: without marks of deletion and sockets. Each file counts
@@ -13,7 +13,7 @@ use crate::merge;
 pub fn own<T: Tree>(tree: &T) -> Result<Totals> {
     let mut totals = Totals { entries: 0, bytes: 0 };
     let mut counted = BTreeSet::new();
-    merge::content(tree, b"", Detail::Status, |node| {
+    merge::content(tree, |node| {
         if node.kind != Kind::Socket {
             totals.entries += 1;
         }

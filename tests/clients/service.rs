@@ -155,6 +155,7 @@ impl Service {
     pub fn mounts_of(&self, home: &Path) -> Result<usize> {
         let answer = Connection::new(&self.admin())?.call("GET", "/metrics", b"")?;
         let text = String::from_utf8(answer.body)?;
+        ensure!(answer.status == 200, "/metrics: status {}\n{text}", answer.status);
         let series = format!("layerbox_mounts{{store=\"{}\"}} ", home.display());
         let value = text.lines().find_map(|line| line.strip_prefix(&series));
         value.with_context(|| format!("no {series}in the metrics:\n{text}"))?.parse().context("a number")

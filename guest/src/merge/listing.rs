@@ -106,12 +106,12 @@ pub fn is_opaque<T: Tree>(tree: &T, directory: &[u8]) -> Result<bool> {
     }))
 }
 
-/// Gives all that a layer itself has below a directory to `take`: content, and no marks.
+/// Gives all that a layer itself has to `take`, with its status: content, and no marks.
 ///
 /// # Errors
 /// Those of the host.
-pub fn content<T: Tree>(tree: &T, start: &[u8], detail: Detail, mut take: impl FnMut(Node)) -> Result<()> {
-    let walker = tree.walk(&WalkOptions { start: start.to_vec(), recursive: true, detail })?;
+pub fn content<T: Tree>(tree: &T, mut take: impl FnMut(Node)) -> Result<()> {
+    let walker = tree.walk(&WalkOptions { start: Name::new(), recursive: true, detail: Detail::Status })?;
     let mut below = Below::new(tree.dialect());
     loop {
         let nodes = walker.next(BATCH as u32)?;
@@ -122,7 +122,7 @@ pub fn content<T: Tree>(tree: &T, start: &[u8], detail: Detail, mut take: impl F
     }
 }
 
-/// As [`content`], the names alone.
+/// Gives the names of all that a layer itself has below a directory to `take`, as [`content`] does.
 ///
 /// # Errors
 /// Those of the host.

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use layerbox_privileged::id::LayerId;
+use layerbox_privileged::references::References;
 
 use super::{Driver, LayerSummary, Metadata, layer_id, require_root};
 use crate::error::{Error, Failure};
@@ -140,23 +141,24 @@ impl Driver {
     /// Counts one get more of a layer that is got already, and answers the path of its mount. None where it is not got, and where that cannot be told at
     /// once: then [`Driver::get`] has the answer. Neither the component nor anything that a stranger wrote has a part in it.
     pub fn get_again(&self, id: &str) -> Option<PathBuf> {
-        let id = layer_id(id).ok()?;
-        let _unlocked = self.store.unlocked(&id)?;
-        if !self.unions.mounted_at_once(&id) {
-            return None;
-        }
-        self.references.acquire_more(&id).ok()??;
-        Some(self.store.mount_point(&id))
+        self.count_at_once(id, References::acquire_more).map(|id| self.store.mount_point(&id))
     }
 
     /// Ends one get of a layer that is got more than once. None as for [`Driver::get_again`]; then [`Driver::put`] does it.
     pub fn put_one_of_many(&self, id: &str) -> Option<()> {
+        self.count_at_once(id, References::release_one_of_many).map(drop)
+    }
+
+    /// Writes over the count of a layer that is mounted and that nobody works on. None, with nothing changed, where that is not so or cannot be told at once.
+    fn count_at_once(
+        &self,
+        id: &str,
+        count: impl FnOnce(&References, &LayerId) -> Result<Option<u32>, layerbox_privileged::Error>,
+    ) -> Option<LayerId> {
         let id = layer_id(id).ok()?;
         let _unlocked = self.store.unlocked(&id)?;
-        if !self.unions.mounted_at_once(&id) {
-            return None;
-        }
-        self.references.release_one_of_many(&id).ok()?.map(drop)
+        let counted = self.unions.mounted_at_once(&id) && count(&self.references, &id).ok()?.is_some();
+        counted.then_some(id)
     }
 
     /// Takes away the mount of a layer that nobody was told of.

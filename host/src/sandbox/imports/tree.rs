@@ -91,7 +91,10 @@ impl HostWalker for State {
         for node in nodes {
             let name = node.name.as_bytes();
             names.bytes.extend_from_slice(name);
-            let length = u32::try_from(name.len()).map_err(|_| too_long())?;
+            let length = u32::try_from(name.len()).map_err(|_| Failure::Limit {
+                entry: name.to_vec(),
+                bound: "the length of a name".to_owned(),
+            })?;
             names.entries.push((length, convert::class(&node.kind)));
         }
         Ok(names)

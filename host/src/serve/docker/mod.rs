@@ -13,9 +13,8 @@ use bytes::Bytes;
 use http_body_util::{BodyExt as _, Limited};
 use hyper::body::Incoming;
 use hyper::{Method, Request, Response, StatusCode};
-use serde_json::{Value, json};
-
 use layerbox_privileged::id::LayerId;
+use serde_json::{Value, json};
 
 use super::Service;
 use super::calls::CallError;
