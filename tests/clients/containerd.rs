@@ -324,10 +324,30 @@ differ = "{NAME}-diff"
     /// As [`Containerd::ok`].
     pub fn shell(&self, image: &str, container: &str, options: &[&str], script: &str) -> Result<String> {
         let group = format!("/{}/{container}", self.cgroup);
-        let mut all = vec!["run", "--snapshotter", NAME, "--cgroup", &group];
-        all.extend(options);
-        all.extend([image, container, "sh", "-c", script]);
-        self.ok(&all)
+        let mut before = vec!["run", "--snapshotter", NAME, "--cgroup", &group];
+        before.extend(options);
+        self.printed(&before, &[image, container, "sh", "-c", script])
+    }
+
+    /// Runs a command in a container that runs, and gives what it prints.
+    ///
+    /// # Errors
+    ///
+    /// As [`Containerd::ok`].
+    pub fn exec(&self, container: &str, command: &[&str]) -> Result<String> {
+        self.printed(&["task", "exec", "--exec-id", "one"], &[&[container], command].concat())
+    }
+
+    /// What a container prints under a call of `ctr` with these options and these words after them. containerd writes it into a file: what `ctr` itself has not
+    /// read yet when the container ends, it drops.
+    fn printed(&self, options: &[&str], words: &[&str]) -> Result<String> {
+        let file = self.directory.join("printed");
+        let uri = format!("file://{}", file.display());
+        self.ok(&[options, &["--log-uri", &uri], words].concat())?;
+        let text = fs::read_to_string(&file).unwrap_or_default();
+        // A container that goes on keeps the file that it has.
+        let _ = fs::remove_file(&file);
+        Ok(text)
     }
 
     /// Ends both in good order once all is removed; the store must be at rest then and hold nothing.
