@@ -135,7 +135,7 @@ impl Rig {
         result.map_err(|error| {
             let mut text = format!("{error:#}\nthe engine's log ends:\n{}", self.engine.log_end());
             if let Some(service) = &self.service {
-                text.push_str(&format!("\nthe service's log ends:\n{}", service.log_end()));
+                text.push_str(&format!("\nthe service's log:\n{}", service.log_about(&text)));
             }
             anyhow::Error::msg(text)
         })

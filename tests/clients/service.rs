@@ -161,9 +161,19 @@ impl Service {
         value.with_context(|| format!("no {series}in the metrics:\n{text}"))?.parse().context("a number")
     }
 
+    /// The end of its log, for a person, and before it the lines about layers whose ids are in `text`.
+    pub fn log_about(&self, text: &str) -> String {
+        let log = fs::read_to_string(self.directory.join("log")).unwrap_or_default();
+        let named: Vec<&str> =
+            text.split(|c: char| !c.is_ascii_hexdigit()).filter(|word| word.len() == 64).collect();
+        let about = |line: &&str| named.iter().any(|id| line.contains(id));
+        let about: Vec<&str> = log.lines().filter(about).collect();
+        format!("{}\n…\n{}", about.join("\n"), end(&log))
+    }
+
     /// The end of its log, for a person.
     pub fn log_end(&self) -> String {
-        end(&fs::read_to_string(self.directory.join("log")).unwrap_or_default())
+        self.log_about("")
     }
 }
 

@@ -251,18 +251,38 @@ fn remove(driver: &Driver, id: &str) -> Result<Value, Error> {
     // More than an engine can have got a layer when it was killed; a layer that nobody has got and that is busy all the same stays so.
     let mut left = 100;
     loop {
-        match driver.remove(id, false) {
-            Ok(()) => return Ok(json!({})),
-            Err(error) => match error.failure {
-                Failure::NotFound(_) => return Ok(json!({})),
-                Failure::Busy(_) if left > 0 => {
-                    driver.put(id)?;
-                    left -= 1;
-                }
-                _ => return Err(error),
-            },
+        let Err(error) = driver.remove(id, false) else { return Ok(json!({})) };
+        match &error.failure {
+            Failure::NotFound(_) => return Ok(json!({})),
+            Failure::Busy(_) if left > 0 => {
+                driver.put(id)?;
+                left -= 1;
+            }
+            Failure::HasChildren(child) if is_of_no_container(driver, child, id)? => {
+                remove(driver, child)?;
+            }
+            _ => return Err(error),
         }
     }
+}
+
+/// Whether `child` is what is left of a container that never came to be, because the service ended while its layers were made: dockerd forgets them then. It asks
+/// for the removal of their parent only when it knows of no container on it. The `-init` layer is one, and so is a container's layer that holds nothing yet, but
+/// for a person's who has got it: that one is busy.
+fn is_of_no_container(driver: &Driver, child: &str, parent: &str) -> Result<bool, Error> {
+    let container = child.strip_suffix("-init").unwrap_or(child);
+    let is_dockers = container.len() == 64 && container.bytes().all(|byte| byte.is_ascii_hexdigit());
+    if !is_dockers {
+        return Ok(false);
+    }
+    if child != container {
+        // What stands on it is looked at when its own removal fails.
+        return Ok(true);
+    }
+    let is_on_its_own = parent.strip_suffix("-init") == Some(container);
+    Ok(is_on_its_own
+        && driver.metadata(child)?.mounts == 0
+        && driver.changes(child, Some(parent))?.is_empty())
 }
 
 impl Handler for Docker {

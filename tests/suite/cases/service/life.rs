@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use layerbox_tests::archive::file;
+use layerbox_tests::tree::names;
 use nix::sys::signal::Signal;
 use serde_json::json;
 
@@ -22,6 +23,10 @@ pub(super) fn cases() -> Vec<Case> {
         case("service: killed and started again, it knows homes and counts", killed),
         case("service: gets and puts of one layer from many sides are all counted", counted),
         case("service: a mount that somebody else took away is noticed, however often it is got", taken_away),
+        case(
+            "service: what is left of a container that never came to be goes with its image",
+            never_came_to_be,
+        ),
         case("service: SIGTERM ends it cleanly, and mounts stay", terminated),
         case("service: what is under way at the end is cut off in time", cut_off),
         case("service: sockets are for owner and group, and a live one is not taken", sockets),
@@ -98,6 +103,61 @@ fn counted(place: &Place) -> Result<()> {
             ensure!(!merged.join("f").exists(), "{calls:?}: it is mounted, and all gets are put");
         }
     }
+    Ok(())
+}
+
+/// dockerd does not hear that a layer of a new container was made when the service is killed in the midst of it, and forgets what it had made until then.
+fn never_came_to_be(place: &Place) -> Result<()> {
+    let service = Service::start(place, &[])?;
+    service.init()?;
+    let container = "c0".repeat(32);
+    let init = format!("{container}-init");
+    let make = |id: &str, parent: &str, gets: usize| -> Result<()> {
+        service.ok("Create", &json!({ "ID": id, "Parent": parent }))?;
+        (0..gets).try_for_each(|_| service.ok("Get", &json!({ "ID": id })).map(drop))
+    };
+    let remove = |id: &str| json!({ "ID": id });
+    // How often each of the two layers was got; none: it was not made.
+    for (of_init, of_container) in [(0, None), (1, None), (2, None), (0, Some(0)), (1, Some(0))] {
+        service.layer("image", "", &[file("f", "x")])?;
+        make(&init, "image", of_init)?;
+        if let Some(gets) = of_container {
+            make(&container, &init, gets)?;
+        }
+        service.ok("Remove", &remove("image"))?;
+        let left = [service.path("home/layers"), service.path("home/mnt")];
+        let left = left.iter().map(|path| names(path)).collect::<Result<Vec<_>>>()?.concat();
+        ensure!(left.is_empty(), "got {of_init} and {of_container:?} times, these are left: {left:?}");
+    }
+    // What somebody may want stays, and with it all that it stands on.
+    let other = "d0".repeat(32);
+    let rows: [(&str, &[&str]); 4] = [
+        ("the layer of an image", &[&other]),
+        ("one that is no container's", &["keep-init"]),
+        ("a container that runs", &[&init, &container]),
+        ("another layer on that of a container", &[&init, &other]),
+    ];
+    for (what, chain) in rows {
+        service.layer("image", "", &[file("f", "x")])?;
+        let mut parent = "image";
+        for id in chain {
+            make(id, parent, usize::from(*id == container))?;
+            parent = id;
+        }
+        let refused = service.fails("Remove", &remove("image"))?;
+        ensure!(refused.contains("children"), "{what}: {refused}");
+        ensure!(names(&service.path("home/layers"))?.len() == chain.len() + 1, "{what}: something is gone");
+        for id in chain.iter().rev().chain(&["image"]) {
+            service.ok("Remove", &remove(id))?;
+        }
+    }
+    // A container that has written something, though nobody has got its layer now.
+    service.layer("image", "", &[file("f", "x")])?;
+    make(&init, "image", 0)?;
+    service.layer(&container, &init, &[file("written", "x")])?;
+    let refused = service.fails("Remove", &remove("image"))?;
+    ensure!(refused.contains("children"), "{refused}");
+    ensure!(service.path(&format!("home/diff/{container}/written")).exists(), "what it wrote is gone");
     Ok(())
 }
 
