@@ -194,7 +194,8 @@ pub fn run(cases: &[Case], place: &Place) -> Totals {
     };
     let (alone, together): (Vec<&Case>, Vec<&Case>) = cases.iter().partition(|case| case.alone);
     let next = AtomicUsize::new(0);
-    let workers = std::thread::available_parallelism().map_or(1, |count| count.get().min(4));
+    // One more than there are processors: a case waits for the disk or for an engine a quarter of its time.
+    let workers = std::thread::available_parallelism().map_or(1, |count| count.get().min(4)) + 1;
     std::thread::scope(|scope| {
         for _ in 0..workers {
             scope.spawn(|| {

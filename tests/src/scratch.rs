@@ -7,8 +7,10 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
+use nix::errno::Errno;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, unshare};
 
@@ -74,6 +76,24 @@ impl Drop for Place {
             if mounts_below(&self.path).is_empty() {
                 let _ = tool("rm", ["-rf".as_ref(), "--one-file-system".as_ref(), self.path.as_os_str()]);
             }
+        }
+    }
+}
+
+/// Unmounts what nobody uses. Another case that starts a program at this moment has all open files of this process in the child for a while, those below the
+/// mount among them; so what is busy is tried again for some seconds.
+///
+/// # Errors
+///
+/// It stays busy, or is no mount.
+pub fn unmount(path: &Path) -> Result<()> {
+    let started = Instant::now();
+    loop {
+        match umount2(path, MntFlags::empty()) {
+            Err(Errno::EBUSY) if started.elapsed() < Duration::from_secs(5) => {
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            ended => return ended.with_context(|| format!("unmount {}", path.display())),
         }
     }
 }

@@ -16,7 +16,7 @@ use nix::sched::{CloneFlags, unshare};
 use prost_types::FieldMask;
 use tonic::{Code, Request, Status};
 
-use crate::scratch::Place;
+use crate::scratch::{Place, unmount};
 use crate::service::Service;
 use crate::store::bare;
 
@@ -293,7 +293,7 @@ impl Mounted {
     ///
     /// It is in use.
     pub fn end(self) -> Result<()> {
-        umount2(&self.0, MntFlags::empty()).with_context(|| format!("unmount {}", self.0.display()))
+        unmount(&self.0)
     }
 }
 

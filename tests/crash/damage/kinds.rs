@@ -5,10 +5,11 @@ use std::os::unix::fs::{PermissionsExt as _, chown, symlink};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
-use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use nix::mount::{MsFlags, mount};
 use nix::sys::stat::{Mode, SFlag, mknod};
 
 use super::super::world::runtime;
+use crate::scratch::unmount;
 use crate::store::{Dialect, Store};
 
 /// A kind of damage.
@@ -220,7 +221,7 @@ pub const DAMAGES: &[Damage] = &[
     }),
     plain("a count without a mount", "mnt/top", |s| {
         s.get("top")?;
-        Ok(umount2(&s.root().join("mnt/top"), MntFlags::empty())?)
+        unmount(&s.root().join("mnt/top"))
     }),
     plain("a count that is no number", "mnt/top", |s| Ok(fs::write(counts(s)?.join("top"), "many")?)),
     plain("a missing directory of the store", "trash", |s| remove(s, "trash")),

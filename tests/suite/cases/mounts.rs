@@ -7,10 +7,10 @@ use anyhow::{Context as _, Result, ensure};
 use layerbox_tests::archive::{file, whiteout};
 use layerbox_tests::tree::{Except, names, picture, same};
 
-use crate::command::{binary, code, run, shell};
+use crate::command::{binary, code, run};
 use crate::harness::{Case, Need, case};
 use crate::plant::{Features, plant};
-use crate::scratch::{Place, mounts_below};
+use crate::scratch::{Place, mounts_below, unmount};
 use crate::store::{Dialect, Store};
 
 type Body = fn(&Place) -> Result<()>;
@@ -121,7 +121,7 @@ pub(super) fn cases() -> Vec<Case> {
         ("a mount that somebody else took away is noticed", |place| {
             let store = stack(place)?;
             let path = store.get("child")?;
-            shell("umount \"$1\"", [path.as_path()])?;
+            unmount(&path)?;
             let again = store.get("child")?;
             ensure!(again.join("from-base").exists(), "get gave a path with nothing mounted on it");
             store.ok(["cleanup"]).map(drop)

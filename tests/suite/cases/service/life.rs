@@ -14,7 +14,7 @@ use serde_json::json;
 
 use crate::command::{binary, run};
 use crate::harness::{Case, Need, case};
-use crate::scratch::{Place, mounts_below};
+use crate::scratch::{Place, mounts_below, unmount};
 use crate::service::{Service, eventually};
 use crate::store::bare;
 
@@ -166,7 +166,7 @@ fn taken_away(place: &Place) -> Result<()> {
         let inner = place.directory_for("")?;
         let service = Service::start(&inner, &[])?;
         let merged = mounted(&service, gets)?;
-        nix::mount::umount2(&merged, nix::mount::MntFlags::empty())?;
+        unmount(&merged)?;
         service.ok("Get", &json!({ "ID": "top" }))?;
         ensure!(merged.join("f").exists(), "after {gets} gets: it is not mounted again");
         service.ok("Put", &json!({ "ID": "top" }))?;
