@@ -4,6 +4,8 @@ use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
+use nix::errno::Errno;
+
 use crate::error::Failure;
 
 /// The directory for what a reboot must clear of a store. It has a directory `locks` in it.
@@ -31,10 +33,24 @@ pub(crate) fn private_directory(names: &[&str]) -> Result<PathBuf, Failure> {
         }
         match made {
             Ok(()) => return Ok(directory),
-            Err(failure) => first = first.or(Some(failure)),
+            Err(failure) if is_for_others(&failure) => first = first.or(Some(failure)),
+            Err(failure) => return Err(failure),
         }
     }
     Err(first.unwrap_or_else(|| Failure::io("mkdir", &io::ErrorKind::NotFound.into())))
+}
+
+/// Whether a place is not for this caller, now and at other times. After any other failure, such as a full disk, the next process may succeed there: this one
+/// must not go elsewhere, where it would not see the locks and counts that the next one sees.
+fn is_for_others(failure: &Failure) -> bool {
+    use Errno::{EACCES, ENOENT, ENOTDIR, EPERM, EROFS};
+    match failure {
+        Failure::Untrusted { .. } => true,
+        Failure::Io { code, .. } => {
+            matches!(Errno::from_raw(*code), EACCES | ENOENT | ENOTDIR | EPERM | EROFS)
+        }
+        _ => false,
+    }
 }
 
 /// The directories that [`runtime_directory`] would take, where they are there: the first is the one that it takes, unless that cannot be written any more.
