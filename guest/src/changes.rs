@@ -4,11 +4,12 @@
 //! `security.capability`, and for all but directories size and time. The target of a symbolic link counts as well, which two
 //! links of one length and time may differ in. A directory is also listed when something in it is.
 
+use std::cmp::Ordering;
 use std::collections::BTreeMap;
 use std::mem::discriminant;
 use std::rc::Rc;
 
-use crate::host::{Change, ChangeKind, Detail, Kind, Name, Node, Result, Timestamp, Tree};
+use crate::host::{ChangeKind, ChangeList, Detail, Kind, Name, Node, Result, Timestamp, Tree};
 use crate::merge::{Pair, Side, names, pairs};
 
 /// The most names that the host looks up in one call.
@@ -19,18 +20,55 @@ const BATCH: usize = 4096;
 ///
 /// # Errors
 /// Those of the host.
-pub fn changes<T: Tree>(trees: &[T], old: &[usize], new: &[usize]) -> Result<Vec<Change>> {
-    let mut comparison = Comparison { trees, directories: Vec::new(), open: Vec::new(), changes: Vec::new() };
+pub fn changes<T: Tree>(trees: &[T], old: &[usize], new: &[usize]) -> Result<Changes> {
+    let changes = Changes::default();
+    let mut comparison = Comparison { trees, directories: Vec::new(), open: Vec::new(), changes };
     comparison.enter(Name::new(), None, true, old.to_vec(), new.to_vec());
     while let Some(index) = comparison.open.pop() {
         comparison.visit(index)?;
     }
     let Comparison { directories, mut changes, .. } = comparison;
     let touched = directories.into_iter().filter(|directory| directory.is_touched && !directory.is_listed);
-    changes.extend(touched.map(|directory| Change { name: directory.name, kind: ChangeKind::Modified }));
-    // A stable sort, because it is fast on what is nearly in order.
-    changes.sort_by(|one, other| one.name.cmp(&other.name));
+    touched.for_each(|directory| changes.push(&directory.name, ChangeKind::Modified));
+    changes.sort_by(<[u8]>::cmp);
     Ok(changes)
+}
+
+/// Paths that differ. There can be millions, so their names are in one piece.
+#[derive(Clone, Debug, Default)]
+pub struct Changes {
+    names: Vec<u8>,
+    /// Where in `names` each begins, how long it is, and what happened there.
+    entries: Vec<(usize, usize, ChangeKind)>,
+}
+
+impl Changes {
+    /// Adds one.
+    pub fn push(&mut self, name: &[u8], kind: ChangeKind) {
+        self.entries.push((self.names.len(), name.len(), kind));
+        self.names.extend_from_slice(name);
+    }
+
+    /// All of them.
+    pub fn iter(&self) -> impl ExactSizeIterator<Item = (&[u8], ChangeKind)> {
+        self.entries.iter().map(|&(start, length, kind)| (&self.names[start..][..length], kind))
+    }
+
+    /// Puts them into the order of their names.
+    pub fn sort_by(&mut self, order: impl Fn(&[u8], &[u8]) -> Ordering) {
+        let names = &self.names;
+        // A stable sort, because it is fast on what is nearly in order.
+        self.entries.sort_by(|one, other| order(&names[one.0..][..one.1], &names[other.0..][..other.1]));
+    }
+
+    /// As the contract has them.
+    pub fn packed(self) -> ChangeList {
+        let mut names = Vec::with_capacity(self.names.len());
+        self.iter().for_each(|(name, _)| names.extend_from_slice(name));
+        // No name is longer than the host's, which says so in 32 bits as well.
+        let entries = self.entries.iter().map(|&(_, length, kind)| (length as u32, kind)).collect();
+        ChangeList { names, entries }
+    }
 }
 
 /// A directory that at least the newer tree has.
@@ -52,7 +90,7 @@ struct Comparison<'a, T> {
     directories: Vec<Directory>,
     /// Those still to be looked into.
     open: Vec<usize>,
-    changes: Vec<Change>,
+    changes: Changes,
 }
 
 impl<T: Tree> Comparison<'_, T> {
@@ -69,8 +107,8 @@ impl<T: Tree> Comparison<'_, T> {
     }
 
     /// Lists a name in a directory.
-    fn list(&mut self, name: Name, kind: ChangeKind, directory: usize) {
-        self.changes.push(Change { name, kind });
+    fn list(&mut self, name: &[u8], kind: ChangeKind, directory: usize) {
+        self.changes.push(name, kind);
         let mut next = Some(directory);
         while let Some(directory) = next.map(|index| &mut self.directories[index])
             && !directory.is_touched
@@ -88,9 +126,7 @@ impl<T: Tree> Comparison<'_, T> {
         if let ([], [layer]) = (&old[..], &new[..]) {
             // All of it is new, and one layer has all of it.
             let changes = &mut self.changes;
-            return names(&self.trees[*layer], name, |name| {
-                changes.push(Change { name, kind: ChangeKind::Added });
-            });
+            return names(&self.trees[*layer], name, |name| changes.push(name, ChangeKind::Added));
         }
         let mut pairs = pairs(self.trees, name, old, new, Detail::Names)?;
         pairs.retain(|pair| !pair.is_shared());
@@ -110,14 +146,14 @@ impl<T: Tree> Comparison<'_, T> {
     /// Lists a name if the two sides differ, and sees to what is below it.
     fn take(&mut self, index: usize, name: Name, old: Option<Side>, new: Option<Side>) {
         let Some(new) = new else {
-            return self.list(name, ChangeKind::Deleted, index);
+            return self.list(&name, ChangeKind::Deleted, index);
         };
         let kind = match &old {
             None => Some(ChangeKind::Added),
             Some(old) => differ(&old.node, &new.node).then_some(ChangeKind::Modified),
         };
         if let Some(kind) = kind {
-            self.list(name.clone(), kind, index);
+            self.list(&name, kind, index);
         }
         if new.is_directory() {
             let before = old.filter(Side::is_directory).map(|old| old.layers).unwrap_or_default();

@@ -8,9 +8,10 @@ use crate::bindings::Component;
 use crate::bindings::exports::layerbox::driver::{differ, lifecycle};
 use crate::bindings::layerbox::driver::tree::{Class, Names};
 use crate::bindings::layerbox::driver::{directories, mounts, references, streams, tree, writer};
+use crate::changes::Changes;
 use crate::differ::Differ;
 use crate::host::{
-    self, Access, ApplyOptions, Change, Detail, Device, Dialect, Entry, Error, IdMaps, Kind, Layer, Name,
+    self, Access, ApplyOptions, ChangeList, Detail, Device, Dialect, Entry, Error, IdMaps, Kind, Layer, Name,
     Node, Outcome, Piece, Place, Result, Totals, WalkOptions, Xattr,
 };
 use crate::layers::{LayerId, Records};
@@ -58,11 +59,14 @@ impl host::Walker for tree::Walker {
         self.next(max)
     }
 
-    fn names(&self, max: u32) -> Result<Vec<(Name, Kind)>> {
+    fn names(&self, max: u32, mut each: impl FnMut(&[u8], Kind)) -> Result<bool> {
         let Names { bytes, entries } = self.names(max)?;
         let mut rest = bytes.as_slice();
-        let name = |(length, class): (u32, Class)| {
-            let name = rest.split_off(..length as usize)?;
+        for (length, class) in &entries {
+            let Some(name) = rest.split_off(..*length as usize) else {
+                let what = "the host gave fewer bytes of names than it says";
+                return Err(Error::Conflict(what.to_owned()));
+            };
             let device = |minor| Device { major: 0, minor };
             let kind = match class {
                 Class::File => Kind::File(0),
@@ -75,10 +79,9 @@ impl host::Walker for tree::Walker {
                 Class::Fifo => Kind::Fifo,
                 Class::Socket => Kind::Socket,
             };
-            Some((name.to_vec(), kind))
-        };
-        let names: Option<Vec<_>> = entries.into_iter().map(name).collect();
-        names.ok_or_else(|| Error::Conflict("the host gave fewer bytes of names than it says".to_owned()))
+            each(name, kind);
+        }
+        Ok(!entries.is_empty())
     }
 }
 
@@ -248,8 +251,9 @@ impl differ::Guest for Component {
         apply::apply(&writer::Writer::open(id.as_str())?, &Incoming::open()?, options)
     }
 
-    fn changes(id: String, parent: Option<String>) -> Result<Vec<Change>> {
-        Differ::new(&Records::new(RECORDS), &Imports).changes(&id, parent.as_deref())
+    fn changes(id: String, parent: Option<String>) -> Result<ChangeList> {
+        let records = Records::new(RECORDS);
+        Differ::new(&records, &Imports).changes(&id, parent.as_deref()).map(Changes::packed)
     }
 
     fn diff_size(id: String, parent: Option<String>) -> Result<Totals> {

@@ -1,8 +1,9 @@
 //! The calls that look at what layers hold: which layers they are about, and which module does the work.
 
-use crate::host::{Change, IdMaps, Outcome, Result, Totals, Tree, Trees};
+use crate::changes::{self, Changes};
+use crate::host::{IdMaps, Outcome, Result, Totals, Tree, Trees};
 use crate::layers::{LayerId, Records};
-use crate::{changes, diff, size};
+use crate::{diff, size};
 
 /// The calls, over the records and whatever a call was lent.
 #[derive(Debug)]
@@ -43,7 +44,7 @@ impl<'a, H: Trees> Differ<'a, H> {
     ///
     /// # Errors
     /// [`Error::NotFound`](crate::host::Error::NotFound), and those of [`changes`](changes::changes).
-    pub fn changes(&self, id: &str, parent: Option<&str>) -> Result<Vec<Change>> {
+    pub fn changes(&self, id: &str, parent: Option<&str>) -> Result<Changes> {
         let stack = self.records.stack(&LayerId::parse(id)?)?;
         let below = match parent.map(LayerId::parse).transpose()? {
             Some(parent) if stack.get(1) != Some(&parent) => self.records.stack(&parent)?,

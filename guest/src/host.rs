@@ -9,7 +9,7 @@ pub use crate::bindings::exports::layerbox::driver::lifecycle::{Layer, Place};
 pub use crate::bindings::layerbox::driver::mounts::Access;
 pub use crate::bindings::layerbox::driver::tree::{Content, Detail, Piece, WalkOptions};
 pub use crate::bindings::layerbox::driver::types::{
-    Attributes, Change, ChangeKind, Device, Dialect, Error, IdMaps, IdRange, Identity, Kind, Name, Node,
+    Attributes, ChangeKind, ChangeList, Device, Dialect, Error, IdMaps, IdRange, Identity, Kind, Name, Node,
     Timestamp, Totals, Xattr,
 };
 pub use crate::bindings::layerbox::driver::writer::{Body, Entry, Extent};
@@ -54,12 +54,15 @@ pub trait Walker {
     /// Those of the file system.
     fn next(&self, max: u32) -> Result<Vec<Node>>;
 
-    /// As [`Walker::next`], and of each node its name and no more of its kind than a directory says.
+    /// As [`Walker::next`]: gives of each node its name and no more of its kind than a directory says to `each`. Answers whether there was any.
     ///
     /// # Errors
     /// Those of the file system.
-    fn names(&self, max: u32) -> Result<Vec<(Name, Kind)>> {
-        Ok(self.next(max)?.into_iter().map(|node| (node.name, node.kind)).collect())
+    fn names(&self, max: u32, mut each: impl FnMut(&[u8], Kind)) -> Result<bool> {
+        let nodes = self.next(max)?;
+        let is_over = nodes.is_empty();
+        nodes.into_iter().for_each(|node| each(&node.name, node.kind));
+        Ok(!is_over)
     }
 }
 

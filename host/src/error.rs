@@ -6,7 +6,7 @@
 mod shortage;
 
 use std::borrow::Cow;
-use std::fmt;
+use std::{fmt, io};
 
 use layerbox_privileged::id::LayerId;
 use serde::{Deserialize, Serialize};
@@ -372,6 +372,18 @@ impl Failure {
 /// one rule reads it back.
 #[derive(Debug, Clone, Copy)]
 pub struct Escaped<'a>(pub &'a [u8]);
+
+impl Escaped<'_> {
+    /// Writes the name as it is displayed. A formatter costs more than the writing, and lists have a hundred thousand names, most of them plain.
+    ///
+    /// # Errors
+    ///
+    /// Those of writing.
+    pub fn write_to(&self, out: &mut (impl io::Write + ?Sized)) -> io::Result<()> {
+        let is_plain = |byte: &u8| matches!(byte, b' '..=b'~') && *byte != b'\\';
+        if self.0.iter().all(is_plain) { out.write_all(self.0) } else { write!(out, "{self}") }
+    }
+}
 
 impl fmt::Display for Escaped<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

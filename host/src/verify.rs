@@ -338,10 +338,8 @@ impl suite::Store for Verified {
             ChangeKind::Deleted => suite::ChangeKind::Deleted,
         };
         let changes = self.call(|driver| driver.changes(id, parent))?;
-        Ok(changes
-            .into_iter()
-            .map(|change| suite::Change { name: change.name, kind: kind(change.kind) })
-            .collect())
+        let change = |(name, of): (&[u8], _)| suite::Change { name: name.to_vec(), kind: kind(of) };
+        Ok(changes.iter().map(change).collect())
     }
 
     fn diff_size(&self, id: &str, parent: Option<&str>) -> Result<suite::Totals, suite::Failure> {

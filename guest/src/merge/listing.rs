@@ -9,6 +9,9 @@ use crate::whiteout::{self, Found};
 /// How many nodes or names go over in one call: the most that the host takes.
 pub(super) const BATCH: usize = 4096;
 
+/// How many names go over in one call: few enough that the host's walk is soon ahead.
+const NAMES: u32 = 1024;
+
 /// A name in a directory of a layer.
 #[derive(Clone, Debug)]
 pub struct Item {
@@ -126,19 +129,16 @@ pub fn content<T: Tree>(tree: &T, mut take: impl FnMut(Node)) -> Result<()> {
 ///
 /// # Errors
 /// Those of the host.
-pub fn names<T: Tree>(tree: &T, start: &[u8], mut take: impl FnMut(Name)) -> Result<()> {
+pub fn names<T: Tree>(tree: &T, start: &[u8], mut take: impl FnMut(&[u8])) -> Result<()> {
     let walker = tree.walk(&WalkOptions { start: start.to_vec(), recursive: true, detail: Detail::Names })?;
     let mut below = Below::new(tree.dialect());
-    loop {
-        let names = walker.names(BATCH as u32)?;
-        if names.is_empty() {
-            return Ok(());
+    let mut each = |name: &[u8], kind: Kind| {
+        if below.is_content(name, &kind) {
+            take(name);
         }
-        names
-            .into_iter()
-            .filter(|(name, kind)| below.is_content(name, kind))
-            .for_each(|(name, _)| take(name));
-    }
+    };
+    while walker.names(NAMES, &mut each)? {}
+    Ok(())
 }
 
 /// What a walk has met, from its start on.
@@ -155,7 +155,7 @@ impl Below {
     }
 
     /// Whether the next that the walk meets is content, and not the start.
-    fn is_content(&mut self, name: &Name, kind: &Kind) -> bool {
+    fn is_content(&mut self, name: &[u8], kind: &Kind) -> bool {
         if std::mem::take(&mut self.is_start)
             || self.skipped.as_ref().is_some_and(|above| is_below(name, above))
         {
@@ -163,7 +163,7 @@ impl Below {
         }
         let is_content = whiteout::found(self.dialect, whiteout::split(name).1, kind) == Found::Content;
         if !is_content && *kind == Kind::Directory {
-            self.skipped = Some(name.clone());
+            self.skipped = Some(name.to_vec());
         }
         is_content
     }

@@ -101,7 +101,7 @@ fn where_both_trees_share_all_layers_nothing_is_looked_at() {
         store.layer("low", &[]).file("big/tree/f", "").file("d/a", "");
         store.layer("top", &["low"]).file("d/b", "").time("d/b", TIME, 0);
         let trees = ["top", "low"].map(|id| crate::host::Tree::new(&store.path(id), dialect));
-        assert_eq!(changes(&trees, &[1], &[0, 1]).unwrap().len(), 2, "{dialect:?}");
+        assert_eq!(changes(&trees, &[1], &[0, 1]).unwrap().iter().len(), 2, "{dialect:?}");
         let asked = trees[1].asked.borrow();
         assert!(
             !asked.iter().any(|what| what.contains("big") || what.starts_with("walk")),

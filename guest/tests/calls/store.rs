@@ -92,7 +92,7 @@ impl Store {
             ChangeKind::Modified => 'C',
             ChangeKind::Deleted => 'D',
         };
-        changes.iter().map(|it| format!("{} /{}", letter(it.kind), it.name.escape_ascii())).collect()
+        changes.iter().map(|(name, kind)| format!("{} /{}", letter(kind), name.escape_ascii())).collect()
     }
 
     /// Makes a layer from an archive.

@@ -186,19 +186,18 @@ pub(super) fn changes(context: &Context, id: &str, parent: Option<&str>) -> Outc
     let changes = context.open(false)?.changes(id, parent)?;
     // The driver's names are relative to the layer's root; seen from inside they begin there.
     let absolute = |name: &[u8]| [b"/", name].concat();
-    let object = |(kind, name): (ChangeKind, &[u8])| {
+    let object = |(name, kind): (&[u8], ChangeKind)| {
         let ByteName { text, hex } = ByteName::of(&absolute(name));
         ChangeObject { kind: kind_word(kind), path: text, path_hex: hex }
     };
-    let objects: Vec<ChangeObject> = if context.json {
-        changes.iter().map(|change| object((change.kind, &change.name))).collect()
-    } else {
-        Vec::new()
-    };
+    let objects: Vec<ChangeObject> =
+        if context.json { changes.iter().map(object).collect() } else { Vec::new() };
     context.print(&objects, |out| {
-        changes.iter().try_for_each(|change| {
-            let letter = kind_letter(change.kind, context.paint);
-            writeln!(out, "{letter} /{}", Escaped(&change.name))
+        changes.iter().try_for_each(|(name, kind)| {
+            out.write_all(kind_letter(kind, context.paint).as_bytes())?;
+            out.write_all(b" /")?;
+            Escaped(name).write_to(out)?;
+            out.write_all(b"\n")
         })
     })
 }

@@ -94,7 +94,7 @@ fn run(driver: &Driver, call: Call, descriptor: Option<OwnedFd>, caller: &Caller
         }
         Call::Changes { id, parent } => {
             let changes = driver.changes(&id, parent.as_deref())?;
-            Answer::Changes(changes.into_iter().map(Into::into).collect())
+            Answer::Changes(changes.iter().map(Into::into).collect())
         }
         Call::DiffSize { id, parent } => Answer::Totals(driver.diff_size(&id, parent.as_deref())?.into()),
         Call::Get { id, label } => {

@@ -17,11 +17,11 @@ pub(super) enum Bytes {
 }
 
 impl Bytes {
-    /// How many.
-    pub(super) fn len(&self) -> usize {
+    /// As they are.
+    pub(super) fn as_bytes(&self) -> &[u8] {
         match self {
-            Bytes::Text(text) => text.len(),
-            Bytes::Raw(bytes) => bytes.len(),
+            Bytes::Text(text) => text.as_bytes(),
+            Bytes::Raw(bytes) => bytes,
         }
     }
 }

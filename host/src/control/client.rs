@@ -235,15 +235,22 @@ impl Client {
         outcome.ok_or_else(|| in_call("diff", id, unclear()))
     }
 
-    pub(super) fn changes(&self, id: &str, parent: Option<&str>) -> Result<Vec<driver::Change>, Error> {
+    pub(super) fn changes(&self, id: &str, parent: Option<&str>) -> Result<driver::Changes, Error> {
         let call = Call::Changes { id: id.into(), parent: parent.map(Into::into) };
-        self.list(call, |part, all| match part {
-            Answer::Changes(rows) => {
-                all.extend(rows.into_iter().map(driver::Change::from));
-                Ok(())
-            }
-            _ => Err(unclear()),
-        })
+        let mut all = driver::Changes::default();
+        self.exchange(
+            call,
+            None,
+            |_, _| {},
+            |part| match part {
+                Answer::Changes(rows) => {
+                    rows.iter().for_each(|row| row.add_to(&mut all));
+                    Ok(())
+                }
+                _ => Err(unclear()),
+            },
+        )?;
+        Ok(all)
     }
 
     pub(super) fn diff_size(&self, id: &str, parent: Option<&str>) -> Result<driver::Totals, Error> {

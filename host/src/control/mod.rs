@@ -29,7 +29,7 @@ pub use announce::{announce, withdraw};
 pub use client::Client;
 
 use crate::driver::{
-    ApplyOptions, Change, CheckOptions, DiffOutcome, Driver, Finding, LayerSummary, Metadata, Patient,
+    ApplyOptions, Changes, CheckOptions, DiffOutcome, Driver, Finding, LayerSummary, Metadata, Patient,
     Settings, Shipped, Totals,
 };
 use crate::error::{Error, Failure};
@@ -134,7 +134,7 @@ macro_rules! calls {
 calls! {
     create / create(id: &str, parent: Option<&str>) -> ();
     diff / diff(id: &str, parent: Option<&str>, out: OwnedFd) -> DiffOutcome;
-    changes / changes(id: &str, parent: Option<&str>) -> Vec<Change>;
+    changes / changes(id: &str, parent: Option<&str>) -> Changes;
     diff_size / diff_size(id: &str, parent: Option<&str>) -> Totals;
     get / get(id: &str, label: Option<&str>) -> PathBuf;
     put / put(id: &str) -> ();

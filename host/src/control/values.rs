@@ -37,7 +37,7 @@ impl From<DiffOutcome> for Answer {
     }
 }
 
-/// [`driver::Change`]. There can be millions of them, so they are short.
+/// One of [`driver::Changes`]. There can be millions of them, so they are short.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Change(Kind, Bytes);
 
@@ -55,29 +55,30 @@ enum Kind {
 impl Change {
     /// How many bytes of names it holds.
     pub(super) fn weight(&self) -> usize {
-        self.1.len() + 16
+        self.1.as_bytes().len() + 16
     }
 }
 
-impl From<driver::Change> for Change {
-    fn from(change: driver::Change) -> Change {
-        let kind = match change.kind {
+impl From<(&[u8], ChangeKind)> for Change {
+    fn from((name, kind): (&[u8], ChangeKind)) -> Change {
+        let kind = match kind {
             ChangeKind::Modified => Kind::Modified,
             ChangeKind::Added => Kind::Added,
             ChangeKind::Deleted => Kind::Deleted,
         };
-        Change(kind, change.name.into())
+        Change(kind, name.to_vec().into())
     }
 }
 
-impl From<Change> for driver::Change {
-    fn from(Change(kind, name): Change) -> driver::Change {
-        let kind = match kind {
+impl Change {
+    /// Adds it to a list.
+    pub(super) fn add_to(&self, changes: &mut driver::Changes) {
+        let kind = match self.0 {
             Kind::Modified => ChangeKind::Modified,
             Kind::Added => ChangeKind::Added,
             Kind::Deleted => ChangeKind::Deleted,
         };
-        driver::Change { name: name.into(), kind }
+        changes.push(self.1.as_bytes(), kind);
     }
 }
 

@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use super::patience::Timed;
 use super::writeback::Writeback;
-use super::{Change, ChangeKind, Driver, IdRange, Limits, layer_id, require_root};
+use super::{ChangeKind, Changes, Driver, IdRange, Limits, layer_id, require_root};
 use crate::error::{Error, Failure};
 use crate::sandbox::differ;
 use crate::sandbox::types;
@@ -150,7 +150,7 @@ impl Driver {
     /// # Errors
     ///
     /// [`Failure::NotFound`]; those of reading the layers.
-    pub fn changes(&self, id: &str, parent: Option<&str>) -> Result<Vec<Change>, Error> {
+    pub fn changes(&self, id: &str, parent: Option<&str>) -> Result<Changes, Error> {
         self.call("changes", id, |id| {
             let comparison = self.comparison(id, parent)?;
             let (lease, _guards) = self.reading(id, &comparison, true)?;
@@ -163,7 +163,10 @@ impl Driver {
                 types::ChangeKind::Added => ChangeKind::Added,
                 types::ChangeKind::Deleted => ChangeKind::Deleted,
             };
-            Ok(changes.into_iter().map(|c| Change { name: c.name, kind: kind(c.kind) }).collect())
+            let entries = changes.entries.into_iter().map(|(length, of)| (length, kind(of)));
+            Changes::packed(changes.names, entries).ok_or_else(|| {
+                Failure::GuestFailed("the names of its changes are not as long as it says".to_owned())
+            })
         })
     }
 

@@ -38,7 +38,7 @@ use crate::trust;
 pub use archive::{ApplyOptions, DiffOutcome, Given, Progress, Test, Totals};
 pub use layerbox_privileged::mount::Choice as BackendChoice;
 pub use lend::Lent;
-pub use model::{Change, ChangeKind, LayerSummary, Metadata};
+pub use model::{ChangeKind, Changes, LayerSummary, Metadata};
 pub use patience::Patient;
 use sweeper::Sweeper;
 

@@ -53,11 +53,47 @@ pub enum ChangeKind {
     Deleted,
 }
 
-/// A path that differs between a layer and its parent.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Change {
-    /// The path below the root, without a leading slash, as bytes.
-    pub name: Vec<u8>,
-    /// What happened to it.
-    pub kind: ChangeKind,
+/// Paths that differ between a layer and its parent. There can be millions, so their names are in one piece.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Changes {
+    names: Vec<u8>,
+    /// Where in `names` each ends, and what happened to it.
+    ends: Vec<(usize, ChangeKind)>,
+}
+
+impl Changes {
+    /// All of them: the path below the root, without a leading slash, as bytes; and what happened to it.
+    pub fn iter(&self) -> impl ExactSizeIterator<Item = (&[u8], ChangeKind)> {
+        let mut start = 0;
+        self.ends.iter().map(move |&(end, kind)| {
+            let name = &self.names[start..end];
+            start = end;
+            (name, kind)
+        })
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.ends.is_empty()
+    }
+
+    /// Adds one.
+    pub fn push(&mut self, name: &[u8], kind: ChangeKind) {
+        self.names.extend_from_slice(name);
+        self.ends.push((self.names.len(), kind));
+    }
+
+    /// What lies in `names` one behind the other, with the length of each; none where they do not add up to it.
+    pub(super) fn packed(
+        names: Vec<u8>,
+        entries: impl Iterator<Item = (u32, ChangeKind)>,
+    ) -> Option<Changes> {
+        let mut end = 0_usize;
+        let mut ends = Vec::with_capacity(entries.size_hint().0);
+        for (length, kind) in entries {
+            end = end.checked_add(usize::try_from(length).ok()?)?;
+            ends.push((end, kind));
+        }
+        (end == names.len()).then_some(Changes { names, ends })
+    }
 }

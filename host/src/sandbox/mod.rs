@@ -407,7 +407,7 @@ calls! {
     layerbox_driver_lifecycle.call_cleanup as cleanup() -> u32;
     layerbox_driver_differ.call_diff as diff(id: &types::LayerId, parent: Option<&types::LayerId>, maps: &types::IdMaps) -> differ::Outcome;
     layerbox_driver_differ.call_apply_diff as apply_diff(id: &types::LayerId, parent: Option<&types::LayerId>, options: &differ::ApplyOptions) -> types::Totals;
-    layerbox_driver_differ.call_changes as changes(id: &types::LayerId, parent: Option<&types::LayerId>) -> Vec<types::Change>;
+    layerbox_driver_differ.call_changes as changes(id: &types::LayerId, parent: Option<&types::LayerId>) -> types::ChangeList;
     layerbox_driver_differ.call_diff_size as diff_size(id: &types::LayerId, parent: Option<&types::LayerId>) -> types::Totals;
 }
 

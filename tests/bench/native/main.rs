@@ -66,13 +66,13 @@ fn run(arguments: &[String]) -> Result<()> {
         ["changes", directory] => {
             let found = changes::changes(&[tree(directory)], &[], &[0]).map_err(failed)?;
             let mut out = BufWriter::new(io::stdout().lock());
-            for change in found {
-                let letter = match change.kind {
+            for (name, kind) in found.iter() {
+                let letter = match kind {
                     ChangeKind::Modified => 'C',
                     ChangeKind::Added => 'A',
                     ChangeKind::Deleted => 'D',
                 };
-                writeln!(out, "{letter} /{}", privileged::Name::new(change.name)?)?;
+                writeln!(out, "{letter} /{}", privileged::Name::new(name.to_vec())?)?;
             }
             out.flush()?;
         }

@@ -245,7 +245,7 @@ bool exports_layerbox_driver_differ_apply_diff(driver_string_t *id, driver_strin
 }
 
 bool exports_layerbox_driver_differ_changes(driver_string_t *id, driver_string_t *parent,
-                                            exports_layerbox_driver_differ_list_change_t *changes, error_t *error) {
+                                            exports_layerbox_driver_differ_change_list_t *changes, error_t *error) {
     return (void)id, (void)parent, (void)changes, unsupported(error, "changes: this component compares nothing");
 }
 

@@ -207,7 +207,7 @@ fn answers_of_many_parts_come_whole() {
     }
     let there = scene.calls().changes("base", None).unwrap();
     let here = scene.stores.all()[0].changes("base", None).unwrap();
-    assert_eq!(there.len(), 3000);
+    assert_eq!(there.iter().len(), 3000);
     assert_eq!(there, here);
 }
 

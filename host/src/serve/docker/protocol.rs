@@ -9,7 +9,7 @@ use hyper::{Response, StatusCode};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use crate::driver::{Change, ChangeKind, IdMaps, IdRange, Metadata};
+use crate::driver::{ChangeKind, IdMaps, IdRange, Metadata};
 use crate::error::Failure;
 use crate::serve::http::Content;
 
@@ -214,14 +214,14 @@ pub struct ChangeAnswer {
     kind: u8,
 }
 
-impl From<&Change> for ChangeAnswer {
-    fn from(change: &Change) -> ChangeAnswer {
-        let kind = match change.kind {
+impl From<(&[u8], ChangeKind)> for ChangeAnswer {
+    fn from((name, kind): (&[u8], ChangeKind)) -> ChangeAnswer {
+        let kind = match kind {
             ChangeKind::Modified => 0,
             ChangeKind::Added => 1,
             ChangeKind::Deleted => 2,
         };
-        ChangeAnswer { path: format!("/{}", String::from_utf8_lossy(&change.name)), kind }
+        ChangeAnswer { path: format!("/{}", String::from_utf8_lossy(name)), kind }
     }
 }
 
@@ -333,7 +333,7 @@ mod tests {
             (b"a\xffb", ChangeKind::Added, "/a\u{fffd}b", 1),
             (b"gone", ChangeKind::Deleted, "/gone", 2),
         ] {
-            let answer = ChangeAnswer::from(&Change { name: name.to_vec(), kind });
+            let answer = ChangeAnswer::from((name, kind));
             assert_eq!((answer.path.as_str(), answer.kind), (path, number));
         }
     }

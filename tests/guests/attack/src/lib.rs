@@ -21,7 +21,7 @@ mod bindings {
 
 use bindings::exports::layerbox::driver::differ::{self, ApplyOptions, Outcome};
 use bindings::exports::layerbox::driver::lifecycle::{self, Layer, Place};
-use bindings::layerbox::driver::types::{Change, ChangeKind, Error, IdMaps, Totals};
+use bindings::layerbox::driver::types::{ChangeKind, ChangeList, Error, IdMaps, Totals};
 use hands::Hands;
 
 /// How every planted secret begins.
@@ -104,12 +104,10 @@ impl differ::Guest for Attack {
         })
     }
 
-    fn changes(id: String, parent: Option<String>) -> Result<Vec<Change>> {
+    fn changes(id: String, parent: Option<String>) -> Result<ChangeList> {
         attack(&format!("changes {parent:?}"), &id, |hands| {
-            vec![Change {
-                name: hands.random.name(),
-                kind: hands.random.choose(&[ChangeKind::Added, ChangeKind::Deleted]),
-            }]
+            let kind = hands.random.choose(&[ChangeKind::Added, ChangeKind::Deleted]);
+            ChangeList { names: hands.random.name(), entries: vec![(hands.random.number() as u32, kind)] }
         })
     }
 

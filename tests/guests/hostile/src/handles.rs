@@ -8,18 +8,20 @@ use std::mem::ManuallyDrop;
 
 use crate::bindings::layerbox::driver::streams::{Sink, Source};
 use crate::bindings::layerbox::driver::tree::{Detail, Tree, WalkOptions, Walker};
-use crate::bindings::layerbox::driver::types::{Change, Error};
+use crate::bindings::layerbox::driver::types::{ChangeKind, ChangeList, Error};
 use crate::bindings::layerbox::driver::writer::Writer;
 use crate::bindings::layerbox::driver::{directories, mounts, references};
 use crate::{Result, denied, must_fail, no_such_attack};
 
-pub(crate) fn changes(id: &str) -> Result<Vec<Change>> {
+const NONE: ChangeList = ChangeList { names: Vec::new(), entries: Vec::new() };
+
+pub(crate) fn changes(id: &str) -> Result<ChangeList> {
     match id {
         "guesses-a-handle" => {
             // SAFETY: none, that is the attack. The engine must not take it.
             let tree = ManuallyDrop::new(unsafe { Tree::from_handle(7) });
             tree.dialect();
-            Ok(Vec::new())
+            Ok(NONE)
         }
         "uses-a-dropped-handle" => {
             let tree = Tree::open(id)?;
@@ -28,21 +30,27 @@ pub(crate) fn changes(id: &str) -> Result<Vec<Change>> {
             // SAFETY: as above.
             let tree = ManuallyDrop::new(unsafe { Tree::from_handle(number) });
             tree.dialect();
-            Ok(Vec::new())
+            Ok(NONE)
         }
         "drops-a-handle-twice" => {
             let tree = Tree::open(id)?;
             // SAFETY: as above.
             drop(unsafe { Tree::from_handle(tree.handle()) });
             drop(tree);
-            Ok(Vec::new())
+            Ok(NONE)
         }
         "uses-a-handle-of-another-kind" => {
             let tree = Tree::open(id)?;
             // SAFETY: as above.
             let walker = ManuallyDrop::new(unsafe { Walker::from_handle(tree.handle()) });
             walker.next(1)?;
-            Ok(Vec::new())
+            Ok(NONE)
+        }
+        "tells-of-longer-names-than-it-gives" => {
+            Ok(ChangeList { names: b"name".to_vec(), entries: vec![(u32::MAX, ChangeKind::Added)] })
+        }
+        "gives-more-names-than-it-tells-of" => {
+            Ok(ChangeList { names: b"name".to_vec(), entries: vec![(3, ChangeKind::Added)] })
         }
         "reads-another-layer" => Err(must_fail(id, Tree::open("stranger"))),
         "fills-what-it-may-read" => Err(must_fail(id, Writer::open(id))),

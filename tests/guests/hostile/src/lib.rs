@@ -22,7 +22,7 @@ mod bindings {
     export!(Hostile with_types_in self);
 }
 
-use bindings::exports::layerbox::driver::differ::{self, ApplyOptions, Change, IdMaps, Outcome, Totals};
+use bindings::exports::layerbox::driver::differ::{self, ApplyOptions, ChangeList, IdMaps, Outcome, Totals};
 use bindings::exports::layerbox::driver::lifecycle::{self, Layer, Place};
 use bindings::layerbox::driver::types::Error;
 
@@ -99,7 +99,7 @@ impl differ::Guest for Hostile {
         content::apply(&id)
     }
 
-    fn changes(id: String, _parent: Option<String>) -> Result<Vec<Change>> {
+    fn changes(id: String, _parent: Option<String>) -> Result<ChangeList> {
         handles::changes(&id)
     }
 

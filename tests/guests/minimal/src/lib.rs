@@ -3,7 +3,7 @@
 wit_bindgen::generate!({ path: "../../../wit", world: "driver" });
 
 use exports::layerbox::driver::{differ, lifecycle};
-use layerbox::driver::types::{Change, Error, IdMaps, LayerId, Totals};
+use layerbox::driver::types::{ChangeList, Error, IdMaps, LayerId, Totals};
 
 struct Minimal;
 
@@ -40,7 +40,7 @@ impl differ::Guest for Minimal {
     unsupported! {
         diff(LayerId, Option<LayerId>, IdMaps) -> differ::Outcome;
         apply_diff(LayerId, Option<LayerId>, differ::ApplyOptions) -> Totals;
-        changes(LayerId, Option<LayerId>) -> Vec<Change>;
+        changes(LayerId, Option<LayerId>) -> ChangeList;
         diff_size(LayerId, Option<LayerId>) -> Totals;
     }
 }

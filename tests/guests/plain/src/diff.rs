@@ -6,7 +6,9 @@ use crate::Plain;
 use crate::bindings::exports::layerbox::driver::differ::{ApplyOptions, Guest, Outcome};
 use crate::bindings::layerbox::driver::streams::Sink;
 use crate::bindings::layerbox::driver::tree::{Content, Piece};
-use crate::bindings::layerbox::driver::types::{Attributes, Change, ChangeKind, IdMaps, Kind, Node, Totals};
+use crate::bindings::layerbox::driver::types::{
+    Attributes, ChangeKind, ChangeList, IdMaps, Kind, Node, Totals,
+};
 use crate::encode::{self, Member};
 use crate::error::{Error, Result, printable};
 use crate::view::{Layer, Merged, Seen, merge};
@@ -33,7 +35,7 @@ impl Guest for Plain {
         }
     }
 
-    fn changes(id: String, parent: Option<String>) -> Result<Vec<Change>> {
+    fn changes(id: String, parent: Option<String>) -> Result<ChangeList> {
         let parent = parent.or(records::ancestors(&id)?.into_iter().next());
         let layers = Layers::read(&[Some(&id), parent.as_ref()])?;
         Ok(changes(&layers.merged(parent.as_ref())?, &layers.merged(Some(&id))?))
@@ -278,7 +280,7 @@ impl Output<'_> {
 }
 
 /// What differs between two trees, as Docker's overlay2 driver tells it.
-fn changes(old: &Merged<'_>, new: &Merged<'_>) -> Vec<Change> {
+fn changes(old: &Merged<'_>, new: &Merged<'_>) -> ChangeList {
     let mut found = BTreeMap::new();
     for (key, seen) in new.iter().filter(|(key, _)| !key.is_empty()) {
         match old.get(key) {
@@ -300,7 +302,12 @@ fn changes(old: &Merged<'_>, new: &Merged<'_>) -> Vec<Change> {
             directory = names::split(directory).0;
         }
     }
-    found.into_iter().map(|(name, kind)| Change { name, kind }).collect()
+    let mut list = ChangeList { names: Vec::new(), entries: Vec::new() };
+    for (name, kind) in found {
+        list.entries.push((name.len() as u32, kind));
+        list.names.extend(name);
+    }
+    list
 }
 
 /// Whether Docker calls a file modified. It does not look into files.

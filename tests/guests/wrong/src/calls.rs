@@ -4,11 +4,11 @@ use layerbox_guest::apply;
 use layerbox_guest::bindings::Component;
 use layerbox_guest::bindings::exports::layerbox::driver::{differ, lifecycle};
 use layerbox_guest::bindings::layerbox::driver::{streams, writer};
-use layerbox_guest::changes;
+use layerbox_guest::changes::{self, Changes};
 use layerbox_guest::component::{Imports, RECORDS};
 use layerbox_guest::differ::Differ;
 use layerbox_guest::host::{
-    ApplyOptions, Change, Error, IdMaps, Layer, Mounts, Outcome, Place, References, Result, Totals, Trees,
+    ApplyOptions, ChangeList, Error, IdMaps, Layer, Mounts, Outcome, Place, References, Result, Totals, Trees,
 };
 use layerbox_guest::layers::{LayerId, Records};
 
@@ -98,7 +98,7 @@ impl differ::Guest for Wrong {
         apply::apply(&filled, &MendedSource::open(Fault::own())?, options)
     }
 
-    fn changes(id: String, parent: Option<String>) -> Result<Vec<Change>> {
+    fn changes(id: String, parent: Option<String>) -> Result<ChangeList> {
         let fault = Fault::own();
         let seen = Seen { fault, call: Call::Changes };
         let records = Records::new(RECORDS);
@@ -108,17 +108,15 @@ impl differ::Guest for Wrong {
                 let trees = stack.iter().map(|id| seen.tree(id)).collect::<Result<Vec<_>>>()?;
                 let new: Vec<usize> = (0..trees.len()).collect();
                 let old: Vec<usize> = new.iter().copied().skip(1).take(1).collect();
-                return changes::changes(&trees, &old, &new);
+                return changes::changes(&trees, &old, &new).map(Changes::packed);
             }
         }
         let mut changes = Differ::new(&records, &seen).changes(&id, parent.as_deref())?;
         if fault == Fault::ChangesSortedByComponents {
-            let components = |change: &Change| -> Vec<Vec<u8>> {
-                change.name.split(|&byte| byte == b'/').map(<[u8]>::to_vec).collect()
-            };
-            changes.sort_by_cached_key(components);
+            let is_slash = |byte: &u8| *byte == b'/';
+            changes.sort_by(|one, other| one.split(is_slash).cmp(other.split(is_slash)));
         }
-        Ok(changes)
+        Ok(changes.packed())
     }
 
     fn diff_size(id: String, parent: Option<String>) -> Result<Totals> {

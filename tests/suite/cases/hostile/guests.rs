@@ -94,6 +94,8 @@ const CHANGES: &[Row] = &[
     ("uses-a-dropped-handle", "guest-failed", "handle"),
     ("drops-a-handle-twice", "guest-failed", "handle"),
     ("uses-a-handle-of-another-kind", "guest-failed", "handle"),
+    ("tells-of-longer-names-than-it-gives", "guest-failed", "names"),
+    ("gives-more-names-than-it-tells-of", "guest-failed", "names"),
     ("reads-another-layer", "denied", "stranger"),
     ("fills-what-it-may-read", "denied", "filling"),
     ("opens-streams-that-it-was-not-lent", "denied", "archive"),
