@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::{self, JoinHandle};
 
-use super::walk::Walk;
+use super::walk::{Batch, Names, Walk};
 use crate::{Error, Node};
 
 /// The most nodes of one answer.
@@ -24,7 +24,7 @@ static THREADS: AtomicUsize = AtomicUsize::new(0);
 pub struct Walker {
     way: Way,
     /// What the thread gave and was not asked for yet.
-    rest: Vec<Node>,
+    rest: Batch,
 }
 
 #[derive(Debug)]
@@ -36,7 +36,7 @@ enum Way {
 
 impl Walker {
     pub(super) fn new(walk: Walk) -> Self {
-        Self { way: Way::Here(Box::new(walk)), rest: Vec::new() }
+        Self { way: Way::Here(Box::new(walk)), rest: Batch::Nodes(Vec::new()) }
     }
 
     /// The next nodes: at most `max` (clamped to 4,096), fewer when they are large. None is the end.
@@ -45,15 +45,27 @@ impl Walker {
     /// [`Error::Io`], with EXDEV where something is mounted inside the layer; [`Error::Conflict`] when a name disappears
     /// from a layer that is not live, or a directory is moved in any. The walk is over then.
     pub fn next(&mut self, max: u32) -> Result<Vec<Node>, Error> {
+        self.batch(max).map(Batch::into_nodes)
+    }
+
+    /// As [`Walker::next`], and of each node no more than its name and its kind.
+    ///
+    /// # Errors
+    /// As [`Walker::next`].
+    pub fn names(&mut self, max: u32) -> Result<Names, Error> {
+        self.batch(max).map(Batch::into_names)
+    }
+
+    fn batch(&mut self, max: u32) -> Result<Batch, Error> {
         let most = max.clamp(1, MOST_NODES) as usize;
-        if self.rest.is_empty() {
+        if self.rest.len() == 0 {
             let found = match &mut self.way {
                 Way::Here(walk) => walk.next(most),
                 Way::Ahead(ahead) => ahead.next(),
-                Way::Over => Ok(Vec::new()),
+                Way::Over => Ok(Batch::Nodes(Vec::new())),
             };
             self.rest = match found {
-                Ok(found) if !found.is_empty() => found,
+                Ok(found) if found.len() > 0 => found,
                 ended => {
                     self.way = Way::Over;
                     return ended;
@@ -83,7 +95,7 @@ impl Walker {
 /// The thread, and what comes from it. It ends with the walker, which waits for it.
 #[derive(Debug)]
 struct Ahead {
-    found: Option<Receiver<Result<Vec<Node>, Error>>>,
+    found: Option<Receiver<Result<Batch, Error>>>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -101,17 +113,17 @@ impl Ahead {
         Ok(Self { found: Some(found), thread: Some(thread.map_err(Error::io("clone"))?) })
     }
 
-    fn next(&mut self) -> Result<Vec<Node>, Error> {
+    fn next(&mut self) -> Result<Batch, Error> {
         let gone = || Error::Conflict("the thread that walks is gone".into());
         self.found.as_ref().and_then(|found| found.recv().ok()).ok_or_else(gone)?
     }
 }
 
 /// Walks to the end, which is told as well, or until nobody listens any more.
-fn walk_on(walk: &mut Walk, most: usize, to: &SyncSender<Result<Vec<Node>, Error>>) {
+fn walk_on(walk: &mut Walk, most: usize, to: &SyncSender<Result<Batch, Error>>) {
     loop {
         let found = walk.next(most);
-        let is_over = !matches!(&found, Ok(nodes) if !nodes.is_empty());
+        let is_over = !matches!(&found, Ok(batch) if batch.len() > 0);
         if to.send(found).is_err() || is_over {
             return;
         }

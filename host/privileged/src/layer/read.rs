@@ -171,7 +171,7 @@ pub(super) fn look(
         return Err(Error::io("statx")(Errno::EXDEV).at(&name));
     }
     let device = Device { major: found.stx_rdev_major, minor: found.stx_rdev_minor };
-    let mut node = bare(name, kind_of(&found), device);
+    let mut node = bare(name, kind_said(kind_of(&found), device));
     if detail == Detail::Names {
         return Ok(Some(node));
     }
@@ -202,8 +202,13 @@ pub(super) fn look(
 }
 
 /// A node of which no more than the kind is known.
-pub(super) fn bare(name: Name, kind: FileType, device: Device) -> Node {
-    let kind = match kind {
+pub(super) fn bare(name: Name, kind: Kind) -> Node {
+    Node { name, kind, attributes: Attributes::default(), device: 0, inode: 0, links: 0 }
+}
+
+/// The kind that the kernel names, without what only the file itself tells.
+pub(super) fn kind_said(kind: FileType, device: Device) -> Kind {
+    match kind {
         FileType::Directory => Kind::Directory,
         FileType::Symlink => Kind::Symlink(Vec::new()),
         FileType::CharacterDevice => Kind::CharacterDevice(device),
@@ -211,8 +216,7 @@ pub(super) fn bare(name: Name, kind: FileType, device: Device) -> Node {
         FileType::Fifo => Kind::Fifo,
         FileType::Socket => Kind::Socket,
         FileType::RegularFile | FileType::Unknown => Kind::File(0),
-    };
-    Node { name, kind, attributes: Attributes::default(), device: 0, inode: 0, links: 0 }
+    }
 }
 
 /// The extended attributes of what `path` names, sorted by name; none where the file system has none or it is gone.

@@ -7,7 +7,7 @@ use nix::errno::Errno;
 use rustix::fs::FileType;
 
 use super::descent::Descent;
-use super::read::{Detail, Listing, bare, look, present};
+use super::read::{Detail, Listing, bare, kind_said, look, present};
 use super::resolve::{LIST, beneath};
 use crate::{Device, Error, Kind, Name, Node};
 
@@ -61,12 +61,43 @@ impl Walk {
         Ok(walker)
     }
 
-    /// The next nodes: at most `most`, fewer when they are large. None is the end.
-    pub(super) fn next(&mut self, most: usize) -> Result<Vec<Node>, Error> {
-        let mut nodes: Vec<Node> = self.first.take().into_iter().collect();
+    /// The next answer: at most `most` nodes or names, fewer when they are large. An empty one is the end.
+    pub(super) fn next(&mut self, most: usize) -> Result<Batch, Error> {
+        match self.options.detail {
+            Detail::Names => self.names(most).map(Batch::Names),
+            Detail::Status | Detail::Full => self.nodes(most).map(Batch::Nodes),
+        }
+    }
+
+    fn nodes(&mut self, most: usize) -> Result<Vec<Node>, Error> {
+        let mut nodes = Vec::new();
         let mut bytes = 0;
         while nodes.len() < most && bytes < MOST_BYTES {
-            let Some((_, level)) = self.descent.inner() else { break };
+            let Some(found) = self.step()? else { break };
+            let node = found.node(|| Name::found(self.path.clone()));
+            let xattrs = &node.attributes.xattrs;
+            bytes += self.path.len() + xattrs.iter().map(|x| x.name.len() + x.value.len()).sum::<usize>();
+            nodes.push(node);
+        }
+        Ok(nodes)
+    }
+
+    fn names(&mut self, most: usize) -> Result<Names, Error> {
+        let mut names = Names::default();
+        while names.entries.len() < most && names.bytes.len() < MOST_BYTES {
+            let Some(found) = self.step()? else { break };
+            names.push(&self.path, found.kind());
+        }
+        Ok(names)
+    }
+
+    /// What comes next; `self.path` is its name. `None` is the end.
+    fn step(&mut self) -> Result<Option<Found>, Error> {
+        if let Some(first) = self.first.take() {
+            return Ok(Some(Found::Looked(first)));
+        }
+        loop {
+            let Some((_, level)) = self.descent.inner() else { return Ok(None) };
             let Some(item) = level.listing.items.get(level.next) else {
                 self.descent.leave()?;
                 continue;
@@ -79,41 +110,39 @@ impl Walk {
             let last = self.path.len();
             self.path.extend_from_slice(level.listing.name(item));
             let kind = item.kind;
-            if let Some(node) = self.visit(kind, last)? {
-                let xattrs = &node.attributes.xattrs;
-                bytes += self.path.len() + xattrs.iter().map(|x| x.name.len() + x.value.len()).sum::<usize>();
-                nodes.push(node);
+            if let Some(found) = self.visit(kind, last)? {
+                return Ok(Some(found));
             }
         }
-        Ok(nodes)
     }
 
     /// Looks at the name that `self.path` now holds, and enters it where it is a directory. `None` when it is gone.
-    fn visit(&mut self, kind: FileType, last: usize) -> Result<Option<Node>, Error> {
+    fn visit(&mut self, kind: FileType, last: usize) -> Result<Option<Found>, Error> {
         let Some((dir, _)) = self.descent.inner() else { return Ok(None) };
-        let (name, detail) = (Name::found(self.path.clone()), self.options.detail);
+        let name = || Name::found(self.path.clone());
+        let detail = self.options.detail;
         // The directory's own word is enough for a name, except that it does not tell a whiteout from a device.
-        let node = match kind {
-            FileType::Unknown | FileType::CharacterDevice => look(dir, &self.path[last..], name, detail)?,
-            _ if detail == Detail::Names => Some(bare(name, kind, Device::default())),
-            _ => look(dir, &self.path[last..], name, detail)?,
+        let is_said = !matches!(kind, FileType::Unknown | FileType::CharacterDevice);
+        let found = if detail == Detail::Names && is_said {
+            Some(Found::Said(kind))
+        } else {
+            look(dir, &self.path[last..], name(), detail)?.map(Found::Looked)
         };
-        let Some(node) = node else {
-            let name = Name::found(self.path.clone());
+        let Some(found) = found else {
             return match self.live {
                 true => Ok(None),
-                false => Err(Error::Conflict(format!("{name} disappeared while the layer was read"))),
+                false => Err(Error::Conflict(format!("{} disappeared while the layer was read", name()))),
             };
         };
-        if self.options.recursive && node.kind == Kind::Directory {
+        if self.options.recursive && found.is_directory() {
             match beneath(dir, &self.path[last..], LIST) {
-                Ok(inner) => self.enter(inner).map_err(|error| error.at(&node.name))?,
+                Ok(inner) => self.enter(inner).map_err(|error| error.at(&Name::found(self.path.clone())))?,
                 // It is gone, or something else by now.
                 Err(Errno::ENOENT | Errno::ENOTDIR | Errno::ELOOP) if self.live => return Ok(None),
-                Err(error) => return Err(Error::io("openat2")(error).at(&node.name)),
+                Err(error) => return Err(Error::io("openat2")(error).at(&name())),
             }
         }
-        Ok(Some(node))
+        Ok(Some(found))
     }
 
     /// Goes down into the directory that `self.path` names.
@@ -121,5 +150,109 @@ impl Walk {
         let mut listing = Listing::read(dir.as_fd(), usize::MAX)?;
         listing.sort();
         self.descent.enter(dir, Level { listing, next: 0, length: self.path.len() })
+    }
+}
+
+/// What a walk came upon.
+enum Found {
+    /// A name, of which the directory says the kind. That of a character device is looked up.
+    Said(FileType),
+    Looked(Node),
+}
+
+impl Found {
+    fn is_directory(&self) -> bool {
+        match self {
+            Found::Said(kind) => *kind == FileType::Directory,
+            Found::Looked(node) => node.kind == Kind::Directory,
+        }
+    }
+
+    fn kind(self) -> Kind {
+        match self {
+            Found::Said(kind) => kind_said(kind, Device::default()),
+            Found::Looked(node) => node.kind,
+        }
+    }
+
+    fn node(self, name: impl FnOnce() -> Name) -> Node {
+        match self {
+            Found::Said(kind) => bare(name(), kind_said(kind, Device::default())),
+            Found::Looked(node) => node,
+        }
+    }
+}
+
+/// Names, packed, each with its kind: what [`Detail::Names`] tells. A node for each would cost more than the walk.
+#[derive(Debug, Default)]
+pub struct Names {
+    /// The names, one behind the other.
+    pub bytes: Vec<u8>,
+    /// Of each its length in bytes, and its kind.
+    pub entries: Vec<(usize, Kind)>,
+}
+
+impl Names {
+    fn push(&mut self, name: &[u8], kind: Kind) {
+        self.bytes.extend_from_slice(name);
+        self.entries.push((name.len(), kind));
+    }
+
+    fn split_off(&mut self, at: usize) -> Names {
+        let entries = self.entries.split_off(at);
+        let length = entries.iter().map(|(length, _)| length).sum::<usize>();
+        Names { bytes: self.bytes.split_off(self.bytes.len() - length), entries }
+    }
+
+    fn into_nodes(self) -> Vec<Node> {
+        let mut rest = self.bytes.as_slice();
+        let node = |(length, kind): (usize, Kind)| {
+            let (name, further) = rest.split_at(length);
+            rest = further;
+            bare(Name::found(name.to_vec()), kind)
+        };
+        self.entries.into_iter().map(node).collect()
+    }
+}
+
+/// An answer of a walk.
+#[derive(Debug)]
+pub(super) enum Batch {
+    Nodes(Vec<Node>),
+    Names(Names),
+}
+
+impl Batch {
+    pub(super) fn len(&self) -> usize {
+        match self {
+            Batch::Nodes(nodes) => nodes.len(),
+            Batch::Names(names) => names.entries.len(),
+        }
+    }
+
+    /// Takes away all but the first `at`, which must not be more than there are.
+    pub(super) fn split_off(&mut self, at: usize) -> Batch {
+        match self {
+            Batch::Nodes(nodes) => Batch::Nodes(nodes.split_off(at)),
+            Batch::Names(names) => Batch::Names(names.split_off(at)),
+        }
+    }
+
+    pub(super) fn into_nodes(self) -> Vec<Node> {
+        match self {
+            Batch::Nodes(nodes) => nodes,
+            Batch::Names(names) => names.into_nodes(),
+        }
+    }
+
+    pub(super) fn into_names(self) -> Names {
+        match self {
+            Batch::Nodes(nodes) => {
+                let mut names = Names::default();
+                nodes.into_iter().for_each(|node| names.push(node.name.as_bytes(), node.kind));
+                names
+            }
+            Batch::Names(names) => names,
+        }
     }
 }

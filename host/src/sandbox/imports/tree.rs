@@ -86,18 +86,13 @@ impl HostWalker for State {
     }
 
     fn names(&mut self, handle: Resource<Walker>, max: u32) -> Answer<Names> {
-        let nodes = self.table.get_mut(&handle)?.next(max.clamp(1, MAX_NODES))?;
-        let mut names = Names { bytes: Vec::new(), entries: Vec::with_capacity(nodes.len()) };
-        for node in nodes {
-            let name = node.name.as_bytes();
-            names.bytes.extend_from_slice(name);
-            let length = u32::try_from(name.len()).map_err(|_| Failure::Limit {
-                entry: name.to_vec(),
-                bound: "the length of a name".to_owned(),
-            })?;
-            names.entries.push((length, convert::class(&node.kind)));
-        }
-        Ok(names)
+        let names = self.table.get_mut(&handle)?.names(max.clamp(1, MAX_NODES))?;
+        let entry = |(length, kind): &(usize, _)| {
+            let too_long = |_| Failure::Limit { entry: Vec::new(), bound: "the length of a name".to_owned() };
+            Ok((u32::try_from(*length).map_err(too_long)?, convert::class(kind)))
+        };
+        let entries = names.entries.iter().map(entry).collect::<Result<_, Failure>>()?;
+        Ok(Names { bytes: names.bytes, entries })
     }
 
     fn drop(&mut self, handle: Resource<Walker>) -> wasmtime::Result<()> {

@@ -4,6 +4,7 @@ use std::ffi::OsStr;
 use std::os::fd::AsFd;
 
 use super::*;
+use crate::layer::Names;
 
 fn sample() -> Vec<Entry> {
     vec![
@@ -46,26 +47,51 @@ fn a_long_walk_gives_the_same_however_it_is_asked() {
     let names = (0..40).flat_map(|d| (0..40).map(move |f| format!("d{d:02}/f{f:02}")));
     scene.fill(names.map(|name| file(&name, b"")).collect()).unwrap();
     let tree = scene.tree();
-    let walk = || {
-        let options = WalkOptions { start: Name::root(), recursive: true, detail: Detail::Full };
+    let walk_for = |detail| {
+        let options = WalkOptions { start: Name::root(), recursive: true, detail };
         tree.walk(options).unwrap()
     };
-    // More than all of it at once: no thread.
-    let whole = walk().next(4096).unwrap();
-    assert_eq!(whole.len(), 1 + 40 + 40 * 40);
-    for sizes in [&[1][..], &[7, 1, 4096], &[512], &[64, 3], &[1641, 1]] {
-        let (mut walker, mut found) = (walk(), Vec::new());
-        for size in sizes.iter().cycle() {
-            let nodes = walker.next(*size).unwrap();
-            assert!(nodes.len() <= *size as usize, "{sizes:?}");
-            if nodes.is_empty() {
-                break;
+    for detail in [Detail::Names, Detail::Full] {
+        // More than all of it at once: no thread.
+        let whole = walk_for(detail).next(4096).unwrap();
+        assert_eq!(whole.len(), 1 + 40 + 40 * 40);
+        for sizes in [&[1][..], &[7, 1, 4096], &[512], &[64, 3], &[1641, 1]] {
+            let (mut walker, mut found) = (walk_for(detail), Vec::new());
+            for size in sizes.iter().cycle() {
+                let nodes = walker.next(*size).unwrap();
+                assert!(nodes.len() <= *size as usize, "{sizes:?}");
+                if nodes.is_empty() {
+                    break;
+                }
+                found.extend(nodes);
             }
-            found.extend(nodes);
+            assert_eq!(found, whole, "{detail:?}, {sizes:?}");
+            assert!(walker.next(1).unwrap().is_empty(), "{detail:?}, {sizes:?}: after the end");
+            // Every second answer packed.
+            let (mut walker, mut found) = (walk_for(detail), Vec::new());
+            for (turn, size) in sizes.iter().cycle().enumerate() {
+                let before = found.len();
+                if turn % 2 == 0 {
+                    let Names { bytes, entries } = walker.names(*size).unwrap();
+                    let mut rest = bytes.as_slice();
+                    for (length, kind) in entries {
+                        found.push((rest.split_off(..length).unwrap().to_vec(), kind));
+                    }
+                    assert!(rest.is_empty(), "{detail:?}, {sizes:?}: more names than entries");
+                } else {
+                    let nodes = walker.next(*size).unwrap();
+                    found.extend(nodes.into_iter().map(|node| (node.name.as_bytes().to_vec(), node.kind)));
+                }
+                if found.len() == before {
+                    break;
+                }
+            }
+            let whole = whole.iter().map(|node| (node.name.as_bytes().to_vec(), node.kind.clone()));
+            assert_eq!(found, whole.collect::<Vec<_>>(), "{detail:?}, {sizes:?}");
         }
-        assert_eq!(found, whole, "{sizes:?}");
-        assert!(walker.next(1).unwrap().is_empty(), "{sizes:?}: after the end");
     }
+    let walk = || walk_for(Detail::Full);
+    let whole = walk().next(4096).unwrap();
     // More walks than there may be threads, all dropped while they are under way.
     let mut walkers: Vec<Walker> = (0..40).map(|_| walk()).collect();
     for walker in &mut walkers {
