@@ -54,7 +54,7 @@ impl Changes {
         self.entries.iter().map(|&(start, length, kind)| (&self.names[start..][..length], kind))
     }
 
-    /// Puts them into the order of their names.
+    /// Puts them into an order of their names.
     pub fn sort_by(&mut self, order: impl Fn(&[u8], &[u8]) -> Ordering) {
         let names = &self.names;
         // A stable sort, because it is fast on what is nearly in order.

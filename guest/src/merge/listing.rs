@@ -6,7 +6,7 @@ use std::rc::Rc;
 use crate::host::{Detail, Dialect, Kind, Name, Node, Result, Tree, WalkOptions, Walker};
 use crate::whiteout::{self, Found};
 
-/// How many nodes or names go over in one call: the most that the host takes.
+/// How many nodes go over in one call: the most that the host takes.
 pub(super) const BATCH: usize = 4096;
 
 /// How many names go over in one call: few enough that the host's walk is soon ahead.
