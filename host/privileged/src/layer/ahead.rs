@@ -58,14 +58,14 @@ impl Walker {
 
     fn batch(&mut self, max: u32) -> Result<Batch, Error> {
         let most = max.clamp(1, MOST_NODES) as usize;
-        if self.rest.len() == 0 {
+        if self.rest.is_empty() {
             let found = match &mut self.way {
                 Way::Here(walk) => walk.next(most),
                 Way::Ahead(ahead) => ahead.next(),
                 Way::Over => Ok(Batch::Nodes(Vec::new())),
             };
             self.rest = match found {
-                Ok(found) if found.len() > 0 => found,
+                Ok(found) if !found.is_empty() => found,
                 ended => {
                     self.way = Way::Over;
                     return ended;
@@ -123,7 +123,7 @@ impl Ahead {
 fn walk_on(walk: &mut Walk, most: usize, to: &SyncSender<Result<Batch, Error>>) {
     loop {
         let found = walk.next(most);
-        let is_over = !matches!(&found, Ok(batch) if batch.len() > 0);
+        let is_over = !matches!(&found, Ok(batch) if !batch.is_empty());
         if to.send(found).is_err() || is_over {
             return;
         }

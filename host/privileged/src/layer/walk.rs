@@ -124,7 +124,7 @@ impl Walk {
         // The directory's own word is enough for a name, except that it does not tell a whiteout from a device.
         let is_said = !matches!(kind, FileType::Unknown | FileType::CharacterDevice);
         let found = if detail == Detail::Names && is_said {
-            Some(Found::Said(kind))
+            Some(Found::Said(kind_said(kind, Device::default())))
         } else {
             look(dir, &self.path[last..], name(), detail)?.map(Found::Looked)
         };
@@ -156,28 +156,26 @@ impl Walk {
 /// What a walk came upon.
 enum Found {
     /// A name, of which the directory says the kind. That of a character device is looked up.
-    Said(FileType),
+    Said(Kind),
     Looked(Node),
 }
 
 impl Found {
     fn is_directory(&self) -> bool {
         match self {
-            Found::Said(kind) => *kind == FileType::Directory,
-            Found::Looked(node) => node.kind == Kind::Directory,
+            Found::Said(kind) | Found::Looked(Node { kind, .. }) => *kind == Kind::Directory,
         }
     }
 
     fn kind(self) -> Kind {
         match self {
-            Found::Said(kind) => kind_said(kind, Device::default()),
-            Found::Looked(node) => node.kind,
+            Found::Said(kind) | Found::Looked(Node { kind, .. }) => kind,
         }
     }
 
     fn node(self, name: impl FnOnce() -> Name) -> Node {
         match self {
-            Found::Said(kind) => bare(name(), kind_said(kind, Device::default())),
+            Found::Said(kind) => bare(name(), kind),
             Found::Looked(node) => node,
         }
     }
@@ -228,6 +226,10 @@ impl Batch {
             Batch::Nodes(nodes) => nodes.len(),
             Batch::Names(names) => names.entries.len(),
         }
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.len() == 0
     }
 
     /// Takes away all but the first `at`, which must not be more than there are.
