@@ -164,13 +164,13 @@ impl Client {
         found.ok_or(Error { operation, layer, failure: unclear() })
     }
 
-    /// Makes a call whose answer is a list.
-    fn list<T>(
+    /// Makes a call whose answer is a list, `L`.
+    fn list<L: Default>(
         &self,
         call: Call,
-        mut rows: impl FnMut(Answer, &mut Vec<T>) -> Result<(), Failure>,
-    ) -> Result<Vec<T>, Error> {
-        let mut all = Vec::new();
+        mut rows: impl FnMut(Answer, &mut L) -> Result<(), Failure>,
+    ) -> Result<L, Error> {
+        let mut all = L::default();
         self.exchange(call, None, |_, _| {}, |part| rows(part, &mut all))?;
         Ok(all)
     }
@@ -237,20 +237,13 @@ impl Client {
 
     pub(super) fn changes(&self, id: &str, parent: Option<&str>) -> Result<driver::Changes, Error> {
         let call = Call::Changes { id: id.into(), parent: parent.map(Into::into) };
-        let mut all = driver::Changes::default();
-        self.exchange(
-            call,
-            None,
-            |_, _| {},
-            |part| match part {
-                Answer::Changes(rows) => {
-                    rows.iter().for_each(|row| row.add_to(&mut all));
-                    Ok(())
-                }
-                _ => Err(unclear()),
-            },
-        )?;
-        Ok(all)
+        self.list(call, |part, all| match part {
+            Answer::Changes(rows) => {
+                rows.iter().for_each(|row| row.add_to(all));
+                Ok(())
+            }
+            _ => Err(unclear()),
+        })
     }
 
     pub(super) fn diff_size(&self, id: &str, parent: Option<&str>) -> Result<driver::Totals, Error> {
@@ -292,7 +285,7 @@ impl Client {
     }
 
     pub(super) fn layers(&self) -> Result<Vec<driver::LayerSummary>, Error> {
-        self.list(Call::List, |part, all| {
+        self.list(Call::List, |part, all: &mut Vec<_>| {
             let Answer::Layers(rows) = part else { return Err(unclear()) };
             for row in rows {
                 all.push(row.try_into()?);
@@ -324,7 +317,7 @@ impl Client {
     }
 
     pub(super) fn check(&self, options: driver::CheckOptions) -> Result<Vec<driver::Finding>, Error> {
-        self.list(Call::Check { options }, |part, all| match part {
+        self.list(Call::Check { options }, |part, all: &mut Vec<_>| match part {
             Answer::Findings(rows) => {
                 all.extend(rows.into_iter().map(driver::Finding::from));
                 Ok(())

@@ -57,6 +57,16 @@ impl Change {
     pub(super) fn weight(&self) -> usize {
         self.1.as_bytes().len() + 16
     }
+
+    /// Adds it to a list.
+    pub(super) fn add_to(&self, changes: &mut driver::Changes) {
+        let kind = match self.0 {
+            Kind::Modified => ChangeKind::Modified,
+            Kind::Added => ChangeKind::Added,
+            Kind::Deleted => ChangeKind::Deleted,
+        };
+        changes.push(self.1.as_bytes(), kind);
+    }
 }
 
 impl From<(&[u8], ChangeKind)> for Change {
@@ -67,18 +77,6 @@ impl From<(&[u8], ChangeKind)> for Change {
             ChangeKind::Deleted => Kind::Deleted,
         };
         Change(kind, name.to_vec().into())
-    }
-}
-
-impl Change {
-    /// Adds it to a list.
-    pub(super) fn add_to(&self, changes: &mut driver::Changes) {
-        let kind = match self.0 {
-            Kind::Modified => ChangeKind::Modified,
-            Kind::Added => ChangeKind::Added,
-            Kind::Deleted => ChangeKind::Deleted,
-        };
-        changes.push(self.1.as_bytes(), kind);
     }
 }
 
