@@ -448,3 +448,19 @@ fn os_text(code: i32) -> String {
         None => text,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_written_is_what_is_displayed() {
+        for byte in 0..=u8::MAX {
+            for name in [vec![byte], vec![b'a', byte, b'z'], vec![0xc3, byte]] {
+                let mut written = Vec::new();
+                Escaped(&name).write_to(&mut written).unwrap();
+                assert_eq!(written, Escaped(&name).to_string().into_bytes(), "{name:?}");
+            }
+        }
+    }
+}
