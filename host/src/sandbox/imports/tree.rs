@@ -87,8 +87,11 @@ impl HostWalker for State {
 
     fn names(&mut self, handle: Resource<Walker>, max: u32) -> Answer<Names> {
         let names = self.table.get_mut(&handle)?.names(max.clamp(1, MAX_NODES))?;
+        let mut rest = names.bytes.as_slice();
         let entry = |(length, kind): &(usize, _)| {
-            let too_long = |_| Failure::Limit { entry: Vec::new(), bound: "the length of a name".to_owned() };
+            let name = rest.split_off(..*length).unwrap_or_default();
+            let too_long =
+                |_| Failure::Limit { entry: name.to_vec(), bound: "the length of a name".to_owned() };
             Ok((u32::try_from(*length).map_err(too_long)?, convert::class(kind)))
         };
         let entries = names.entries.iter().map(entry).collect::<Result<_, Failure>>()?;
