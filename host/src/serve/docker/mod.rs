@@ -242,7 +242,11 @@ fn simple(driver: &Driver, operation: Operation, request: &LayerRequest) -> Resu
 /// Whether a layer is a container's. Such a layer stands on one of the same name with `-init`, of which nothing but the making of the container is written; what
 /// else an engine gets (that one, an image's layer for an archive of it, a step of a build), it gets for the length of one call of its own.
 fn is_of_a_container(id: &LayerId, ancestors: &[LayerId]) -> bool {
-    ancestors.first().and_then(|parent| parent.as_str().strip_suffix("-init")) == Some(id.as_str())
+    ancestors.first().is_some_and(|parent| is_init_of(parent.as_str(), id.as_str()))
+}
+
+fn is_init_of(parent: &str, container: &str) -> bool {
+    parent.strip_suffix("-init") == Some(container)
 }
 
 /// A layer that is not there is removed already: dockerd asks again when it did not hear the answer, and keeps a container for ever whose layer it cannot
@@ -267,8 +271,8 @@ fn remove(driver: &Driver, id: &str) -> Result<Value, Error> {
 }
 
 /// Whether `child` is what is left of a container that never came to be, because the service ended while its layers were made: dockerd forgets them then. It asks
-/// for the removal of their parent only when it knows of no container on it. The `-init` layer is one, and so is a container's layer that holds nothing yet, but
-/// for a person's who has got it: that one is busy.
+/// for the removal of their parent only when it knows of no container on it. Such is an `-init` layer, and on it the container's own, while that holds nothing and
+/// nobody has got it.
 fn is_of_no_container(driver: &Driver, child: &str, parent: &str) -> Result<bool, Error> {
     let container = child.strip_suffix("-init").unwrap_or(child);
     let is_dockers = container.len() == 64 && container.bytes().all(|byte| byte.is_ascii_hexdigit());
@@ -279,8 +283,7 @@ fn is_of_no_container(driver: &Driver, child: &str, parent: &str) -> Result<bool
         // What stands on it is looked at when its own removal fails.
         return Ok(true);
     }
-    let is_on_its_own = parent.strip_suffix("-init") == Some(container);
-    Ok(is_on_its_own
+    Ok(is_init_of(parent, container)
         && driver.metadata(child)?.mounts == 0
         && driver.changes(child, Some(parent))?.is_empty())
 }
