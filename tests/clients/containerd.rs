@@ -344,9 +344,9 @@ differ = "{NAME}-diff"
         let file = self.directory.join("printed");
         let uri = format!("file://{}", file.display());
         self.ok(&[options, &["--log-uri", &uri], words].concat())?;
-        let text = fs::read_to_string(&file).unwrap_or_default();
+        let text = fs::read_to_string(&file).context("what it printed")?;
         // A container that goes on keeps the file that it has.
-        let _ = fs::remove_file(&file);
+        fs::remove_file(&file)?;
         Ok(text)
     }
 

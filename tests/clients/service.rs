@@ -168,12 +168,12 @@ impl Service {
             text.split(|c: char| !c.is_ascii_hexdigit()).filter(|word| word.len() == 64).collect();
         let about = |line: &&str| named.iter().any(|id| line.contains(id));
         let about: Vec<&str> = log.lines().filter(about).collect();
-        format!("{}\n…\n{}", about.join("\n"), end(&log))
+        format!("{}\n…\n{}", about.join("\n"), self.log_end())
     }
 
     /// The end of its log, for a person.
     pub fn log_end(&self) -> String {
-        self.log_about("")
+        end(&fs::read_to_string(self.directory.join("log")).unwrap_or_default())
     }
 }
 
