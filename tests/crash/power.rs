@@ -14,7 +14,7 @@ use super::recorder::{Event, NAME, Recorder};
 use super::world::{World, leftovers, look, runtime};
 use crate::command::tool;
 use crate::harness::{Case, Skip, case};
-use crate::scratch::Place;
+use crate::scratch::{Place, unmount};
 use crate::store::{Dialect, Store};
 
 /// The size of the disk in bytes: small, because a copy of it is made for each power cut.
@@ -146,8 +146,4 @@ fn keeps(choice: u64, number: u64) -> bool {
 fn mount(disk: &Path, on: &Path) -> Result<()> {
     // Reading changes nothing on the disk.
     tool("mount", ["-o".as_ref(), "loop,noatime".as_ref(), disk.as_os_str(), on.as_os_str()]).map(drop)
-}
-
-fn unmount(on: &Path) -> Result<()> {
-    tool("umount", [on.as_os_str()]).map(drop)
 }
