@@ -107,7 +107,10 @@ impl differ::Guest for Attack {
     fn changes(id: String, parent: Option<String>) -> Result<ChangeList> {
         attack(&format!("changes {parent:?}"), &id, |hands| {
             let kind = hands.random.choose(&[ChangeKind::Added, ChangeKind::Deleted]);
-            ChangeList { names: hands.random.name(), entries: vec![(hands.random.number() as u32, kind)] }
+            let names = hands.random.name();
+            // A list of a wrong length is refused as a whole.
+            let length = if hands.random.one_in(2) { hands.random.number() } else { names.len() as u64 };
+            ChangeList { names, entries: vec![(length as u32, kind)] }
         })
     }
 
