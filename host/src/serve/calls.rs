@@ -278,6 +278,11 @@ mod tests {
             let broken = calls.short(|| -> Result<(), Error> { panic!("on purpose") }).await;
             assert!(matches!(broken, Err(CallError::Panicked)), "{broken:?}");
             assert_eq!(calls.short(|| Ok(1)).await.expect("an answer"), 1);
+            // A thread is counted for a moment beyond its answer.
+            let until = Instant::now() + Duration::from_secs(5);
+            while calls.running() > 0 && Instant::now() < until {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
             assert_eq!(calls.running(), 0);
         });
     }
