@@ -247,7 +247,7 @@ impl Driver {
             if self.is_live(id)? {
                 return Err(Failure::Conflict("the layer is mounted".to_owned()));
             }
-            if !self.store.is_empty(id)? {
+            if !self.store.vacate(id)? {
                 return Err(Failure::Conflict("the layer has content already".to_owned()));
             }
             self.store.forget_size(id, &record)?;

@@ -409,14 +409,49 @@ impl Store {
         Ok(())
     }
 
-    /// Whether a layer's own content is empty.
+    /// Whether a layer has no content of its own.
     ///
     /// # Errors
     ///
     /// Those of reading a directory.
     pub fn is_empty(&self, id: &LayerId) -> Result<bool, Failure> {
-        let mut entries = self.dir.read_dir(format!("diff/{id}")).map_err(|e| Failure::io("open", &e))?;
-        Ok(entries.next().is_none())
+        let entries = self.dir.read_dir(format!("diff/{id}")).map_err(|e| Failure::io("open", &e))?;
+        for entry in entries {
+            let name = entry.map_err(|e| Failure::io("getdents", &e))?.file_name();
+            if !self.kept_by_aufs().iter().any(|(own, _)| name == *own) {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// What aufs keeps for itself in a directory that it has once mounted writable, and whether that is a directory.
+    fn kept_by_aufs(&self) -> &'static [(&'static str, bool)] {
+        match self.format.backend() {
+            Backend::Aufs => &[(".wh..wh.aufs", false), (".wh..wh.plnk", true), (".wh..wh.orph", true)],
+            _ => &[],
+        }
+    }
+
+    /// Takes away what aufs has left in the directory of an empty layer, which must not be mounted. Answers whether there is nothing any more.
+    ///
+    /// # Errors
+    ///
+    /// Those of reading a directory, and of deleting.
+    pub fn vacate(&self, id: &LayerId) -> Result<bool, Failure> {
+        if !self.is_empty(id)? {
+            return Ok(false);
+        }
+        for (name, is_directory) in self.kept_by_aufs() {
+            let path = format!("diff/{id}/{name}");
+            let removed = if *is_directory { self.dir.remove_dir(path) } else { self.dir.remove_file(path) };
+            match removed {
+                Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+                Err(e) if e.kind() == io::ErrorKind::DirectoryNotEmpty => return Ok(false),
+                other => other.map_err(|e| Failure::io("unlink", &e))?,
+            }
+        }
+        Ok(true)
     }
 
     fn sync_directory(&self, name: &str) -> Result<(), Failure> {

@@ -12,7 +12,7 @@ use rustix::fs::{CWD, FileType, Mode, XattrFlags};
 use super::{Case, Context, Outcome, Scope, Stop, broad, case, changes_are, empty, entry_names, layer};
 use crate::check::{equal, holds, same_lines};
 use crate::subject::{Dialect, Store, Totals};
-use crate::tar::Entry;
+use crate::tar::{Entry, archive};
 
 /// A name, what it is about, what is laid into a layer, what is listed of it, and the names in its archive.
 type Row =
@@ -118,6 +118,12 @@ pub(super) fn cases() -> Vec<Case> {
     };
     let more = [
         case(Scope::Across, "dialect/bookkeeping-has-no-size", "nor have marks", bookkeeping_has_no_size),
+        case(
+            Scope::Across,
+            "dialect/bookkeeping-is-no-content",
+            "an archive goes over it",
+            bookkeeping_is_no_content,
+        ),
         broad(
             Scope::Across,
             "dialect/aufs-archives-of-laid-marks",
@@ -186,6 +192,16 @@ fn bookkeeping_has_no_size(context: &Context<'_>) -> Outcome {
     put(&at, ".wh..wh.plnk/17.18", "text")?;
     equal("diff-size", store.diff_size("a", None)?, Totals { entries: 1, bytes: 2 })?;
     Ok(())
+}
+
+fn bookkeeping_is_no_content(context: &Context<'_>) -> Outcome {
+    let store = context.quick_of(Dialect::Aufs)?;
+    let at = empty(store.as_ref(), "a", None)?;
+    put(&at, ".wh..wh.aufs", "")?;
+    directory(&at, ".wh..wh.plnk")?;
+    directory(&at, ".wh..wh.orph")?;
+    store.apply("a", None, &archive(&[Entry::file("new", "12")]))?;
+    changes_are(store.as_ref(), "a", None, &["A /new"])
 }
 
 fn put(at: &Path, name: &str, text: &str) -> Outcome {
