@@ -20,6 +20,10 @@ use crate::error::{Error, Failure};
 use crate::sandbox::Sandbox;
 use crate::store::Store;
 
+/// Attributes that a place for layers takes.
+const TRUSTED: &str = "trusted.layerbox";
+const USER: &str = "user.layerbox";
+
 /// What the suite drives: a component that is compiled once, and scratch directories for its stores.
 #[derive(Debug)]
 pub struct Verification {
@@ -46,15 +50,16 @@ impl Verification {
             }
             let sandbox = Driver::sandbox(settings, shipped)?;
             // The usual place first, and one that is on a disk where that is a union itself.
-            let disk = [std::env::temp_dir(), PathBuf::from("/var/tmp")]
-                .iter()
-                .find_map(|parent| Scratch::new(parent).ok());
+            let places = [std::env::temp_dir(), PathBuf::from("/var/tmp")];
+            let among = |wanted: &[&str]| places.iter().find_map(|parent| Scratch::new(parent, wanted).ok());
+            // tmpfs takes no user.* attributes before Linux 6.6. Where nothing else is there, the cases with such attributes fail.
+            let disk = among(&[TRUSTED, USER]).or_else(|| among(&[TRUSTED]));
             let disk = disk.ok_or_else(|| {
                 Failure::Unsupported(
                     "no directory takes trusted.* attributes; name one with TMPDIR".to_owned(),
                 )
             })?;
-            let memory = Scratch::new(Path::new("/dev/shm")).ok();
+            let memory = Scratch::new(Path::new("/dev/shm"), &[TRUSTED, USER]).ok();
             Ok(Verification {
                 sandbox: Arc::new(sandbox),
                 settings: settings.clone(),
@@ -122,13 +127,15 @@ struct Scratch {
 }
 
 impl Scratch {
-    /// Makes one where layers can lie.
-    fn new(parent: &Path) -> io::Result<Scratch> {
+    /// Makes one where layers can lie: where there can be attributes of these names.
+    fn new(parent: &Path, attributes: &[&str]) -> io::Result<Scratch> {
         let parent = parent.canonicalize()?;
         let path = nix::unistd::mkdtemp(&parent.join("layerbox-verify-XXXXXX"))?;
         let scratch = Scratch { path };
-        rustix::fs::setxattr(&scratch.path, "trusted.layerbox", b"y", XattrFlags::empty())?;
-        rustix::fs::removexattr(&scratch.path, "trusted.layerbox")?;
+        for attribute in attributes {
+            rustix::fs::setxattr(&scratch.path, *attribute, b"y", XattrFlags::empty())?;
+            rustix::fs::removexattr(&scratch.path, *attribute)?;
+        }
         Ok(scratch)
     }
 }

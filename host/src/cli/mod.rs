@@ -85,7 +85,7 @@ impl From<io::Error> for Stop {
 /// that archives give them. Nothing that it starts gains privileges (`no_new_privs`).
 pub fn main(shipped: Shipped) -> ExitCode {
     let umask = nix::sys::stat::umask(nix::sys::stat::Mode::empty());
-    // What it starts (`auplink`, the shell of the demo) needs no set-user-id program. A kernel that does not know of this (before 3.5) runs none of it.
+    // What it starts (the shell of the demo) needs no set-user-id program. A kernel that does not know of this (before 3.5) runs none of it.
     let _ = rustix::thread::set_no_new_privs(true);
     let arguments: Vec<OsString> = std::env::args_os().collect();
     let early = arguments::early(&arguments);

@@ -10,12 +10,14 @@ mod descent;
 mod fill;
 mod read;
 mod resolve;
+mod touch;
 mod walk;
 
 pub use ahead::Walker;
 pub use delete::{delete_tree, delete_tree_while};
 pub use fill::{Body, Entry, Extent, Filler, Policy};
 pub use read::{Detail, Tree};
+pub(crate) use touch::touch;
 pub use walk::{Names, WalkOptions};
 
 #[cfg(test)]

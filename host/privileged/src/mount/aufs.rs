@@ -4,15 +4,17 @@
 //! a stock kernel panics at 85; further branches come by remounting with `append:`; there is no escape for `:` and
 //! `,`; a mount shows its branches in `/sys/fs/aufs` only.
 
+use std::collections::HashSet;
+use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
 
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use rustix::io::Errno;
 
 use super::{Failure, MAX_ANCESTORS, at, bytes, errno_of, mismatch, mountinfo, read_back};
+use crate::layer::touch;
 use crate::{Error, LayerId};
 
 /// Longest option string of one call, in bytes: mount(2) takes 4,095 on every architecture.
@@ -24,8 +26,8 @@ const CALL_BRANCHES: usize = 60;
 /// The operation that meets the kernel's limit of branches.
 pub(super) const APPEND: &str = "remount,append";
 
-/// Where distributions put `auplink` (package aufs-tools). `PATH` is not asked: the program runs with our rights.
-const AUPLINK: [&str; 4] = ["/sbin/auplink", "/usr/sbin/auplink", "/bin/auplink", "/usr/bin/auplink"];
+/// Where aufs keeps the files of which it has copied one name up, in the writable branch.
+const PSEUDO_LINKS: &str = ".wh..wh.plnk";
 
 /// A union to mount.
 #[derive(Debug)]
@@ -40,6 +42,11 @@ pub(super) struct Union<'a> {
 impl Union<'_> {
     /// Mounts, and leaves what is half mounted to the caller to unmount.
     pub(super) fn mount(&self, runtime: &Path, dirperm1: bool) -> Result<(), Failure> {
+        let upper = self.layers.first().map_or(self.target, PathBuf::as_path);
+        // Of a mount that ended with the machine. Their numbers would mean other files in this one.
+        forget_pseudo_links(upper).map_err(io::Error::other).map_err(at("unlink"))?;
+        let untouched =
+            File::open(upper).and_then(|dir| Ok((dir.metadata()?.modified()?, dir))).map_err(at("open"))?;
         let xino = runtime.join(format!("xino-{}", self.id));
         let calls = calls(self.layers, &options(&xino, dirperm1, self.label)).ok_or_else(|| {
             let cause = Errno::NAMETOOLONG.into();
@@ -49,6 +56,9 @@ impl Union<'_> {
             let _lock = lock(runtime).map_err(at("lock"))?;
             create(self.target, &xino, &calls[0]).map_err(at("mount"))?;
         }
+        // aufs has made what it keeps in the branch, which is no change of the layer.
+        let (time, dir) = untouched;
+        dir.set_modified(time).map_err(at("futimens"))?;
         for call in &calls[1..] {
             append(self.target, call).map_err(at(APPEND))?;
         }
@@ -133,44 +143,34 @@ impl Limits {
     }
 }
 
-/// Flushes the pseudo-links of a union that is about to be unmounted: hard links of files that were copied up, which
-/// last no longer than the mount unless every name is copied up as well. Needed before every attempt to unmount.
-pub(super) fn flush(id: &LayerId, upper: &Path, target: &Path, force: bool) -> Result<(), Error> {
-    let pending = match fs::read_dir(upper.join(".wh..wh.plnk")) {
-        Ok(mut links) => links.next().is_some(),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => false,
-        Err(error) => return Err(Error::io("read .wh..wh.plnk")(error)),
-    };
-    let Some(program) = auplink().filter(|_| pending) else {
-        return match pending && !force {
-            false => Ok(()),
-            true => Err(Error::Unsupported(format!(
-                "layer {id} has hard links that break when it is unmounted without auplink (package aufs-tools)"
-            ))),
-        };
-    };
-    let output = Command::new(program)
-        .arg(target)
-        .arg("flush")
-        .env_clear()
-        .stdin(Stdio::null())
-        .output()
-        .map_err(Error::io("run auplink"))?;
-    match output.status.success() || force {
-        true => Ok(()),
-        false => Err(Error::MountFailed {
-            layer: Some(id.clone()),
-            filesystem: Some("aufs".to_owned()),
-            operation: "auplink flush",
-            errno: Errno::IO.raw_os_error(),
-            detail: format!("{}: {}", output.status, output.stderr.trim_ascii().escape_ascii()),
-        }),
+/// Makes hard links of the pseudo-links of a union that is about to be unmounted: of a file with several names that was copied up aufs has copied one name, and
+/// forgets with the mount that the others are the same file. Each name is copied up, which links it to the copy. `auplink` of aufs-util does the same; this needs
+/// no program that runs with our rights. Needed before every attempt to unmount.
+pub(super) fn flush(upper: &Path, target: &Path) -> Result<(), Error> {
+    let inodes: HashSet<u64> =
+        pseudo_links(upper)?.filter_map(|name| name.to_str()?.split_once('.')?.0.parse().ok()).collect();
+    if inodes.is_empty() {
+        return Ok(());
     }
+    let union = File::open(target).map_err(Error::io("open"))?;
+    touch(&union.into(), &inodes)
 }
 
-/// The program that flushes pseudo-links, where it is installed.
-pub(super) fn auplink() -> Option<&'static Path> {
-    AUPLINK.iter().map(Path::new).find(|path| path.is_file())
+/// Takes away what stood for the pseudo-links of a union that is unmounted. aufs would take it for those of the next mount.
+pub(super) fn forget_pseudo_links(upper: &Path) -> Result<(), Error> {
+    for name in pseudo_links(upper)? {
+        fs::remove_file(upper.join(PSEUDO_LINKS).join(name)).map_err(Error::io("unlink"))?;
+    }
+    Ok(())
+}
+
+/// The names of the pseudo-links in a writable branch: the number of the inode in the union, a dot, and that in the branch.
+fn pseudo_links(upper: &Path) -> Result<impl Iterator<Item = OsString>, Error> {
+    let listed = match fs::read_dir(upper.join(PSEUDO_LINKS)) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
+        listed => listed.and_then(Iterator::collect).map_err(Error::io("read .wh..wh.plnk"))?,
+    };
+    Ok(listed.into_iter().map(|entry: fs::DirEntry| entry.file_name()))
 }
 
 /// Whether a path can stand in aufs options.

@@ -146,30 +146,23 @@ fn limits_that_were_kept() {
 }
 
 #[test]
-fn pseudo_links_without_auplink_are_an_error_unless_forced() {
+fn pseudo_links_are_found_and_forgotten() {
     let dir = std::env::temp_dir().join(format!("mounts-test/plink-{}", std::process::id()));
-    let id = LayerId::new("a").unwrap();
-    let target = dir.join("mnt");
-    // (links in the writable branch, force, fails)
-    let rows =
-        [(None, false, false), (Some(0), false, false), (Some(2), false, true), (Some(2), true, false)];
-    for (links, force, fails) in rows {
-        let _ = fs::remove_dir_all(&dir);
-        fs::create_dir_all(&target).unwrap();
-        for number in 0..links.unwrap_or(0) {
-            fs::create_dir_all(dir.join(".wh..wh.plnk")).unwrap();
-            fs::write(dir.join(format!(".wh..wh.plnk/{number}.7")), "").unwrap();
-        }
-        if links == Some(0) {
-            fs::create_dir(dir.join(".wh..wh.plnk")).unwrap();
-        }
-        let outcome = flush(&id, &dir, &target, force);
-        match auplink() {
-            None if fails => assert!(matches!(outcome, Err(Error::Unsupported(_))), "{outcome:?}"),
-            // Nothing is mounted on the target, so auplink itself fails there.
-            Some(_) if fails => assert!(matches!(outcome, Err(Error::MountFailed { .. })), "{outcome:?}"),
-            _ => assert_eq!(outcome, Ok(()), "{links:?} {force}"),
-        }
+    let _ = fs::remove_dir_all(&dir);
+    fs::create_dir_all(&dir).unwrap();
+    // A branch that never was mounted, and one without any.
+    assert_eq!(forget_pseudo_links(&dir), Ok(()));
+    fs::create_dir(dir.join(PSEUDO_LINKS)).unwrap();
+    assert_eq!(forget_pseudo_links(&dir), Ok(()));
+    for name in ["11.45", "12.46"] {
+        fs::write(dir.join(PSEUDO_LINKS).join(name), "").unwrap();
     }
+    let mut found: Vec<_> = pseudo_links(&dir).unwrap().collect();
+    found.sort();
+    assert_eq!(found, ["11.45", "12.46"]);
+    // Of what is no union nothing has these numbers.
+    assert_eq!(flush(&dir, &dir), Ok(()));
+    assert_eq!(forget_pseudo_links(&dir), Ok(()));
+    assert_eq!(pseudo_links(&dir).unwrap().count(), 0);
     fs::remove_dir_all(dir).unwrap();
 }

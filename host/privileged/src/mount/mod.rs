@@ -157,11 +157,17 @@ impl Unions {
     }
 
     fn unmount_one(&self, id: &LayerId, target: &Path, force: bool) -> Result<(), Error> {
-        let gone = |flags| {
-            if self.backend == Backend::Aufs {
-                aufs::flush(id, &self.path("diff", id), target, force)?;
+        let is_aufs = self.backend == Backend::Aufs;
+        let upper = self.path("diff", id);
+        let gone = |flags: MntFlags| {
+            if is_aufs {
+                aufs::flush(&upper, target).or_else(|error| if force { Ok(()) } else { Err(error) })?;
             }
             match umount2(target, flags | MntFlags::UMOUNT_NOFOLLOW) {
+                // A union that was only detached may still be used.
+                Ok(()) if is_aufs && !flags.contains(MntFlags::MNT_DETACH) => {
+                    aufs::forget_pseudo_links(&upper).map(|()| true)
+                }
                 Ok(()) => Ok(true),
                 Err(nix::Error::EBUSY) => Ok(false),
                 // Not a mount point: somebody else was faster. If it is one, the kernel has locked it (user_namespaces(7)).
@@ -248,10 +254,9 @@ impl Unions {
             ("Dirperm1 Supported", dirperm1.to_string()),
             ("Kernel Supports Mounting", if available { "yes" } else { "no" }.to_owned()),
         ];
-        rows.push(match aufs {
-            true => ("Auplink", if aufs::auplink().is_some() { "present" } else { "absent" }.to_owned()),
-            false => ("Mount API", if self.new_api() { "new" } else { "old" }.to_owned()),
-        });
+        if !aufs {
+            rows.push(("Mount API", if self.new_api() { "new" } else { "old" }.to_owned()));
+        }
         rows.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
     }
 

@@ -72,8 +72,7 @@ impl Unions {
 
     /// Unmounts all that is mounted on the mount point of `id` (twice the same, if a crash came between); false when
     /// nothing was. A busy union is waited for (about 200 ms), then detached if `force`, else [`Error::Busy`] with
-    /// the processes that hold it. [`Error::Unsupported`] for an aufs union with pseudo-links where `auplink` is
-    /// missing, unless `force`: its hard links would break.
+    /// the processes that hold it. What keeps hard links of an aufs union from being made is an error unless `force`.
     pub fn unmount(&self, id: &LayerId, force: bool) -> Result<bool, Error> {
         let (unions, id) = (self.clone(), id.clone());
         run(move || unions.unmount_here(&id, force))?
