@@ -7,14 +7,15 @@
 //! many. Their ids begin with the record's own token ([`database::Database::prefix`]), and [`Snapshots::open`] removes them.
 
 pub mod database;
+mod disk;
 pub mod error;
 pub mod filter;
 pub mod model;
 pub mod mounts;
 mod removal;
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::driver::Driver;
 use database::Database;
@@ -34,6 +35,8 @@ pub struct Snapshots {
     /// The number of the layer that is made next.
     next: AtomicU64,
     removal: Removal,
+    /// Layers that may have a row or not.
+    doubtful: Mutex<Vec<String>>,
 }
 
 /// What a new snapshot is to be.
@@ -70,7 +73,8 @@ impl Snapshots {
                 removal.add(id.to_string());
             }
         }
-        let snapshots = Snapshots { driver, database, next: AtomicU64::new(next), removal };
+        let snapshots =
+            Snapshots { driver, database, next: AtomicU64::new(next), removal, doubtful: Mutex::default() };
         // What cannot be removed now is tried again with the next removal.
         drop(snapshots.sweep());
         Ok(snapshots)
@@ -116,13 +120,35 @@ impl Snapshots {
             change.put(&place, &row)?;
             change.commit()
         };
-        // Another call was faster; the layer has no name and must go.
-        record().inspect_err(|_| self.removal.add(layer.clone()))?;
+        // Another call was faster, or the record cannot be written; the layer has no name and must go.
+        record().inspect_err(|error| match error {
+            SnapshotError::Record(_) | SnapshotError::Full(_) => self.doubt(layer.clone()),
+            _ => self.removal.add(layer.clone()),
+        })?;
         self.mounts_of(&layer, kind)
     }
 
+    /// Has [`Snapshots::sweep`] remove a layer if it has no row: after an error of the disk only reading tells whether a change of the record was made.
+    fn doubt(&self, layer: String) {
+        self.doubtful.lock().unwrap_or_else(PoisonError::into_inner).push(layer);
+    }
+
+    /// Finds out about the layers of [`Snapshots::doubt`]; where the record cannot be read, the next time.
+    fn settle(&self) -> Result<()> {
+        let mut doubtful = self.doubtful.lock().unwrap_or_else(PoisonError::into_inner);
+        if doubtful.is_empty() {
+            return Ok(());
+        }
+        let rows = self.database.read()?.all()?;
+        let named: std::collections::BTreeSet<&str> =
+            rows.iter().map(|(_, row)| row.layer.as_str()).collect();
+        let nameless = doubtful.drain(..).filter(|layer| !named.contains(layer.as_str()));
+        nameless.for_each(|layer| self.removal.add(layer));
+        Ok(())
+    }
+
     /// The layer of a parent, which must be committed.
-    fn parent(&self, change: &database::Change, scope: &Scope, parent: &str) -> Result<String> {
+    fn parent(&self, change: &database::Change<'_>, scope: &Scope, parent: &str) -> Result<String> {
         let (_, row) = change.row(scope, parent)?;
         if row.kind != Kind::Committed {
             let what = format!("parent {parent:?} is not a committed snapshot");
@@ -199,15 +225,20 @@ impl Snapshots {
     ///
     /// [`SnapshotError::NotFound`]; [`SnapshotError::Precondition`] for one on which another lies.
     pub fn remove(&self, scope: &Scope, name: &str) -> Result<()> {
-        let change = self.database.change()?;
+        let change = self.database.removal()?;
         let (key, row) = change.row(scope, name)?;
         if let Some(child) = change.child(&key)? {
             let what = format!("cannot remove snapshot {name} with child {child}");
             return Err(SnapshotError::Precondition(what));
         }
         change.remove(&key, &row)?;
-        change.commit()?;
-        self.removal.add(row.layer);
+        match change.commit() {
+            Ok(()) => self.removal.add(row.layer),
+            Err(error) => {
+                self.doubt(row.layer);
+                return Err(error);
+            }
+        }
         Ok(())
     }
 
@@ -217,6 +248,7 @@ impl Snapshots {
     ///
     /// The first layer that could not be deleted; it is tried again the next time.
     pub fn sweep(&self) -> Result<()> {
+        self.settle()?;
         self.removal.sweep(&self.driver)
     }
 
@@ -324,7 +356,7 @@ impl Snapshots {
 }
 
 /// The row of an active snapshot.
-fn active(change: &database::Change, scope: &Scope, key: &str) -> Result<(database::Key, Row)> {
+fn active(change: &database::Change<'_>, scope: &Scope, key: &str) -> Result<(database::Key, Row)> {
     let (place, row) = change.row(scope, key)?;
     if row.kind != Kind::Active {
         return Err(SnapshotError::Precondition(format!("snapshot {key} is not an active snapshot")));
