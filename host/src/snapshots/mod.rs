@@ -18,6 +18,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::driver::Driver;
+use crate::error::{Error, Failure};
 use database::Database;
 use error::SnapshotError;
 use filter::Filters;
@@ -99,8 +100,7 @@ impl Snapshots {
             parent.as_deref().map(|parent| self.parent(&change, scope, parent)).transpose()
         };
         let parent_layer = check()?;
-        let layer = format!("{}{}", self.database.prefix(), self.next.fetch_add(1, Ordering::Relaxed));
-        self.driver.create(&layer, parent_layer.as_deref())?;
+        let layer = self.make(parent_layer.as_deref())?;
         let record = || -> Result<()> {
             let change = self.database.change()?;
             let place = change.vacant(scope, &key)?;
@@ -126,6 +126,20 @@ impl Snapshots {
             _ => self.removal.add(layer.clone()),
         })?;
         self.mounts_of(&layer, kind)
+    }
+
+    /// Makes a layer under the next number that is free.
+    fn make(&self, parent: Option<&str>) -> Result<String> {
+        loop {
+            let number = self.next.fetch_add(1, Ordering::Relaxed);
+            let layer = format!("{}{number}", self.database.prefix());
+            match self.driver.create(&layer, parent) {
+                Ok(()) => return Ok(layer),
+                // Somebody at a command line has made one of this name. The snapshot is another thing, and does not exist yet.
+                Err(Error { failure: Failure::Exists, .. }) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
     }
 
     /// Has [`Snapshots::sweep`] remove a layer if it has no row: after an error of the disk only reading tells whether a change of the record was made.

@@ -17,7 +17,7 @@ use tonic::Code;
 use crate::harness::{Case, Need, case};
 use crate::scratch::Place;
 use crate::service::eventually;
-use crate::snapshotter::{Mounted, Snapshotter, labels, refused, serve};
+use crate::snapshotter::{Mounted, Snapshotter, labels, refused, serve, serve_with};
 use crate::store::bare;
 
 pub(super) fn cases() -> Vec<Case> {
@@ -34,6 +34,7 @@ pub(super) fn cases() -> Vec<Case> {
         ),
         overlay("snapshots: a write of the record that fails is one call that fails", failed_write)
             .needs(Need::Tool("strace")),
+        overlay("snapshots: two sockets of one service lead to the same snapshots", two_sockets),
     ]
 }
 
@@ -320,5 +321,25 @@ fn failed_write(place: &Place) -> Result<()> {
     }
     s.cleanup()?;
     ensure!(s.names(&[])? == ["base"] && findings(place, &[])?.is_empty(), "{}", findings(place, &[])?);
+    Ok(())
+}
+
+fn two_sockets(place: &Place) -> Result<()> {
+    let second = place.join("second.sock");
+    let _service = serve_with(place, &["--containerd", second.to_str().context("a path that is no text")?])?;
+    let (s, other) = (Snapshotter::connect(place)?, Snapshotter::connect_to(&second)?);
+    for number in 0..10 {
+        s.prepare(&format!("one-{number}"), "")?;
+        other.prepare(&format!("two-{number}"), "")?;
+    }
+    ensure!(s.names(&[])?.len() == 20 && other.names(&[])? == s.names(&[])?, "{:?}", s.names(&[])?);
+    // Under the next ids somebody has made layers by hand.
+    let used = layers(place)?.into_iter().next_back().context("no layer")?;
+    let (prefix, _) = used.rsplit_once('-').context("no number")?;
+    for number in 21..24 {
+        let id = format!("{prefix}-{number}");
+        run(bare().arg("--root").arg(place.join("root")).args(["create", &id]), b"")?.expect(0)?;
+    }
+    s.prepare("beside", "").map(drop)?;
     Ok(())
 }
