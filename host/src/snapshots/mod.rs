@@ -266,6 +266,16 @@ impl Snapshots {
         self.removal.sweep(&self.driver)
     }
 
+    /// As [`Snapshots::sweep`]. Where another call is at it, this one leaves it to that.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Snapshots::sweep`].
+    pub fn sweep_unless_swept(&self) -> Result<()> {
+        self.settle()?;
+        self.removal.sweep_unless_swept(&|layer| self.driver.remove(layer, true))
+    }
+
     /// All about a snapshot.
     ///
     /// # Errors

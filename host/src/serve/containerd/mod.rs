@@ -94,7 +94,7 @@ impl Containerd {
         let this = self.clone();
         tokio::spawn(async move {
             let sweeping = this.clone();
-            let sweep = move || Ok(sweeping.snapshots().and_then(|open| open.sweep()));
+            let sweep = move || Ok(sweeping.snapshots().and_then(|open| open.sweep_unless_swept()));
             let error = match this.service.calls.short(sweep).await {
                 Ok(Ok(())) => return,
                 Ok(Err(error)) => error.to_string(),
