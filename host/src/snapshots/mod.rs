@@ -211,17 +211,18 @@ impl Snapshots {
     ///
     /// [`SnapshotError::NotFound`], [`SnapshotError::Exists`] for the name; [`SnapshotError::Precondition`] for what is not active.
     pub fn commit(&self, scope: &Scope, name: &str, key: &str, labels: Labels) -> Result<()> {
-        let (place, row) = {
+        let (place, first) = {
             let change = self.database.change()?;
             change.vacant(scope, name)?;
             active(&change, scope, key)?
         };
-        self.driver.seal(&row.layer)?;
-        let usage = self.usage_of(&row.layer)?;
+        self.driver.seal(&first.layer)?;
+        let usage = self.usage_of(&first.layer)?;
         let change = self.database.change()?;
         let target = change.vacant(scope, name)?;
-        let (again, row) = active(&change, scope, key)?;
-        if again != place {
+        let (_, row) = active(&change, scope, key)?;
+        // Removed meanwhile, and made anew.
+        if row.layer != first.layer {
             return Err(SnapshotError::NotFound(key.to_owned()));
         }
         change.remove(&place, &row)?;
@@ -291,13 +292,7 @@ impl Snapshots {
     /// # Errors
     ///
     /// [`SnapshotError::NotFound`]; [`SnapshotError::Argument`] for another field.
-    pub fn update(
-        &self,
-        scope: &Scope,
-        name: &str,
-        mut labels: Labels,
-        fields: &[String],
-    ) -> Result<Snapshot> {
+    pub fn update(&self, scope: &Scope, name: &str, labels: Labels, fields: &[String]) -> Result<Snapshot> {
         let change = self.database.change()?;
         let (key, mut row) = change.row(scope, name)?;
         if fields.is_empty() {
@@ -308,7 +303,7 @@ impl Snapshots {
                 Some(label) => {
                     row.labels.insert(label.to_owned(), labels.get(label).cloned().unwrap_or_default());
                 }
-                None if field == "labels" => row.labels = std::mem::take(&mut labels),
+                None if field == "labels" => row.labels.clone_from(&labels),
                 None => {
                     let what = format!("cannot update {field:?} field on snapshot {name:?}");
                     return Err(SnapshotError::Argument(what));
