@@ -4,6 +4,7 @@
 //! `LAYERBOX_BIN`, else `target/release/layerbox`. `--table` prints the table of hostile archives instead. `--archives DIRECTORY` runs nothing and writes
 //! those archives there, seeds for the fuzzers. The last line is `suite: N passed, N failed, N skipped`.
 
+mod blobs;
 mod cases;
 mod measure;
 mod plant;

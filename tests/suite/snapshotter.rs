@@ -5,12 +5,14 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, ensure};
 use layerbox_containerd::connect::{Channel, origin};
+use layerbox_containerd::services::diff::v1::diff_client::DiffClient;
+use layerbox_containerd::services::diff::v1::{ApplyRequest, DiffRequest};
 use layerbox_containerd::services::snapshots::v1::snapshots_client::SnapshotsClient;
 use layerbox_containerd::services::snapshots::v1::{
     CleanupRequest, CommitSnapshotRequest, Info, ListSnapshotsRequest, MountsRequest, PrepareSnapshotRequest,
     RemoveSnapshotRequest, StatSnapshotRequest, UpdateSnapshotRequest, UsageRequest, ViewSnapshotRequest,
 };
-use layerbox_containerd::types::Mount;
+use layerbox_containerd::types::{Descriptor, Mount};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, unshare};
 use prost_types::FieldMask;
@@ -37,11 +39,20 @@ pub fn labels(pairs: &[(&str, &str)]) -> Labels {
 ///
 /// It does not become ready.
 pub fn serve(place: &Place) -> Result<Service> {
+    serve_with(place, &[])
+}
+
+/// As [`serve`], with these further arguments.
+///
+/// # Errors
+///
+/// It does not become ready.
+pub fn serve_with(place: &Place, arguments: &[&str]) -> Result<Service> {
     let mut command = bare();
     command.arg("--root").arg(place.join("root")).arg("serve");
     command.arg("--containerd").arg(place.join("containerd.sock"));
     command.arg("--containerd-address").arg(place.join("engine.sock"));
-    command.arg("--admin").arg(place.join("admin.sock"));
+    command.arg("--admin").arg(place.join("admin.sock")).args(arguments);
     Service::spawn(place, command)
 }
 
@@ -63,8 +74,17 @@ impl Snapshotter {
     ///
     /// Nobody listens.
     pub fn connect(place: &Place) -> Result<Snapshotter> {
+        Snapshotter::connect_to(&place.join("containerd.sock"))
+    }
+
+    /// Connects to a socket of a service.
+    ///
+    /// # Errors
+    ///
+    /// Nobody listens.
+    pub fn connect_to(socket: &Path) -> Result<Snapshotter> {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
-        let channel = runtime.block_on(Channel::connect(&place.join("containerd.sock")))?;
+        let channel = runtime.block_on(Channel::connect(socket))?;
         let namespace = Some("test".to_owned());
         Ok(Snapshotter { runtime, channel, name: "layerbox".to_owned(), namespace })
     }
@@ -211,6 +231,20 @@ impl Snapshotter {
         let request = CleanupRequest { snapshotter: self.name.clone() };
         let mut client = self.client();
         self.runtime.block_on(client.cleanup(self.request(request))).map(drop)
+    }
+
+    /// Diff, of the diff service: a blob of what differs.
+    pub fn diff(&self, request: DiffRequest) -> Answer<Descriptor> {
+        let mut client = DiffClient::with_origin(self.channel.clone(), origin());
+        let answer = self.runtime.block_on(client.diff(self.request(request)))?;
+        Ok(answer.into_inner().diff.unwrap_or_default())
+    }
+
+    /// Apply, of the diff service: unpacks a blob.
+    pub fn apply(&self, request: ApplyRequest) -> Answer<Descriptor> {
+        let mut client = DiffClient::with_origin(self.channel.clone(), origin());
+        let answer = self.runtime.block_on(client.apply(self.request(request)))?;
+        Ok(answer.into_inner().applied.unwrap_or_default())
     }
 
     /// Makes a committed snapshot: prepares it on a parent, mounts it, edits it, unmounts and commits it.

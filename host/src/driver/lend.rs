@@ -30,13 +30,19 @@ impl Driver {
     /// [`Failure::NotFound`].
     pub fn lend(&self, id: &str, writable: bool) -> Result<Lent, Error> {
         self.call("lend", id, |id| {
-            let mode = if writable { Mode::Exclusive } else { Mode::Shared };
-            let _guard = self.lock(id, mode)?;
-            let record = self.store.existing(id)?;
             if writable {
                 require_root("mounting")?;
+            }
+            let mut guard = self.lock(id, Mode::Shared)?;
+            let mut record = self.store.existing(id)?;
+            // Others may be at the layer, and need not be waited for where there is nothing to forget.
+            if writable && record.size.is_some() {
+                drop(guard);
+                guard = self.lock(id, Mode::Exclusive)?;
+                record = self.store.existing(id)?;
                 self.store.forget_size(id, &record)?;
             }
+            let _guard = guard;
             Ok(Lent {
                 content: self.store.content_path(id),
                 work: self.store.work_path(id),

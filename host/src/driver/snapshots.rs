@@ -31,6 +31,16 @@ impl Driver {
         Ok(database)
     }
 
+    /// Finds out whether the record of the snapshots can be read, where somebody uses it.
+    ///
+    /// # Errors
+    ///
+    /// [`SnapshotError::Record`].
+    pub(crate) fn probe_snapshots(&self) -> Result<(), SnapshotError> {
+        let open = self.snapshots.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        open.map_or(Ok(()), |database| database.read()?.probe())
+    }
+
     /// Looks whether names and layers agree.
     pub(super) fn check_snapshots(&self, repair: bool) -> Result<Vec<Finding>, Failure> {
         if std::fs::symlink_metadata(self.root().join(FILE)).is_err() {
@@ -43,7 +53,7 @@ impl Driver {
             let repaired = if repair && lost {
                 let row = rows.iter().find(|(other, _)| *other == key).map(|(_, row)| row);
                 let forget = |row: &Row| -> Result<(), SnapshotError> {
-                    let change = database.change()?;
+                    let change = database.removal()?;
                     change.remove(&key, row)?;
                     change.commit()
                 };

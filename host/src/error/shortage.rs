@@ -20,14 +20,22 @@ pub enum Shortage {
     Quota,
 }
 
+impl Shortage {
+    /// The shortage that a failure is, as far as it tells by itself.
+    pub fn of(failure: &Failure) -> Option<Shortage> {
+        match failure {
+            Failure::Full { what, .. } => Some(*what),
+            Failure::Io { code, .. } if *code == libc_codes::EDQUOT => Some(Shortage::Quota),
+            Failure::Io { code, .. } if *code == libc_codes::ENOSPC => Some(Shortage::Space),
+            _ => None,
+        }
+    }
+}
+
 impl Failure {
     /// Whether it is that there is no room on the disk.
     pub fn is_shortage(&self) -> bool {
-        match self {
-            Failure::Full { .. } => true,
-            Failure::Io { code, .. } => [libc_codes::ENOSPC, libc_codes::EDQUOT].contains(code),
-            _ => false,
-        }
+        Shortage::of(self).is_some()
     }
 
     /// Says of what there was no room below `root`, where that is why it failed. To be asked before anything is taken away again.

@@ -44,14 +44,15 @@ impl Admin {
         plain(StatusCode::OK, self.service.observer.metrics.text(running, &stores))
     }
 
-    /// Asks every store, through the sandbox, whether it has a layer.
+    /// Asks every store, through the sandbox, whether it has a layer, and reads its record of snapshots.
     async fn health(&self) -> Response<Content> {
         let service = self.service.clone();
         let ask = move || {
             let mut asked = Vec::new();
             for driver in service.stores.all() {
-                let answer = driver.exists("health").map(drop);
-                asked.push((driver.root().display().to_string(), answer.map_err(|e| e.to_string())));
+                let answer = driver.exists("health").map_err(|e| e.to_string());
+                let answer = answer.and_then(|_| driver.probe_snapshots().map_err(|e| e.to_string()));
+                asked.push((driver.root().display().to_string(), answer));
             }
             Ok(asked)
         };

@@ -122,6 +122,43 @@ impl<T> Transfer<T> {
     pub fn late(&self) -> CallError {
         CallError::Deadline(self.seconds)
     }
+
+    /// What its steps are held to, where the other end of its stream may do nothing for so long.
+    pub fn bounds(&self, stall: Duration) -> Bounds {
+        Bounds { until: self.until, seconds: self.seconds, stall }
+    }
+}
+
+/// How long a step of a transfer may take.
+#[derive(Debug, Clone, Copy)]
+pub struct Bounds {
+    until: Instant,
+    seconds: u64,
+    stall: Duration,
+}
+
+impl Bounds {
+    /// Waits for the other end of the stream.
+    ///
+    /// # Errors
+    ///
+    /// [`CallError::Stalled`] and, where that is nearer, [`CallError::Deadline`].
+    pub async fn theirs<T>(&self, step: impl Future<Output = T>) -> Result<T, CallError> {
+        let stalled = Instant::now() + self.stall;
+        if self.until < stalled {
+            return self.ours(step).await;
+        }
+        timeout_at(stalled, step).await.map_err(|_| CallError::Stalled(self.stall.as_secs()))
+    }
+
+    /// Waits for what is done here.
+    ///
+    /// # Errors
+    ///
+    /// [`CallError::Deadline`].
+    pub async fn ours<T>(&self, step: impl Future<Output = T>) -> Result<T, CallError> {
+        timeout_at(self.until, step).await.map_err(|_| CallError::Deadline(self.seconds))
+    }
 }
 
 impl Calls {

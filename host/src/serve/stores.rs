@@ -9,6 +9,8 @@ use crate::driver::{BackendChoice, Driver, Finding, IdMaps, Owner, Settings};
 use crate::error::{Error, Failure};
 use crate::sandbox::Sandbox;
 use crate::serve::log::Log;
+use crate::snapshots::Snapshots;
+use crate::snapshots::error::SnapshotError;
 
 /// The stores that are open. Opened once, a store stays open until the service ends.
 #[derive(Debug)]
@@ -20,6 +22,8 @@ pub struct Stores {
     opening: Mutex<()>,
     /// By canonical root. Never held for long.
     open: Mutex<BTreeMap<PathBuf, Arc<Driver>>>,
+    /// By canonical root: those of them that are asked for as snapshots. One for each store, however many sockets lead to it: it gives layers their ids.
+    snapshots: Mutex<BTreeMap<PathBuf, Arc<Snapshots>>>,
     /// Where command lines reach the service, once they do.
     socket: OnceLock<PathBuf>,
 }
@@ -28,8 +32,8 @@ impl Stores {
     /// No store yet. Those that are opened get everything but the root and the id maps from `settings`; what is mended then is told in `log`.
     pub fn new(settings: Settings, sandbox: Arc<Sandbox>, log: Log) -> Stores {
         let settings = Settings { owner: Owner::Service, ..settings };
-        let (opening, open) = (Mutex::default(), Mutex::default());
-        Stores { settings, sandbox, log, opening, open, socket: OnceLock::new() }
+        let (opening, open, snapshots) = (Mutex::default(), Mutex::default(), Mutex::default());
+        Stores { settings, sandbox, log, opening, open, snapshots, socket: OnceLock::new() }
     }
 
     /// The store at `root`, opened where it is not. With `make`, a root that is missing or empty becomes a store.
@@ -76,6 +80,22 @@ impl Stores {
         }
         open.insert(driver.root().to_owned(), driver.clone());
         Ok(driver)
+    }
+
+    /// The snapshots of the store at `root`, which is made where it is not there.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Stores::open`] and [`Snapshots::open`].
+    pub fn snapshots(&self, root: &Path) -> Result<Arc<Snapshots>, SnapshotError> {
+        let driver = self.open(root, None, true)?;
+        let mut all = self.snapshots.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(snapshots) = all.get(driver.root()) {
+            return Ok(snapshots.clone());
+        }
+        let snapshots = Arc::new(Snapshots::open(driver.clone())?);
+        all.insert(driver.root().to_owned(), snapshots.clone());
+        Ok(snapshots)
     }
 
     /// Logs what the opening of a store has mended. A `check` by somebody who comes later is about how the store is, so it is not told there again.

@@ -2,15 +2,21 @@
 //!
 //! One transaction a change, on the disk when it is committed. A row is written after its layer is there, and taken away before its layer is: what a crash leaves
 //! is a layer without a row, which is removed when the record is next opened.
+//!
+//! An error of the disk ends the call that met it, and no other: the file is opened anew for the next one.
 
 use std::fmt;
-use std::path::Path;
+use std::fs::OpenOptions;
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use redb::{
     MultimapTableDefinition, ReadTransaction, ReadableDatabase as _, ReadableMultimapTable as _,
-    ReadableTable, TableDefinition, WriteTransaction,
+    ReadableTable, TableDefinition, TableError, WriteTransaction,
 };
 
+use super::disk::{Disk, Sparing, State};
 use super::error::SnapshotError;
 use super::model::{Row, Scope, Snapshot};
 
@@ -35,9 +41,20 @@ type Result<T> = std::result::Result<T, SnapshotError>;
 
 /// The record, open. One process has it open at a time.
 pub struct Database {
-    file: redb::Database,
+    path: PathBuf,
     token: String,
+    /// Held by every transaction, so that none is under way when the file is opened anew. None where that failed.
+    open: RwLock<Option<Open>>,
 }
+
+/// The file, open.
+struct Open {
+    file: redb::Database,
+    state: Arc<State>,
+}
+
+/// A use of the file.
+type Held<'a> = RwLockReadGuard<'a, Option<Open>>;
 
 impl fmt::Debug for Database {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -77,26 +94,15 @@ impl Database {
     ///
     /// # Errors
     ///
-    /// [`SnapshotError::Record`], also where another process has it open.
+    /// [`SnapshotError::Record`], also where another process has it open; [`SnapshotError::Full`].
     pub fn open(path: &Path) -> Result<Database> {
-        let file = redb::Builder::new().set_cache_size(CACHE).create(path)?;
-        let transaction = file.begin_write()?;
-        let token = {
-            transaction.open_table(ROWS)?;
-            transaction.open_multimap_table(CHILDREN)?;
-            let mut about = transaction.open_table(ABOUT)?;
-            let known = about.get(TOKEN)?.map(|token| token.value().to_owned());
-            match known {
-                Some(token) => token,
-                None => {
-                    let token = new_token()?;
-                    about.insert(TOKEN, token.as_str())?;
-                    token
-                }
-            }
+        let open = Open::new(path, true)?;
+        // Looked for before it is made: a disk that is full must not keep a service from starting.
+        let token = match open.token()? {
+            Some(token) => token,
+            None => open.begin()?,
         };
-        transaction.commit()?;
-        Ok(Database { file, token })
+        Ok(Database { path: path.to_owned(), token, open: RwLock::new(Some(open)) })
     }
 
     /// What the ids of the layers begin with that belong to this file and nothing else.
@@ -104,14 +110,38 @@ impl Database {
         format!("snapshot-{}-", self.token)
     }
 
+    /// The file, opened anew where it failed.
+    fn held(&self) -> Result<Held<'_>> {
+        let is_well = |open: &Option<Open>| open.as_ref().is_some_and(|open| !open.state.failed());
+        let held = self.open.read().unwrap_or_else(PoisonError::into_inner);
+        if is_well(&held) {
+            return Ok(held);
+        }
+        drop(held);
+        let mut held = self.open.write().unwrap_or_else(PoisonError::into_inner);
+        // Another call may have been faster.
+        if !is_well(&held) {
+            // It is closed first, for it is locked while it is open.
+            *held = None;
+            let open = Open::new(&self.path, false)?;
+            if open.token()?.as_ref() != Some(&self.token) {
+                let path = self.path.display();
+                return Err(SnapshotError::Record(format!("{path} is another file than it was")));
+            }
+            *held = Some(open);
+        }
+        Ok(RwLockWriteGuard::downgrade(held))
+    }
+
     /// Reads.
     ///
     /// # Errors
     ///
     /// [`SnapshotError::Record`].
-    pub fn read(&self) -> Result<Reading> {
-        let transaction = self.file.begin_read()?;
-        Ok(Reading(transaction))
+    pub fn read(&self) -> Result<Reading<'_>> {
+        let held = self.held()?;
+        let transaction = opened(&held)?.file.begin_read()?;
+        Ok(Reading { transaction, _held: held })
     }
 
     /// Begins a change. Others wait until it is committed or dropped.
@@ -119,8 +149,69 @@ impl Database {
     /// # Errors
     ///
     /// [`SnapshotError::Record`].
-    pub fn change(&self) -> Result<Change> {
-        Ok(Change(self.file.begin_write()?))
+    pub fn change(&self) -> Result<Change<'_>> {
+        let begin = || -> Result<Change<'_>> {
+            let held = self.held()?;
+            let open = opened(&held)?;
+            // It refuses after a commit that failed in whatever way.
+            let transaction = open.file.begin_write().inspect_err(|_| open.state.fail())?;
+            Ok(Change { transaction, _sparing: None, _held: held })
+        };
+        // The change that this one waited for may have failed.
+        begin().or_else(|_| begin())
+    }
+
+    /// As [`Database::change`], for one that makes room: on a disk that is full it uses what was set apart for it.
+    ///
+    /// # Errors
+    ///
+    /// As [`Database::change`].
+    pub fn removal(&self) -> Result<Change<'_>> {
+        let mut change = self.change()?;
+        change._sparing = Some(opened(&change._held)?.state.spare());
+        Ok(change)
+    }
+}
+
+/// The file of a use.
+fn opened<'a>(held: &'a Held<'_>) -> Result<&'a Open> {
+    held.as_ref().ok_or_else(|| SnapshotError::Record("it is not open".to_owned()))
+}
+
+impl Open {
+    fn new(path: &Path, make: bool) -> Result<Open> {
+        let failed = |e: std::io::Error| SnapshotError::from(redb::Error::Io(e));
+        let mut options = OpenOptions::new();
+        options.read(true).write(true).create(make).mode(0o600);
+        let file = options.open(path).map_err(failed)?;
+        let state = Arc::new(State::default());
+        // What a crash left is mended with what was set apart.
+        let _sparing = state.spare();
+        let disk = Disk::new(file, state.clone())?;
+        let file = redb::Builder::new().set_cache_size(CACHE).create_with_backend(disk)?;
+        Ok(Open { file, state })
+    }
+
+    /// The token; none in a file that is new. It comes together with all tables.
+    fn token(&self) -> Result<Option<String>> {
+        let transaction = self.file.begin_read()?;
+        let about = match transaction.open_table(ABOUT) {
+            Err(TableError::TableDoesNotExist(_)) => return Ok(None),
+            about => about?,
+        };
+        let token = about.get(TOKEN)?;
+        Ok(token.map(|token| token.value().to_owned()))
+    }
+
+    /// Makes the tables and the token of a new file.
+    fn begin(&self) -> Result<String> {
+        let token = new_token()?;
+        let transaction = self.file.begin_write()?;
+        transaction.open_table(ROWS)?;
+        transaction.open_multimap_table(CHILDREN)?;
+        transaction.open_table(ABOUT)?.insert(TOKEN, token.as_str())?;
+        transaction.commit()?;
+        Ok(token)
     }
 }
 
@@ -132,22 +223,36 @@ fn new_token() -> Result<String> {
 }
 
 /// A view of all rows as they were at one moment.
-pub struct Reading(ReadTransaction);
+pub struct Reading<'a> {
+    transaction: ReadTransaction,
+    /// Let go last.
+    _held: Held<'a>,
+}
 
-impl fmt::Debug for Reading {
+impl fmt::Debug for Reading<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Reading")
     }
 }
 
-impl Reading {
+impl Reading<'_> {
     /// The row of a name.
     ///
     /// # Errors
     ///
     /// [`SnapshotError::NotFound`].
     pub fn row(&self, scope: &Scope, name: &str) -> Result<(Key, Row)> {
-        find(&self.0.open_table(ROWS)?, scope, name)
+        find(&self.transaction.open_table(ROWS)?, scope, name)
+    }
+
+    /// Finds out whether the record can be read.
+    ///
+    /// # Errors
+    ///
+    /// [`SnapshotError::Record`].
+    pub fn probe(&self) -> Result<()> {
+        self.transaction.open_table(ROWS)?.first()?;
+        Ok(())
     }
 
     /// All rows of a scope, in the order of their names (of namespaces first, where the scope is of all).
@@ -161,7 +266,7 @@ impl Reading {
             Some(namespace) => format!("{}\0{namespace}\0", scope.snapshotter),
             None => format!("{}\0", scope.snapshotter),
         };
-        let rows = below(&self.0.open_table(ROWS)?, &prefix)?;
+        let rows = below(&self.transaction.open_table(ROWS)?, &prefix)?;
         Ok(rows.into_iter().map(|(key, row)| Snapshot { name: key.name().to_owned(), row }).collect())
     }
 
@@ -171,27 +276,32 @@ impl Reading {
     ///
     /// [`SnapshotError::Record`].
     pub fn all(&self) -> Result<Vec<(Key, Row)>> {
-        below(&self.0.open_table(ROWS)?, "")
+        below(&self.transaction.open_table(ROWS)?, "")
     }
 }
 
 /// A change under way. Dropped without a commit, nothing has changed.
-pub struct Change(WriteTransaction);
+pub struct Change<'a> {
+    transaction: WriteTransaction,
+    _sparing: Option<Sparing>,
+    /// Let go last.
+    _held: Held<'a>,
+}
 
-impl fmt::Debug for Change {
+impl fmt::Debug for Change<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Change")
     }
 }
 
-impl Change {
+impl Change<'_> {
     /// The row of a name.
     ///
     /// # Errors
     ///
     /// [`SnapshotError::NotFound`].
     pub fn row(&self, scope: &Scope, name: &str) -> Result<(Key, Row)> {
-        find(&self.0.open_table(ROWS)?, scope, name)
+        find(&self.transaction.open_table(ROWS)?, scope, name)
     }
 
     /// The key that a new name gets.
@@ -203,7 +313,7 @@ impl Change {
         check_scope(scope)?;
         check_name("a name", name)?;
         let key = Key::new(&scope.snapshotter, scope.namespace.as_deref().unwrap_or_default(), name);
-        match self.0.open_table(ROWS)?.get(key.0.as_str())? {
+        match self.transaction.open_table(ROWS)?.get(key.0.as_str())? {
             Some(_) => Err(SnapshotError::Exists(name.to_owned())),
             None => Ok(key),
         }
@@ -216,10 +326,10 @@ impl Change {
     /// [`SnapshotError::Record`].
     pub fn put(&self, key: &Key, row: &Row) -> Result<()> {
         let bytes = serde_json::to_vec(row).map_err(|e| SnapshotError::Record(e.to_string()))?;
-        self.0.open_table(ROWS)?.insert(key.0.as_str(), bytes.as_slice())?;
+        self.transaction.open_table(ROWS)?.insert(key.0.as_str(), bytes.as_slice())?;
         if let Some(parent) = &row.parent {
             let parent = key.beside(parent);
-            self.0.open_multimap_table(CHILDREN)?.insert(parent.0.as_str(), key.name())?;
+            self.transaction.open_multimap_table(CHILDREN)?.insert(parent.0.as_str(), key.name())?;
         }
         Ok(())
     }
@@ -230,10 +340,10 @@ impl Change {
     ///
     /// [`SnapshotError::Record`].
     pub fn remove(&self, key: &Key, row: &Row) -> Result<()> {
-        self.0.open_table(ROWS)?.remove(key.0.as_str())?;
+        self.transaction.open_table(ROWS)?.remove(key.0.as_str())?;
         if let Some(parent) = &row.parent {
             let parent = key.beside(parent);
-            self.0.open_multimap_table(CHILDREN)?.remove(parent.0.as_str(), key.name())?;
+            self.transaction.open_multimap_table(CHILDREN)?.remove(parent.0.as_str(), key.name())?;
         }
         Ok(())
     }
@@ -244,7 +354,7 @@ impl Change {
     ///
     /// [`SnapshotError::Record`].
     pub fn child(&self, key: &Key) -> Result<Option<String>> {
-        let children = self.0.open_multimap_table(CHILDREN)?;
+        let children = self.transaction.open_multimap_table(CHILDREN)?;
         let mut names = children.get(key.0.as_str())?;
         Ok(names.next().transpose()?.map(|name| name.value().to_owned()))
     }
@@ -255,7 +365,7 @@ impl Change {
     ///
     /// [`SnapshotError::Record`]; then nothing has changed.
     pub fn commit(self) -> Result<()> {
-        Ok(self.0.commit()?)
+        Ok(self.transaction.commit()?)
     }
 }
 

@@ -1,6 +1,6 @@
 //! What a snapshot service refuses, in the classes that containerd tells apart.
 
-use crate::error::Error;
+use crate::error::{Error, Failure, Shortage};
 
 /// Why a call on snapshots failed.
 #[derive(Debug, thiserror::Error)]
@@ -26,6 +26,9 @@ pub enum SnapshotError {
     /// The record of the snapshots cannot be read or written.
     #[error("the record of the snapshots: {0}")]
     Record(String),
+    /// There is no room for the record of the snapshots.
+    #[error("the record of the snapshots: {0}")]
+    Full(Shortage),
 }
 
 impl SnapshotError {
@@ -39,13 +42,19 @@ impl SnapshotError {
             SnapshotError::NotOurs(_) => "not-ours",
             SnapshotError::Driver(error) => error.failure.code(),
             SnapshotError::Record(_) => "corrupt",
+            SnapshotError::Full(Shortage::Quota) => "quota",
+            SnapshotError::Full(_) => "no-space",
         }
     }
 }
 
 impl From<redb::Error> for SnapshotError {
     fn from(error: redb::Error) -> SnapshotError {
-        SnapshotError::Record(error.to_string())
+        let shortage = match &error {
+            redb::Error::Io(error) => Shortage::of(&Failure::io("write", error)),
+            _ => None,
+        };
+        shortage.map_or_else(|| SnapshotError::Record(error.to_string()), SnapshotError::Full)
     }
 }
 
@@ -54,7 +63,7 @@ macro_rules! steps {
     ($($step:ident),*) => {
         $(impl From<redb::$step> for SnapshotError {
             fn from(error: redb::$step) -> SnapshotError {
-                SnapshotError::Record(error.to_string())
+                redb::Error::from(error).into()
             }
         })*
     };

@@ -8,7 +8,7 @@
 //! value     := quoted | [^\s,]+
 //! quoted    := a string of Go, in double quotes; a value can also be between two '/' or two '|'
 //! ```
-//! A selector without an operator holds where the field is there. Of several filters, one must hold.
+//! A selector without an operator holds where the field is there. White space may stand before a field, an operator and a value. Of several filters, one must hold.
 
 use std::iter::Peekable;
 use std::str::Chars;
@@ -113,8 +113,13 @@ impl Parser<'_> {
         while self.rest.next_if_eq(&'.').is_some() {
             field.push(self.field()?);
         }
+        let spaced = self.space();
         let Some(operator) = self.rest.next_if(|c| "=!~".contains(*c)) else {
-            return Ok(Selector { field, test: Test::Present });
+            return if spaced {
+                Err("expected an operator".to_owned())
+            } else {
+                Ok(Selector { field, test: Test::Present })
+            };
         };
         if self.rest.next() != Some('=') {
             return Err(format!("expected = after {operator}"));
@@ -131,7 +136,17 @@ impl Parser<'_> {
         Ok(Selector { field, test })
     }
 
+    /// Skips white space, and says whether there was any.
+    fn space(&mut self) -> bool {
+        let mut any = false;
+        while self.rest.next_if(|c| c.is_whitespace()).is_some() {
+            any = true;
+        }
+        any
+    }
+
     fn field(&mut self) -> Result<String, String> {
+        self.space();
         if self.rest.next_if_eq(&'"').is_some() {
             return self.quoted('"');
         }
@@ -147,6 +162,7 @@ impl Parser<'_> {
     }
 
     fn value(&mut self) -> Result<String, String> {
+        self.space();
         if let Some(quote) = self.rest.next_if(|c| "\"/|".contains(*c)) {
             return self.quoted(quote);
         }
@@ -239,6 +255,10 @@ mod tests {
             (r#"labels.odd=="q\"/|""#, true),
             (r"labels.a~=^(b|c)$", true),
             ("labels.none~=^$", true),
+            (" kind == active, parent ==p1", true),
+            ("kind== active,\tlabels. a", true),
+            ("labels.\"containerd.io/gc.root\" == \"x y\"", true),
+            ("name ~= /^default/", true),
         ] {
             let filters = Filters::parse([filter]).unwrap_or_else(|e| panic!("{filter}: {e}"));
             assert_eq!(filters.take(&snapshot()), expected, "{filter}");
@@ -260,7 +280,12 @@ mod tests {
             "name==\"x",
             r#"name=="\q""#,
             r#"name=="\xZZ""#,
-            "name ==x",
+            "name== ",
+            "name= =x",
+            "name ,kind",
+            "name==x ,kind",
+            "kind==active ",
+            " ",
         ] {
             let error = Filters::parse([filter]).expect_err(filter);
             assert!(matches!(error, SnapshotError::Argument(_)), "{filter}: {error}");

@@ -7,16 +7,18 @@
 //! many. Their ids begin with the record's own token ([`database::Database::prefix`]), and [`Snapshots::open`] removes them.
 
 pub mod database;
+mod disk;
 pub mod error;
 pub mod filter;
 pub mod model;
 pub mod mounts;
 mod removal;
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::driver::Driver;
+use crate::error::{Error, Failure};
 use database::Database;
 use error::SnapshotError;
 use filter::Filters;
@@ -34,6 +36,8 @@ pub struct Snapshots {
     /// The number of the layer that is made next.
     next: AtomicU64,
     removal: Removal,
+    /// Layers that may have a row or not.
+    doubtful: Mutex<Vec<String>>,
 }
 
 /// What a new snapshot is to be.
@@ -70,7 +74,8 @@ impl Snapshots {
                 removal.add(id.to_string());
             }
         }
-        let snapshots = Snapshots { driver, database, next: AtomicU64::new(next), removal };
+        let snapshots =
+            Snapshots { driver, database, next: AtomicU64::new(next), removal, doubtful: Mutex::default() };
         // What cannot be removed now is tried again with the next removal.
         drop(snapshots.sweep());
         Ok(snapshots)
@@ -95,8 +100,7 @@ impl Snapshots {
             parent.as_deref().map(|parent| self.parent(&change, scope, parent)).transpose()
         };
         let parent_layer = check()?;
-        let layer = format!("{}{}", self.database.prefix(), self.next.fetch_add(1, Ordering::Relaxed));
-        self.driver.create(&layer, parent_layer.as_deref())?;
+        let layer = self.make(parent_layer.as_deref())?;
         let record = || -> Result<()> {
             let change = self.database.change()?;
             let place = change.vacant(scope, &key)?;
@@ -116,13 +120,49 @@ impl Snapshots {
             change.put(&place, &row)?;
             change.commit()
         };
-        // Another call was faster; the layer has no name and must go.
-        record().inspect_err(|_| self.removal.add(layer.clone()))?;
+        // Another call was faster, or the record cannot be written; the layer has no name and must go.
+        record().inspect_err(|error| match error {
+            SnapshotError::Record(_) | SnapshotError::Full(_) => self.doubt(layer.clone()),
+            _ => self.removal.add(layer.clone()),
+        })?;
         self.mounts_of(&layer, kind)
     }
 
+    /// Makes a layer under the next number that is free.
+    fn make(&self, parent: Option<&str>) -> Result<String> {
+        loop {
+            let number = self.next.fetch_add(1, Ordering::Relaxed);
+            let layer = format!("{}{number}", self.database.prefix());
+            match self.driver.create(&layer, parent) {
+                Ok(()) => return Ok(layer),
+                // Somebody at a command line has made one of this name. The snapshot is another thing, and does not exist yet.
+                Err(Error { failure: Failure::Exists, .. }) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    /// Has [`Snapshots::sweep`] remove a layer if it has no row: after an error of the disk only reading tells whether a change of the record was made.
+    fn doubt(&self, layer: String) {
+        self.doubtful.lock().unwrap_or_else(PoisonError::into_inner).push(layer);
+    }
+
+    /// Finds out about the layers of [`Snapshots::doubt`]; where the record cannot be read, the next time.
+    fn settle(&self) -> Result<()> {
+        let mut doubtful = self.doubtful.lock().unwrap_or_else(PoisonError::into_inner);
+        if doubtful.is_empty() {
+            return Ok(());
+        }
+        let rows = self.database.read()?.all()?;
+        let named: std::collections::BTreeSet<&str> =
+            rows.iter().map(|(_, row)| row.layer.as_str()).collect();
+        let nameless = doubtful.drain(..).filter(|layer| !named.contains(layer.as_str()));
+        nameless.for_each(|layer| self.removal.add(layer));
+        Ok(())
+    }
+
     /// The layer of a parent, which must be committed.
-    fn parent(&self, change: &database::Change, scope: &Scope, parent: &str) -> Result<String> {
+    fn parent(&self, change: &database::Change<'_>, scope: &Scope, parent: &str) -> Result<String> {
         let (_, row) = change.row(scope, parent)?;
         if row.kind != Kind::Committed {
             let what = format!("parent {parent:?} is not a committed snapshot");
@@ -171,17 +211,18 @@ impl Snapshots {
     ///
     /// [`SnapshotError::NotFound`], [`SnapshotError::Exists`] for the name; [`SnapshotError::Precondition`] for what is not active.
     pub fn commit(&self, scope: &Scope, name: &str, key: &str, labels: Labels) -> Result<()> {
-        let (place, row) = {
+        let (place, first) = {
             let change = self.database.change()?;
             change.vacant(scope, name)?;
             active(&change, scope, key)?
         };
-        self.driver.seal(&row.layer)?;
-        let usage = self.usage_of(&row.layer)?;
+        self.driver.seal(&first.layer)?;
+        let usage = self.usage_of(&first.layer)?;
         let change = self.database.change()?;
         let target = change.vacant(scope, name)?;
-        let (again, row) = active(&change, scope, key)?;
-        if again != place {
+        let (_, row) = active(&change, scope, key)?;
+        // Removed meanwhile, and made anew.
+        if row.layer != first.layer {
             return Err(SnapshotError::NotFound(key.to_owned()));
         }
         change.remove(&place, &row)?;
@@ -199,15 +240,20 @@ impl Snapshots {
     ///
     /// [`SnapshotError::NotFound`]; [`SnapshotError::Precondition`] for one on which another lies.
     pub fn remove(&self, scope: &Scope, name: &str) -> Result<()> {
-        let change = self.database.change()?;
+        let change = self.database.removal()?;
         let (key, row) = change.row(scope, name)?;
         if let Some(child) = change.child(&key)? {
             let what = format!("cannot remove snapshot {name} with child {child}");
             return Err(SnapshotError::Precondition(what));
         }
         change.remove(&key, &row)?;
-        change.commit()?;
-        self.removal.add(row.layer);
+        match change.commit() {
+            Ok(()) => self.removal.add(row.layer),
+            Err(error) => {
+                self.doubt(row.layer);
+                return Err(error);
+            }
+        }
         Ok(())
     }
 
@@ -217,7 +263,18 @@ impl Snapshots {
     ///
     /// The first layer that could not be deleted; it is tried again the next time.
     pub fn sweep(&self) -> Result<()> {
+        self.settle()?;
         self.removal.sweep(&self.driver)
+    }
+
+    /// As [`Snapshots::sweep`]. Where another call is at it, this one leaves it to that.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Snapshots::sweep`].
+    pub fn sweep_unless_swept(&self) -> Result<()> {
+        self.settle()?;
+        self.removal.sweep_unless_swept(&|layer| self.driver.remove(layer, true))
     }
 
     /// All about a snapshot.
@@ -235,13 +292,7 @@ impl Snapshots {
     /// # Errors
     ///
     /// [`SnapshotError::NotFound`]; [`SnapshotError::Argument`] for another field.
-    pub fn update(
-        &self,
-        scope: &Scope,
-        name: &str,
-        mut labels: Labels,
-        fields: &[String],
-    ) -> Result<Snapshot> {
+    pub fn update(&self, scope: &Scope, name: &str, labels: Labels, fields: &[String]) -> Result<Snapshot> {
         let change = self.database.change()?;
         let (key, mut row) = change.row(scope, name)?;
         if fields.is_empty() {
@@ -252,7 +303,7 @@ impl Snapshots {
                 Some(label) => {
                     row.labels.insert(label.to_owned(), labels.get(label).cloned().unwrap_or_default());
                 }
-                None if field == "labels" => row.labels = std::mem::take(&mut labels),
+                None if field == "labels" => row.labels.clone_from(&labels),
                 None => {
                     let what = format!("cannot update {field:?} field on snapshot {name:?}");
                     return Err(SnapshotError::Argument(what));
@@ -324,7 +375,7 @@ impl Snapshots {
 }
 
 /// The row of an active snapshot.
-fn active(change: &database::Change, scope: &Scope, key: &str) -> Result<(database::Key, Row)> {
+fn active(change: &database::Change<'_>, scope: &Scope, key: &str) -> Result<(database::Key, Row)> {
     let (place, row) = change.row(scope, key)?;
     if row.kind != Kind::Active {
         return Err(SnapshotError::Precondition(format!("snapshot {key} is not an active snapshot")));

@@ -26,6 +26,7 @@ fn code(error: &CallError) -> Code {
             SnapshotError::NotOurs(_) => Code::Unimplemented,
             SnapshotError::Driver(error) => of_failure(&error.failure),
             SnapshotError::Record(_) => Code::Internal,
+            SnapshotError::Full(_) => Code::ResourceExhausted,
         },
         CallError::Driver(error) => of_failure(&error.failure),
         CallError::Request(_) => Code::InvalidArgument,
@@ -47,6 +48,7 @@ fn of_failure(failure: &Failure) -> Code {
         (_, Class::Conflict) => Code::FailedPrecondition,
         (_, Class::Refused | Class::Usage) => Code::InvalidArgument,
         (_, Class::Limit) => Code::ResourceExhausted,
+        _ if failure.is_shortage() => Code::ResourceExhausted,
         (_, Class::Failed) => Code::Internal,
     }
 }

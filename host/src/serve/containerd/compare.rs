@@ -6,16 +6,18 @@ use std::collections::HashMap;
 use std::io::{self, Read, Write};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use bytes::Bytes;
-use layerbox_containerd::services::content::v1::{AbortRequest, WriteAction, WriteContentRequest};
+use layerbox_containerd::services::content::v1::{WriteAction, WriteContentRequest, WriteContentResponse};
 use layerbox_containerd::services::diff::v1::DiffRequest;
 use layerbox_containerd::types::Descriptor;
 use nix::fcntl::{FcntlArg, fcntl};
 use tokio::sync::mpsc;
 use tokio::time::timeout;
-use tonic::Code;
 use tonic::codegen::tokio_stream::wrappers::ReceiverStream;
+use tonic::{Code, Streaming};
 
 use super::Containerd;
 use super::content::{Content, engine};
@@ -24,9 +26,10 @@ use super::digest::{Digested, Digesting, Passing};
 use super::media::{LAYER, Packing, packing};
 use crate::driver::DiffOutcome;
 use crate::error::Failure;
-use crate::serve::calls::{CallError, Transfer};
+use crate::serve::calls::{Bounds, CallError, Transfer};
 use crate::serve::observer::Watched;
 use crate::snapshots::error::SnapshotError;
+use crate::snapshots::model::Time;
 use crate::snapshots::mounts::{Mount, Named, named};
 
 /// The label of a packed blob that says what it is unpacked, as containerd's own differ sets it.
@@ -66,26 +69,52 @@ pub(super) async fn compare(
     let mut content = content.or_in(sides.namespace.clone());
     let stall = front.service.calls.stall();
     timeout(stall, content.keep()).await.map_err(|_| CallError::Stalled(stall.as_secs()))??;
-    let reference = match asked.r#ref.as_str() {
-        "" => format!("layerbox-{}-{}", sides.layer, std::process::id()),
-        given => given.to_owned(),
-    };
+    let mut upload = Upload::new(&content, &sides.layer, asked.r#ref);
     let (mut archive, mut packer, pieces) = begin(front, sides, packing).await?;
-    let mut upload = Upload { front, content: &content, reference, labels: asked.labels, packing };
-    let sent = upload.run(pieces, &mut packer, watched).await;
-    let written = archive.end().await;
-    if sent.is_err() || written.is_err() {
-        upload.abort().await;
+    let bounds = archive.bounds(stall);
+    let sent = upload.send(pieces, bounds, watched).await;
+    // Whoever comes first, no blob is made of an archive before it is known to be whole.
+    let (packed, written) = (packer.end().await, archive.end().await);
+    let made = match cause(sent, packed, written) {
+        Ok((whole, blob)) => {
+            let uncompressed = (packing != Packing::Plain).then_some(whole.digest);
+            upload.commit(blob, asked.labels, uncompressed, bounds).await
+        }
+        Err(error) => Err(error),
+    };
+    if made.is_err() {
+        upload.abort(stall).await;
     }
-    // The archive's own error says more than that of those who wait for it.
-    written?;
-    let blob = sent?;
+    let blob = made?;
     Ok(Descriptor {
         media_type,
         digest: blob.digest,
         size: i64::try_from(blob.length).unwrap_or(i64::MAX),
         annotations: HashMap::new(),
     })
+}
+
+/// What was packed or, where something failed, the first cause: an error of the archive, but that nobody read it any more; then one of who reads.
+fn cause<W>(
+    sent: Result<(), CallError>,
+    packed: Result<Packed, CallError>,
+    written: Result<W, CallError>,
+) -> Result<Packed, CallError> {
+    let nobody_read = |error: &CallError| match error {
+        CallError::Driver(error) => {
+            matches!(error.failure, Failure::Io { code, .. } if code == nix::libc::EPIPE)
+        }
+        _ => false,
+    };
+    match written {
+        Err(error) if !nobody_read(&error) => Err(error),
+        written => {
+            sent?;
+            let packed = packed?;
+            written?;
+            Ok(packed)
+        }
+    }
 }
 
 /// Which layers the mounts of the two sides are of.
@@ -142,7 +171,7 @@ async fn begin(
 fn pack(archive: io::PipeReader, packing: Packing, out: Outgoing) -> io::Result<Packed> {
     let no_input = || io::Error::other("no input");
     let (mut whole, mut blob) = (Digesting::begin()?, Digesting::begin()?);
-    let mut archive = Passing::new(archive, whole.input().ok_or_else(no_input)?);
+    let mut archive = InBlocks(Passing::new(archive, whole.input().ok_or_else(no_input)?));
     let out = Passing::new(out, blob.input().ok_or_else(no_input)?);
     let mut out = io::BufWriter::with_capacity(PIECE, out);
     match packing {
@@ -166,6 +195,25 @@ fn pack(archive: io::PipeReader, packing: Packing, out: Outgoing) -> io::Result<
     out.into_inner().map_err(io::IntoInnerError::into_error)?.flush()?;
     drop(archive);
     Ok((whole.end()?, blob.end()?))
+}
+
+/// A stream of which each read but the last fills its buffer: what a packer makes of bytes depends on the pieces in which it gets them, and a pipe gives them as it
+/// happens to be filled.
+struct InBlocks<S>(S);
+
+impl<S: Read> Read for InBlocks<S> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let mut filled = 0;
+        while filled < buffer.len() {
+            match self.0.read(&mut buffer[filled..]) {
+                Ok(0) => break,
+                Ok(count) => filled += count,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(filled)
+    }
 }
 
 /// A stream for a packer that knows no errors: the first ends it, and is kept.
@@ -202,82 +250,125 @@ impl<S: Write> Write for Kept<'_, S> {
     }
 }
 
+/// Tells the writings of this process from each other.
+static WRITINGS: AtomicU64 = AtomicU64::new(0);
+
 /// A writing to the content store.
 struct Upload<'a> {
-    front: &'a Arc<Containerd>,
     content: &'a Content,
+    /// Its name there.
     reference: String,
-    labels: HashMap<String, String>,
-    packing: Packing,
+    /// Whether the name was made here: then the writing is ours to end.
+    own: bool,
+    /// How many bytes were sent.
+    offset: i64,
+    /// Once it is open.
+    stream: Option<(mpsc::Sender<WriteContentRequest>, Streaming<WriteContentResponse>)>,
 }
 
-impl Upload<'_> {
-    /// Sends all pieces, and makes a blob of them.
-    async fn run(
-        &mut self,
-        mut pieces: mpsc::Receiver<Bytes>,
-        packer: &mut Transfer<Packed>,
-        watched: &mut Watched,
-    ) -> Result<Digested, CallError> {
-        let (requests, feed) = mpsc::channel(QUEUE);
-        let mut offset = 0;
-        let first = WriteContentRequest {
-            action: WriteAction::Stat.into(),
-            r#ref: self.reference.clone(),
-            ..WriteContentRequest::default()
+impl<'a> Upload<'a> {
+    /// One of a layer, under the name that the client gives.
+    fn new(content: &'a Content, layer: &str, given: String) -> Upload<'a> {
+        let own = given.is_empty();
+        let reference = if own {
+            let began = Time::now();
+            let number = WRITINGS.fetch_add(1, Ordering::Relaxed);
+            format!("layerbox-{layer}-{}.{}-{number}", began.seconds, began.nanos)
+        } else {
+            given
         };
-        // Before the call: containerd does not answer at all until it has heard something.
-        let gone = || CallError::Engine("containerd's content store does not listen any more".to_owned());
-        requests.send(first).await.map_err(|_| gone())?;
-        let stall = self.front.service.calls.stall();
-        let late = |_| CallError::Stalled(stall.as_secs());
-        let request = self.content.request(ReceiverStream::new(feed))?;
-        let mut client = self.content.connect().await?;
-        let opened = timeout(stall, client.write(request)).await.map_err(late)?;
-        let mut answers = opened.map_err(|status| engine(&status))?.into_inner();
-        timeout(stall, answers.message()).await.map_err(late)?.map_err(|status| engine(&status))?;
-        while let Some(data) = pieces.recv().await {
-            let length = data.len() as u64;
-            let request = WriteContentRequest {
-                action: WriteAction::Write.into(),
-                r#ref: self.reference.clone(),
-                offset,
-                data,
-                ..WriteContentRequest::default()
-            };
-            requests.send(request).await.map_err(|_| gone())?;
-            timeout(stall, answers.message()).await.map_err(late)?.map_err(|status| engine(&status))?;
-            offset += i64::try_from(length).unwrap_or_default();
-            watched.bytes_out += length;
-        }
-        let (whole, blob) = packer.end().await?;
-        if self.packing != Packing::Plain {
-            self.labels.insert(UNCOMPRESSED.to_owned(), whole.digest);
-        }
-        let request = WriteContentRequest {
-            action: WriteAction::Commit.into(),
+        Upload { content, reference, own, offset: 0, stream: None }
+    }
+
+    /// A request of this writing.
+    fn request(&self, action: WriteAction, data: Bytes) -> WriteContentRequest {
+        WriteContentRequest {
+            action: action.into(),
             r#ref: self.reference.clone(),
-            total: offset,
-            expected: blob.digest.clone(),
-            offset,
-            labels: std::mem::take(&mut self.labels),
+            offset: self.offset,
+            data,
             ..WriteContentRequest::default()
-        };
-        requests.send(request).await.map_err(|_| gone())?;
-        match timeout(stall, answers.message()).await.map_err(late)? {
-            Err(status) if status.code() == Code::AlreadyExists => Ok(blob),
-            Err(status) => Err(engine(&status)),
-            Ok(_) => Ok(blob),
         }
     }
 
-    /// Ends a writing that came to nothing. Where that fails, containerd's garbage collector does it.
-    async fn abort(&self) {
-        let request = self.content.request(AbortRequest { r#ref: self.reference.clone() });
-        if let (Ok(request), Ok(mut client)) = (request, self.content.connect().await) {
-            drop(timeout(self.front.service.calls.stall(), client.abort(request)).await);
+    /// Sends all pieces.
+    async fn send(
+        &mut self,
+        mut pieces: mpsc::Receiver<Bytes>,
+        bounds: Bounds,
+        watched: &mut Watched,
+    ) -> Result<(), CallError> {
+        let (requests, feed) = mpsc::channel(QUEUE);
+        // Before the call: containerd does not answer at all until it has heard something.
+        requests.send(self.request(WriteAction::Stat, Bytes::new())).await.map_err(|_| gone())?;
+        let request = self.content.request(ReceiverStream::new(feed))?;
+        let mut client = bounds.theirs(self.content.connect()).await??;
+        let opened = bounds.theirs(client.write(request)).await?;
+        let answers = opened.map_err(|status| engine(&status))?.into_inner();
+        self.stream = Some((requests, answers));
+        self.answered(bounds).await?;
+        while let Some(data) = bounds.ours(pieces.recv()).await? {
+            let length = data.len() as u64;
+            self.ask(self.request(WriteAction::Write, data), bounds).await?;
+            self.answered(bounds).await?;
+            self.offset += i64::try_from(length).unwrap_or_default();
+            watched.bytes_out += length;
+        }
+        Ok(())
+    }
+
+    /// Makes a blob of all that was sent. `uncompressed` is the digest of what is packed in it.
+    async fn commit(
+        &mut self,
+        blob: Digested,
+        mut labels: HashMap<String, String>,
+        uncompressed: Option<String>,
+        bounds: Bounds,
+    ) -> Result<Digested, CallError> {
+        let label = uncompressed.map(|digest| (UNCOMPRESSED, digest));
+        labels.extend(label.iter().map(|(name, digest)| ((*name).to_owned(), digest.clone())));
+        let request = WriteContentRequest {
+            total: self.offset,
+            expected: blob.digest.clone(),
+            labels,
+            ..self.request(WriteAction::Commit, Bytes::new())
+        };
+        self.ask(request, bounds).await?;
+        let (_, answers) = self.stream.as_mut().ok_or_else(gone)?;
+        match bounds.theirs(answers.message()).await? {
+            // Somebody has written the same bytes before.
+            Err(status) if status.code() == Code::AlreadyExists => {
+                bounds.theirs(self.content.adopt(&blob.digest, label)).await??;
+            }
+            answer => drop(answer.map_err(|status| engine(&status))?.ok_or_else(gone)?),
+        }
+        Ok(blob)
+    }
+
+    async fn ask(&self, request: WriteContentRequest, bounds: Bounds) -> Result<(), CallError> {
+        let (requests, _) = self.stream.as_ref().ok_or_else(gone)?;
+        bounds.theirs(requests.send(request)).await?.map_err(|_| gone())
+    }
+
+    async fn answered(&mut self, bounds: Bounds) -> Result<(), CallError> {
+        let (_, answers) = self.stream.as_mut().ok_or_else(gone)?;
+        let answer = bounds.theirs(answers.message()).await?.map_err(|status| engine(&status))?;
+        answer.map(drop).ok_or_else(gone)
+    }
+
+    /// Ends a writing that came to nothing, if it is ours: under a name that a client gives, it can go on with it. Where ending it fails, containerd's garbage
+    /// collector does it.
+    async fn abort(&mut self, stall: Duration) {
+        // It holds the name as long as it is open.
+        if self.stream.take().is_some() && self.own {
+            drop(timeout(stall, self.content.abort(&self.reference)).await);
         }
     }
+}
+
+/// The error of a stream that ended before its time.
+fn gone() -> CallError {
+    CallError::Engine("containerd's content store does not listen any more".to_owned())
 }
 
 /// The end of a stream of pieces that is written to.

@@ -6,9 +6,12 @@ use std::time::{Duration, SystemTime};
 
 use layerbox_containerd::connect::{Channel, origin};
 use layerbox_containerd::services::content::v1::content_client::ContentClient;
-use layerbox_containerd::services::content::v1::{ReadContentRequest, ReadContentResponse};
-use layerbox_containerd::services::leases::v1::CreateRequest;
+use layerbox_containerd::services::content::v1::{
+    AbortRequest, Info, ReadContentRequest, ReadContentResponse, UpdateRequest,
+};
 use layerbox_containerd::services::leases::v1::leases_client::LeasesClient;
+use layerbox_containerd::services::leases::v1::{AddResourceRequest, CreateRequest, Resource};
+use prost_types::FieldMask;
 use tonic::Streaming;
 use tonic::metadata::{Ascii, MetadataMap, MetadataValue};
 
@@ -60,6 +63,10 @@ impl Content {
         Ok(client.max_decoding_message_size(LONGEST))
     }
 
+    async fn leases(&self) -> Result<LeasesClient<Channel>, CallError> {
+        Ok(LeasesClient::with_origin(self.channel().await?, origin()))
+    }
+
     async fn channel(&self) -> Result<Channel, CallError> {
         let address = self.address.display();
         let failed =
@@ -81,11 +88,46 @@ impl Content {
         let labels = HashMap::from([(EXPIRES.to_owned(), end.to_string())]);
         // The engine chooses the name.
         let request = self.request(CreateRequest { id: String::new(), labels })?;
-        let answer = LeasesClient::with_origin(self.channel().await?, origin()).create(request).await;
+        let answer = self.leases().await?.create(request).await;
         let lease = answer.map_err(|status| engine(&status))?.into_inner().lease.unwrap_or_default();
         let no_text = |_| CallError::Engine("containerd's lease has a name that is no plain text".to_owned());
         self.lease = Some(lease.id.parse().map_err(no_text)?);
         Ok(())
+    }
+
+    /// Keeps a blob that was there before as if it had been written: by the lease of the call, and with a label where there is one to set.
+    ///
+    /// # Errors
+    ///
+    /// [`CallError::Engine`].
+    pub(super) async fn adopt(&self, digest: &str, label: Option<(&str, String)>) -> Result<(), CallError> {
+        if let Some(lease) = self.lease.as_ref().and_then(|lease| lease.to_str().ok()) {
+            let resource = Resource { id: digest.to_owned(), r#type: "content".to_owned() };
+            let request = AddResourceRequest { id: lease.to_owned(), resource: Some(resource) };
+            let added = self.leases().await?.add_resource(self.request(request)?).await;
+            added.map_err(|status| engine(&status))?;
+        }
+        if let Some((name, value)) = label {
+            let labels = HashMap::from([(name.to_owned(), value)]);
+            let request = UpdateRequest {
+                info: Some(Info { digest: digest.to_owned(), labels }),
+                update_mask: Some(FieldMask { paths: vec![format!("labels.{name}")] }),
+            };
+            let updated = self.connect().await?.update(self.request(request)?).await;
+            updated.map_err(|status| engine(&status))?;
+        }
+        Ok(())
+    }
+
+    /// Ends a writing that came to nothing.
+    ///
+    /// # Errors
+    ///
+    /// [`CallError::Engine`].
+    pub(super) async fn abort(&self, reference: &str) -> Result<(), CallError> {
+        let request = self.request(AbortRequest { r#ref: reference.to_owned() })?;
+        let aborted = self.connect().await?.abort(request).await;
+        aborted.map(drop).map_err(|status| engine(&status))
     }
 
     /// A request in the namespace.

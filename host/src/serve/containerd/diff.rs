@@ -12,7 +12,7 @@ use layerbox_containerd::services::diff::v1::diff_server;
 use layerbox_containerd::services::diff::v1::{ApplyRequest, ApplyResponse, DiffRequest, DiffResponse};
 use layerbox_containerd::types::{self, Descriptor};
 use tokio::sync::mpsc;
-use tokio::time::{timeout, timeout_at};
+use tokio::time::{sleep_until, timeout, timeout_at};
 use tonic::{Request, Response, Status, Streaming};
 
 use super::content::{Content, engine};
@@ -148,10 +148,13 @@ async fn pump(
     stall: Duration,
     count: &mut u64,
 ) -> Result<(), CallError> {
+    let mut deadline = std::pin::pin!(sleep_until(transfer.until));
     loop {
         let message = tokio::select! {
             biased;
             () = sender.closed() => return Ok(()),
+            // However steadily it comes.
+            () = deadline.as_mut() => return Err(transfer.late()),
             message = timeout(stall, stream.message()) => message,
         };
         let batch = match message {

@@ -12,7 +12,7 @@ mod media;
 mod snapshots;
 
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, OnceLock};
 
 use hyper::body::Incoming;
 use hyper::{Request, Response};
@@ -40,26 +40,23 @@ pub struct Containerd {
     root: PathBuf,
     /// The engine's own socket, behind which its blobs are.
     content: PathBuf,
-    /// Opened with the first call.
-    open: Mutex<Option<Arc<Snapshots>>>,
+    /// Of the store; opened with the first call.
+    open: OnceLock<Arc<Snapshots>>,
 }
 
 impl Containerd {
     /// Answers for the store at `root`. Blobs are read from the engine that listens at `content`.
     pub fn new(service: Arc<Service>, root: PathBuf, content: PathBuf) -> Containerd {
-        Containerd { service, root, content, open: Mutex::default() }
+        Containerd { service, root, content, open: OnceLock::new() }
     }
 
     /// The snapshots of the store, which is made where it is not there. Blocks.
     fn snapshots(&self) -> Result<Arc<Snapshots>, SnapshotError> {
-        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(snapshots) = &*open {
+        if let Some(snapshots) = self.open.get() {
             return Ok(snapshots.clone());
         }
-        let driver = self.service.stores.open(&self.root, None, true)?;
-        let snapshots = Arc::new(Snapshots::open(driver)?);
-        *open = Some(snapshots.clone());
-        Ok(snapshots)
+        let snapshots = self.service.stores.snapshots(&self.root)?;
+        Ok(self.open.get_or_init(|| snapshots).clone())
     }
 
     /// Opens the store, if there is one, before the first call.
@@ -97,9 +94,8 @@ impl Containerd {
         let this = self.clone();
         tokio::spawn(async move {
             let sweeping = this.clone();
-            let swept =
-                this.service.calls.short(move || Ok(sweeping.snapshots().and_then(|open| open.sweep())));
-            let error = match swept.await {
+            let sweep = move || Ok(sweeping.snapshots().and_then(|open| open.sweep_unless_swept()));
+            let error = match this.service.calls.short(sweep).await {
                 Ok(Ok(())) => return,
                 Ok(Err(error)) => error.to_string(),
                 Err(error) => error.to_string(),

@@ -13,7 +13,7 @@ use hyper::body::Incoming;
 use hyper::{Request, Response, StatusCode};
 use serde_json::json;
 use tokio::sync::mpsc;
-use tokio::time::{Instant, sleep, timeout, timeout_at};
+use tokio::time::{Instant, sleep, sleep_until, timeout, timeout_at};
 
 use super::protocol::answer;
 use super::{Docker, stream_error};
@@ -116,6 +116,7 @@ async fn pump(
     let mut closed = std::pin::pin!(sender.closed());
     // One timer for all pieces, and looked at only when it rings: to set one for each would wake the timers' thread each time.
     let mut alarm = std::pin::pin!(sleep(stall));
+    let mut deadline = std::pin::pin!(sleep_until(transfer.until));
     let (mut pieces, mut length) = (Vec::new(), 0);
     loop {
         let idle_since = Instant::now();
@@ -123,6 +124,8 @@ async fn pump(
             tokio::select! {
                 biased;
                 () = closed.as_mut() => return Sent::Enough,
+                // However steadily it comes.
+                () = deadline.as_mut() => return Sent::Broken(transfer.late()),
                 frame = body.frame() => break frame,
                 () = alarm.as_mut() => {
                     let late = idle_since + stall;

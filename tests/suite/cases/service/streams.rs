@@ -26,6 +26,7 @@ pub(super) fn cases() -> Vec<Case> {
         case("service: a client that goes away in the midst of Diff ends it", gone_downloading),
         case("service: sixteen stalled uploads hold up no other call", stalled_uploads).alone(),
         case("service: a stalled upload is given up, and its layer is empty", given_up),
+        case("service: an upload that comes drop by drop is given up at the deadline", dripping),
         case("service: a download that nobody reads is given up", not_read),
         case("service: a refused archive is read to its end before the answer", refused),
         case("service: a hostile archive is an answer, and the next call works", hostile),
@@ -107,6 +108,27 @@ fn given_up(place: &Place) -> Result<()> {
     service.init()?;
     let text = half(&service, "a")?.answer()?.error(500)?;
     ensure!(text.contains("did nothing for 1 s"), "{text}");
+    service.is_empty_and_reusable("a")
+}
+
+fn dripping(place: &Place) -> Result<()> {
+    let service = Service::start(place, &["--transfer-deadline", "1s", "--stall-timeout", "60s"])?;
+    service.init()?;
+    service.ok("Create", &json!({ "ID": "a" }))?;
+    let mut connection = service.connect()?;
+    connection.begin("/GraphDriver.ApplyDiff?id=a&parent=")?;
+    connection.chunk(&file("a", vec![]).size(1 << 30).header())?;
+    let started = Instant::now();
+    while !service.log()?.contains("outcome=deadline") {
+        ensure!(started.elapsed() < PATIENCE, "it is not given up");
+        std::thread::sleep(Duration::from_millis(20));
+        if connection.chunk(&[0; 64]).is_err() {
+            break;
+        }
+    }
+    let text = connection.answer()?.error(500)?;
+    ensure!(text.contains("no answer within 1 s"), "{text}");
+    eventually("the call has ended", PATIENCE, || is_idle(&service))?;
     service.is_empty_and_reusable("a")
 }
 

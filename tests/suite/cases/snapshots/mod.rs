@@ -1,5 +1,6 @@
 //! Snapshots, as containerd meets them: the behaviour that containerd's documentation of `Snapshotter` and the names of its own suite ask for, over gRPC.
 
+mod blobs;
 mod content;
 mod record;
 mod states;
@@ -24,5 +25,5 @@ fn served((name, body): (&'static str, Body)) -> Case {
 }
 
 pub(super) fn cases() -> Vec<Case> {
-    [states::cases(), content::cases(), record::cases()].into_iter().flatten().collect()
+    [states::cases(), content::cases(), record::cases(), blobs::cases()].into_iter().flatten().collect()
 }

@@ -1,18 +1,23 @@
 //! Names and layers agree: after removals, crashes, at the end of a service, and as `check` sees it.
 
-use std::fs;
+use std::fs::{self, File};
+use std::io::Write as _;
+use std::path::Path;
+use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
-use layerbox_tests::command::run;
-use nix::sys::signal::Signal;
+use layerbox_containerd::services::snapshots::v1::Kind;
+use layerbox_tests::command::{run, tool};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use tonic::Code;
 
 use crate::harness::{Case, Need, case};
 use crate::scratch::Place;
 use crate::service::eventually;
-use crate::snapshotter::{Mounted, Snapshotter, labels, refused, serve};
+use crate::snapshotter::{Mounted, Snapshotter, labels, refused, serve, serve_with};
 use crate::store::bare;
 
 pub(super) fn cases() -> Vec<Case> {
@@ -23,6 +28,13 @@ pub(super) fn cases() -> Vec<Case> {
         overlay("snapshots: keys are prepared and removed by many at once", many),
         overlay("snapshots: check finds a layer that is gone, and one without a name", check),
         overlay("snapshots: a connection is closed twice, a call is given up", closed),
+        overlay(
+            "snapshots: on a full disk they are looked at and removed, and made again when there is room",
+            full,
+        ),
+        overlay("snapshots: a write of the record that fails is one call that fails", failed_write)
+            .needs(Need::Tool("strace")),
+        overlay("snapshots: two sockets of one service lead to the same snapshots", two_sockets),
     ]
 }
 
@@ -192,7 +204,6 @@ fn closed(place: &Place) -> Result<()> {
         drop(s);
     }
     // Bytes that are no HTTP/2, and nothing at all.
-    use std::io::Write as _;
     let mut garbage = std::os::unix::net::UnixStream::connect(place.join("containerd.sock"))?;
     garbage.write_all(b"GET / HTTP/1.1\r\n\r\n")?;
     let _silent = std::os::unix::net::UnixStream::connect(place.join("containerd.sock"))?;
@@ -202,5 +213,133 @@ fn closed(place: &Place) -> Result<()> {
     ensure!(service.wait()? == 0, "{}", service.log()?);
     ensure!(!place.join("containerd.sock").exists(), "the socket is left");
     ensure!(s.list(&[]).is_err(), "a service that is gone answers");
+    Ok(())
+}
+
+/// Writes until there is no room, down to the last block.
+fn fill(path: &Path) -> Result<()> {
+    let mut filler = File::options().append(true).create(true).open(path)?;
+    for size in [1 << 20, 4096, 512] {
+        while filler.write_all(&vec![3; size]).is_ok() {}
+    }
+    // What is allocated late must not be there for others meanwhile.
+    let _ = filler.sync_all();
+    while filler.write_all(&[3; 512]).is_ok() {}
+    let _ = filler.sync_all();
+    Ok(())
+}
+
+fn full(place: &Place) -> Result<()> {
+    let (image, root) = (place.join("image"), place.make("root")?);
+    File::create(&image)?.set_len(32 << 20)?;
+    // No blocks are kept for root, who would else never see the disk full.
+    tool("mkfs.ext4", ["-q", "-F", "-m", "0"].map(AsRef::as_ref).into_iter().chain([image.as_os_str()]))?;
+    tool("mount", ["-o".as_ref(), "loop".as_ref(), image.as_os_str(), root.as_os_str()])?;
+    fs::remove_dir(root.join("lost+found"))?;
+    let mut service = serve(place)?;
+    let s = Snapshotter::connect(place)?;
+    s.layer(place, "base", "", |at| Ok(fs::write(at.join("f"), "1")?))?;
+    let keys: Vec<String> = (0..24).map(|number| format!("key-{number:02}")).collect();
+    for key in &keys {
+        s.prepare(key, "base")?;
+    }
+    let filler = root.join("filler");
+    fill(&filler)?;
+    // More than the record's file holds, and it cannot grow.
+    let large = "x".repeat(60_000);
+    let label = |key: &str| s.update(key, labels(&[("large", &large)]), &["labels.large"]);
+    for key in &keys {
+        refused(label(key), Code::ResourceExhausted, "a large label")?;
+    }
+    refused(s.prepare("more", "base"), Code::ResourceExhausted, "on a full disk")?;
+    for round in 0..2 {
+        let s = Snapshotter::connect(place)?;
+        ensure!(s.stat("base")?.kind() == Kind::Committed && s.stat("key-15")?.parent == "base");
+        ensure!(service.admin("/healthz")?.0 == 200, "{}", service.admin("/healthz")?.1);
+        for key in &keys[round * 6..(round + 1) * 6] {
+            s.remove(key)?;
+        }
+        fill(&filler)?;
+        if round == 0 {
+            // As it is after a crash, too.
+            service.signal(Signal::SIGKILL)?;
+            service.wait()?;
+            service = serve(place)?;
+        }
+        let s = Snapshotter::connect(place)?;
+        s.cleanup()?;
+        fill(&filler)?;
+        ensure!(s.stat(&keys[round * 6]).is_err() && layers(place)?.len() == 25 - 6 * (round + 1));
+    }
+    fs::remove_file(&filler)?;
+    let s = Snapshotter::connect(place)?;
+    s.prepare("more", "base")?;
+    s.update("more", labels(&[("large", &large)]), &["labels.large"])?;
+    ensure!(
+        service.admin("/healthz")?.0 == 200 && findings(place, &[])?.is_empty(),
+        "{}",
+        findings(place, &[])?
+    );
+    service.signal(Signal::SIGTERM)?;
+    service.wait()?;
+    Ok(())
+}
+
+fn failed_write(place: &Place) -> Result<()> {
+    let service = serve(place)?;
+    let s = Snapshotter::connect(place)?;
+    s.layer(place, "base", "", |_| Ok(()))?;
+    for call in ["pwrite64", "fdatasync"] {
+        let mut injector = Command::new("strace")
+            .args(["-f", "-qq", "-o"])
+            .arg(place.join("trace"))
+            .args(["-p", &service.id().to_string(), "-e", &format!("inject={call}:error=EIO")])
+            .arg("-P")
+            .arg(place.join("root").join("snapshots.redb"))
+            .stderr(Stdio::null())
+            .spawn()?;
+        let key = format!("lost-{call}");
+        let failed = eventually(&format!("{call} fails"), Duration::from_secs(20), || {
+            let answer = s.prepare(&key, "base");
+            // Until it has begun.
+            Ok(match &answer {
+                Ok(_) => s.remove(&key).is_err(),
+                Err(_) => true,
+            })
+        });
+        kill(Pid::from_raw(i32::try_from(injector.id())?), Signal::SIGTERM)?;
+        injector.wait()?;
+        failed?;
+        let key = format!("next-{call}");
+        s.prepare(&key, "base")
+            .with_context(|| format!("after {call}\n{}", service.log().unwrap_or_default()))?;
+        s.remove(&key)?;
+        ensure!(service.admin("/healthz")?.0 == 200, "{}", service.admin("/healthz")?.1);
+    }
+    for name in s.names(&["name~=^lost"])? {
+        s.remove(&name)?;
+    }
+    s.cleanup()?;
+    ensure!(s.names(&[])? == ["base"] && findings(place, &[])?.is_empty(), "{}", findings(place, &[])?);
+    Ok(())
+}
+
+fn two_sockets(place: &Place) -> Result<()> {
+    let second = place.join("second.sock");
+    let _service = serve_with(place, &["--containerd", second.to_str().context("a path that is no text")?])?;
+    let (s, other) = (Snapshotter::connect(place)?, Snapshotter::connect_to(&second)?);
+    for number in 0..10 {
+        s.prepare(&format!("one-{number}"), "")?;
+        other.prepare(&format!("two-{number}"), "")?;
+    }
+    ensure!(s.names(&[])?.len() == 20 && other.names(&[])? == s.names(&[])?, "{:?}", s.names(&[])?);
+    // Under the next ids somebody has made layers by hand.
+    let used = layers(place)?.into_iter().next_back().context("no layer")?;
+    let (prefix, _) = used.rsplit_once('-').context("no number")?;
+    for number in 21..24 {
+        let id = format!("{prefix}-{number}");
+        run(bare().arg("--root").arg(place.join("root")).args(["create", &id]), b"")?.expect(0)?;
+    }
+    s.prepare("beside", "").map(drop)?;
     Ok(())
 }

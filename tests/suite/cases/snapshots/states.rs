@@ -139,7 +139,7 @@ type Pairs<'a> = &'a [(&'a str, &'a str)];
 fn update(_: &Place, s: &Snapshotter) -> Result<()> {
     s.prepare_with("key", "", labels(&[("a", "1"), ("b", "2")]))?;
     let before = s.stat("key")?;
-    let rows: [(Pairs<'_>, &[&str], Pairs<'_>); 6] = [
+    let rows: [(Pairs<'_>, &[&str], Pairs<'_>); 7] = [
         (&[("a", "x"), ("c", "3")], &["labels.a"], &[("a", "x"), ("b", "2")]),
         (&[("c", "3")], &["labels.c", "labels.b"], &[("a", "x"), ("c", "3")]),
         (&[("d", "4")], &["labels"], &[("d", "4")]),
@@ -149,6 +149,7 @@ fn update(_: &Place, s: &Snapshotter) -> Result<()> {
             &["labels.containerd.io/gc.root"],
             &[("e", "5"), ("containerd.io/gc.root", "now")],
         ),
+        (&[("g", "6"), ("h", "7")], &["labels", "labels.g"], &[("g", "6"), ("h", "7")]),
         (&[], &[], &[]),
     ];
     for (given, fields, expected) in rows {
