@@ -23,7 +23,9 @@ pub(super) enum Repair {
     /// A temporary file or an empty directory: nobody's content.
     Delete,
     WriteAncestors(LayerId, Record),
-    WriteRecord(LayerId, Record),
+    /// The layer with this record cannot be whole.
+    Lose(LayerId, Record),
+    WriteRecord(LayerId, Record, Was),
     /// With this mode.
     MakeDirectory(u32),
     MoveAwayAndMake(u32),
@@ -36,10 +38,20 @@ pub(super) enum Repair {
     Translate(deep::Deletion),
 }
 
+/// What a record was before it is written anew.
+pub(super) enum Was {
+    /// There, and not to be read.
+    Damaged,
+    /// Not there.
+    Missing,
+    /// Of these ancestors.
+    Of(Vec<LayerId>),
+}
+
 impl Repair {
     pub(super) fn text(&self) -> String {
         let text = match self {
-            Repair::MoveAway | Repair::MoveAwayOdd(..) => "move it to lost+found/",
+            Repair::MoveAway | Repair::MoveAwayOdd(..) | Repair::Lose(..) => "move it to lost+found/",
             Repair::Delete => "delete it",
             Repair::WriteAncestors(..) => "write it from meta/",
             Repair::WriteRecord(..) => "write it from what layers/ and the other layers say",
@@ -58,24 +70,16 @@ impl Repair {
 }
 
 impl Store {
+    /// Does a repair. The layers that it is about are locked.
     pub(super) fn mend(
         &self,
         place: &str,
         action: &Repair,
         unions: &Unions,
         references: &References,
-    ) -> Result<bool, Failure> {
-        // Another process may work on the layer; then it is no damage, or not one to mend now.
-        let id = place.split('/').nth(1).and_then(|name| LayerId::new(name).ok());
-        let _guard = match &id {
-            Some(id) => match self.unclaimed(id)? {
-                Some(guard) => Some(guard),
-                None => return Err(Failure::Busy("another process works on it".to_owned())),
-            },
-            None => None,
-        };
+    ) -> Result<(), Failure> {
         match action {
-            Repair::MoveAway => self.move_away(place)?,
+            Repair::MoveAway | Repair::Lose(..) => self.move_away(place)?,
             Repair::MoveAwayOdd(directory, name) => {
                 self.move_away_as(place, &Path::new(directory).join(name))?
             }
@@ -84,7 +88,7 @@ impl Store {
                 _ => ignore_missing(self.dir.remove_file(place), "unlink")?,
             },
             Repair::WriteAncestors(id, record) => self.restore_ancestors(id, record)?,
-            Repair::WriteRecord(id, record) => {
+            Repair::WriteRecord(id, record, _) => {
                 if self.dir.symlink_metadata(place).is_ok_and(|found| !found.is_file()) {
                     self.move_away(place)?;
                 }
@@ -116,7 +120,7 @@ impl Store {
             Repair::ForgetSize(id, record) => self.forget_size(id, record)?,
             Repair::Translate(deletion) => deletion.translate(self.format.backend())?,
         }
-        Ok(true)
+        Ok(())
     }
 
     /// Writes `layers/ID` anew where it does not say what the record says.
