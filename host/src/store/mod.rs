@@ -41,7 +41,7 @@ use layerbox_privileged::id::LayerId;
 use layerbox_privileged::mount::{Backend, Choice};
 
 use crate::error::Failure;
-use files::{ids_in, ignore_missing, make_directory, mark_child, sync_directory, touch};
+use files::{exists, ids_in, ignore_missing, make_directory, mark_child, sync_directory, touch};
 use lock::{Claims, Guard, Mode, PATIENCE, Unclaimed};
 pub(crate) use opening::identity;
 use opening::require_backend;
@@ -232,6 +232,31 @@ impl Store {
         let directory =
             self.dir.open_with(format!("{kind}/{id}"), &options).map_err(|e| Failure::io("open", &e))?;
         Ok(directory.into_std().into())
+    }
+
+    /// Holds the place of a layer that is to be made to be free. What a call that was cut off has left there has a note, and is nobody's; an empty mount
+    /// point is nothing.
+    ///
+    /// # Errors
+    ///
+    /// [`Failure::Occupied`] where something else lies there; it is left alone.
+    pub fn require_room(&self, id: &LayerId) -> Result<(), Failure> {
+        if exists(&self.dir, &format!("pending/{id}"))? {
+            return Ok(());
+        }
+        for kind in ["layers", "diff", "work"] {
+            let place = format!("{kind}/{id}");
+            if exists(&self.dir, &place)? {
+                return Err(Failure::Occupied(place));
+            }
+        }
+        let place = format!("mnt/{id}");
+        match self.dir.remove_dir(&place) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound && exists(&self.dir, &place)? => {
+                Err(Failure::Occupied(place))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Begins to make a layer: notes the intent, and makes its directories.
