@@ -55,6 +55,10 @@ const fn moving(
     Damage { name, place, to, moved, ..PLAIN }
 }
 
+/// Content with a name as long as a name can be, and how it is called once it is moved away.
+const LONG: &str = "diff/xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx";
+const LONG_MOVED: &str = "diff.xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx~98922af7e0eeab4d.0";
+
 /// All of them.
 pub const DAMAGES: &[Damage] = &[
     moving("content of no layer", "diff/x", &["diff.x.0"], |s| filled(s, "diff/x")),
@@ -63,6 +67,7 @@ pub const DAMAGES: &[Damage] = &[
         use std::os::unix::ffi::OsStrExt as _;
         Ok(fs::create_dir(s.root().join("diff").join(std::ffi::OsStr::from_bytes(b"\xff")))?)
     }),
+    moving("content of no layer with the longest name", LONG, &[LONG_MOVED], |s| filled(s, LONG)),
     plain("an empty mount point of no layer", "mnt/x", |s| Ok(fs::create_dir(s.root().join("mnt/x"))?)),
     moving("a mount point of no layer with files", "mnt/x", &["mnt.x.0"], |s| filled(s, "mnt/x")),
     moving("a working directory of no layer", "work/x", &["work.x.0"], |s| filled(s, "work/x")),
