@@ -85,6 +85,20 @@ pub const DAMAGES: &[Damage] = &[
     plain("a format that was not written to its end", ".layerbox.json.tmp", |s| {
         text(s, ".layerbox.json.tmp", "{")
     }),
+    plain("a missing format", "layerbox.json", |s| remove(s, "layerbox.json")),
+    moving("an empty format", "layerbox.json", &["layerbox.json.0"], |s| text(s, "layerbox.json", "")),
+    moving("a directory in place of the format", "layerbox.json", &["layerbox.json.0"], |s| {
+        remove(s, "layerbox.json")?;
+        filled(s, "layerbox.json")
+    }),
+    Damage {
+        dialect: Some(Dialect::Aufs),
+        ..plain("a missing format of an aufs store", "layerbox.json", |s| remove(s, "layerbox.json"))
+    },
+    plain("a missing format, and missing records", "layerbox.json", |s| {
+        remove(s, "layerbox.json")?;
+        remove(s, "meta/middle")
+    }),
     plain("a making that was cut off", "pending/x", |s| {
         text(s, "pending/x", "")?;
         filled(s, "diff/x")

@@ -3,6 +3,7 @@
 //! Repair never deletes content: what belongs to no layer, and layers that cannot be whole any more, are moved to `lost+found/`, for a person to look at, and stay
 //! there until they are purged. What only repeats other records (ancestor lists, marks of children, empty directories, reference counts) is made anew.
 //!
+//! - `format`: what must be read before a store can be opened.
 //! - `places`: the directories of the store itself, and what lies in them that belongs to no layer.
 //! - `layers`: the records of layers, held against each other.
 //! - `deep`: what is in the layers: sizes, and deletions in the form of the other backend.
@@ -11,6 +12,7 @@
 
 mod again;
 mod deep;
+mod format;
 mod layers;
 mod mend;
 mod places;
@@ -26,6 +28,7 @@ use super::Store;
 use super::record::{Record, read_small};
 use crate::error::Failure;
 use again::Again;
+pub(crate) use format::check_format;
 use mend::Repair;
 
 /// Something that is wrong.
