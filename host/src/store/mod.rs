@@ -404,6 +404,26 @@ impl Store {
         self.open_directory("stage", id)
     }
 
+    /// Holds none of these layers to be one that an archive is being applied to: its directory will be another, and a union over the one that it has now would
+    /// lose it. What a call that was cut off has left does not count.
+    ///
+    /// # Errors
+    ///
+    /// [`Failure::Conflict`], which names one that is.
+    pub fn require_filled(&self, ids: &[LayerId]) -> Result<(), Failure> {
+        for id in ids_in(&self.dir, "stage")?.into_iter().filter(|id| ids.contains(id)) {
+            match Guard::layer(&self.runtime, self.claims.claim(&id), Mode::Shared, Duration::ZERO) {
+                Err(Failure::Busy(_)) => {
+                    return Err(Failure::Conflict(format!(
+                        "an archive is being applied to its ancestor {id}"
+                    )));
+                }
+                other => drop(other?),
+            }
+        }
+        Ok(())
+    }
+
     /// Throws a staged content away, and deletes it.
     ///
     /// # Errors

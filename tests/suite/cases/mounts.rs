@@ -1,22 +1,25 @@
 //! Mounts and the counts of who holds them.
 
 use std::fs;
+use std::io::{BufRead as _, BufReader, Write as _};
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
-use layerbox_tests::archive::{file, whiteout};
+use layerbox_tests::archive::{file, tar, whiteout};
 use layerbox_tests::tree::{Except, names, picture, same};
 
-use crate::command::{binary, code, run};
+use crate::command::{binary, code, run, under};
 use crate::harness::{Case, Need, case};
 use crate::plant::{Features, plant};
 use crate::scratch::{Place, mounts_below, unmount};
+use crate::service::eventually;
 use crate::store::{Dialect, Store};
 
 type Body = fn(&Place) -> Result<()>;
 
 pub(super) fn cases() -> Vec<Case> {
-    let mounted: [(&str, Body); 8] = [
+    let mounted: [(&str, Body); 9] = [
         ("two gets want two puts; one too many changes nothing", |place| {
             let store = stack(place)?;
             let path = store.get("child")?;
@@ -135,6 +138,7 @@ pub(super) fn cases() -> Vec<Case> {
             );
             store.put("child")
         }),
+        ("no archive is applied below a mounted layer, and nothing is mounted over one being filled", below),
     ];
     let mut cases: Vec<Case> = mounted
         .into_iter()
@@ -173,6 +177,43 @@ fn stack(place: &Place) -> Result<Store> {
     store.layer("base", None, &[file("from-base", "b"), file("kept", "k")])?;
     store.create("child", Some("base"))?;
     Ok(store)
+}
+
+fn below(place: &Place) -> Result<()> {
+    let store = Store::new(place.join("s"), Dialect::Overlay);
+    let archive = tar(&[file("from-base", "b")]);
+    store.create("base", None)?;
+    store.create("middle", Some("base"))?;
+    store.create("child", Some("middle"))?;
+    store.create("other", None)?;
+    let merged = store.get("child")?;
+    for id in ["base", "middle"] {
+        store.apply(id, &archive)?.expect(4)?.says("child")?;
+        ensure!(names(&store.root().join("stage"))?.is_empty(), "something is left in stage/");
+    }
+    store.apply("other", &archive)?.expect(0)?;
+    fs::write(merged.join("new"), "n")?;
+    store.put("child")?;
+    let (half, rest) = archive.split_at(700);
+    let filled = store.apply_with("base", |mut pipe| {
+        let mut during = || -> Result<()> {
+            pipe.write_all(half)?;
+            let filled = || Ok(store.root().join("stage/base").exists());
+            eventually("base is being filled", Duration::from_secs(10), filled)?;
+            store.run(["get", "child"])?.expect(4)?.says("base")?;
+            ensure!(mounts_below(store.root()).is_empty(), "it is mounted");
+            ensure!(store.references("child")? == 0, "it is counted");
+            pipe.write_all(rest)?;
+            Ok(())
+        };
+        if let Err(error) = during() {
+            panic!("{error:#}");
+        }
+    })?;
+    filled.expect(0)?;
+    let merged = store.get("child")?;
+    ensure!(names(&merged)? == ["from-base", "new"], "the mount holds {:?}", names(&merged)?);
+    store.put("child")
 }
 
 fn crowd(place: &Place) -> Result<()> {
