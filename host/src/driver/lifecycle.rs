@@ -78,7 +78,7 @@ impl Driver {
         if !self.store.has_directories(id) {
             return Err(Failure::GuestFailed("it did not make the layer's directories".to_owned()));
         }
-        self.store.sync_made()?;
+        self.store.sync_made(id, record)?;
         self.store.commit(id, record)?;
         self.store.conclude(id)
     }

@@ -109,11 +109,18 @@ pub(super) fn adopt(dir: &Dir, maps: IdMaps) -> Result<Format, Failure> {
     sync_directory(dir, ".")?;
     make_directories(dir)?;
     let ids = ids_in(dir, "layers")?;
+    let mut records = Vec::with_capacity(ids.len());
     for id in &ids {
         let Some(record) = docker_record(dir, id, &ids)? else { continue };
         if let Some(parent) = record.ancestors.first() {
             mark_child(dir, parent, id)?;
         }
+        records.push((id, record));
+    }
+    // All marks before the first record: a parent is removed where no mark says that something lies on it.
+    let top = dir.open(".").map_err(|e| Failure::io("open", &e))?;
+    nix::unistd::syncfs(&top).map_err(|e| Failure::io("syncfs", &e.into()))?;
+    for (id, record) in records {
         record.write(dir, id)?;
     }
     let format = Format::new(Backend::Aufs, maps)?;

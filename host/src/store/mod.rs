@@ -324,26 +324,31 @@ impl Store {
         self.sync_directory("layers")
     }
 
-    /// Brings all names of new layers to the disk. A file system that logs what is synced alone (btrfs) would else keep the record of a
-    /// layer and lose its directories.
+    /// Brings all names of a new layer to the disk, and before them the mark that it lies on its parent. A file system that logs what is synced alone (btrfs)
+    /// would else keep the record of a layer and lose its directories, or the mark, without which the parent could be removed.
     ///
     /// # Errors
     ///
-    /// Those of syncing.
-    pub fn sync_made(&self) -> Result<(), Failure> {
+    /// Those of making a file and of syncing.
+    pub fn sync_made(&self, id: &LayerId, record: &Record) -> Result<(), Failure> {
+        if let Some(parent) = record.ancestors.first() {
+            // First: where one sync brings everything to the disk, those behind it find nothing left to do.
+            let first = mark_child(&self.dir, parent, id)?;
+            self.sync_directory(&format!("children/{parent}"))?;
+            if first {
+                self.sync_directory("children")?;
+            }
+        }
         self.kinds().iter().try_for_each(|kind| self.sync_directory(kind))?;
         self.sync_layers()
     }
 
-    /// Makes the layer exist: from here on it is whole, and survives a crash.
+    /// Makes the layer exist: from here on it is whole, and survives a crash. Its names must be on the disk ([`Store::sync_made`]).
     ///
     /// # Errors
     ///
-    /// Those of writing files.
+    /// Those of writing a file.
     pub fn commit(&self, id: &LayerId, record: &Record) -> Result<(), Failure> {
-        if let Some(parent) = record.ancestors.first() {
-            mark_child(&self.dir, parent, id)?;
-        }
         record.write(&self.dir, id)
     }
 
