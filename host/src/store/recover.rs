@@ -143,7 +143,9 @@ impl Store {
                 continue;
             }
             let Some(_guard) = self.unclaimed(&id)? else { continue };
-            if !unions.mounted(&id)? {
+            // One that cannot be read counts nobody, here or elsewhere.
+            let elsewhere = matches!(references.elsewhere(&id), Ok(Some(_)));
+            if !unions.mounted(&id)? && !elsewhere {
                 references.clear(&id)?;
                 self.note(format!("mnt/{id}"), "it was counted, and is not mounted", "set it to 0");
             }

@@ -94,7 +94,8 @@ impl<'a> Again<'a> {
                 !used && self.unions.mounted(id)?
             }
             Repair::ClearCount(id) => match self.references.count(id) {
-                Ok(count) => count > 0 && !self.unions.mounted(id)?,
+                Ok(0) => false,
+                Ok(_) => !self.unions.mounted(id)? && self.references.elsewhere(id)?.is_none(),
                 Err(_) => true,
             },
             Repair::ForgetSize(id, record) => {
