@@ -55,6 +55,9 @@ pub enum Failure {
     /// The layer or the store is not in a state for this.
     #[error("{0}")]
     Conflict(String),
+    /// Where the layer would be lies what belongs to no layer.
+    #[error("there is something that belongs to no layer: {0}")]
+    Occupied(String),
     /// Another process owns the store.
     #[error("the store is in use by {0}")]
     StoreInUse(String),
@@ -192,6 +195,7 @@ impl Failure {
             | Failure::HasChildren(_)
             | Failure::Conflict(_)
             | Failure::Incomplete(_)
+            | Failure::Occupied(_)
             | Failure::StoreInUse(_) => Class::Conflict,
             Failure::InvalidId(_)
             | Failure::Refused { .. }
@@ -224,6 +228,7 @@ impl Failure {
             Failure::Busy(_) => "busy",
             Failure::HasChildren(_) => "has-children",
             Failure::Conflict(_) => "conflict",
+            Failure::Occupied(_) => "occupied",
             Failure::StoreInUse(_) => "store-in-use",
             Failure::NoStore(_) => "no-store",
             Failure::Refused { .. } => "refused",
@@ -282,6 +287,9 @@ impl Failure {
                 Some("the file system is full, of bytes or of inodes: see df and df -i")
             }
             Failure::Exists => Some("remove it first, or choose another id"),
+            Failure::Occupied(_) => {
+                Some("layerbox check --repair moves it to lost+found/, or finds its layer")
+            }
             Failure::HasChildren(_) => Some("remove the children first: layerbox list --tree"),
             Failure::Busy(_) => {
                 Some("end what uses the layer, or use remove --force, which unmounts it first")

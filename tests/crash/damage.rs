@@ -10,9 +10,10 @@ use serde_json::Value;
 
 use super::operations::docker;
 use super::world::{leftovers, look, names_if_any};
+use crate::command::run;
 use crate::harness::{Case, Need, case};
 use crate::scratch::Place;
-use crate::store::{Dialect, Store};
+use crate::store::{Dialect, Store, bare};
 use kinds::{DAMAGES, Damage, filled};
 
 pub fn cases() -> Vec<Case> {
@@ -24,6 +25,13 @@ pub fn cases() -> Vec<Case> {
                 .needs(Need::Filesystem("overlay"))
         })
         .collect();
+    cases.push(
+        case(
+            "damage: a store whose form is forgotten is opened by nobody, and mended for what it is",
+            formless,
+        )
+        .needs(Need::Filesystem("overlay")),
+    );
     cases.push(case("damage: what a repair has moved away stays until it is purged", purge));
     cases
 }
@@ -110,8 +118,56 @@ fn purge(place: &Place) -> Result<()> {
     store.ok(["check", "--repair"])?;
     store.ok(["remove", "other"])?;
     ensure!(kept.exists(), "it went without being purged");
+    // Where the store is the top of a file system, e2fsck has its finds here as well.
+    filled(&store, "lost+found/#131")?;
     store.ok(["check", "--purge"])?;
-    ensure!(names_if_any(&store.root().join("lost+found"))?.is_empty(), "it was not purged");
+    let left = names_if_any(&store.root().join("lost+found"))?;
+    ensure!(left == ["#131"], "after the purge there is {left:?}");
+    Ok(())
+}
+
+/// A store whose form nobody knows any more is opened by nobody, and changed by nobody.
+fn formless(place: &Place) -> Result<()> {
+    for (dialect, mounted) in [(Dialect::Overlay, true), (Dialect::Overlay, false), (Dialect::Aufs, false)] {
+        let store = Store::new(place.join(format!("{}-{mounted}", dialect.name())), dialect);
+        layers(&store)?;
+        let path = if mounted { Some(store.get("top")?) } else { None };
+        let (file, kept) = (store.root().join("layerbox.json"), place.join("kept"));
+        fs::copy(&file, &kept)?;
+        fs::remove_file(&file)?;
+        let run = |arguments: &[&str]| {
+            let mut command = bare();
+            run(command.arg("--root").arg(store.root()).args(arguments), b"")
+        };
+        for call in [&["list"][..], &["create", "new"], &["get", "top"], &["remove", "top", "--force"]] {
+            run(call)?.expect(1)?.says("layerbox.json is missing")?.says("layerbox check")?;
+        }
+        let other = if dialect == Dialect::Aufs { "overlay" } else { "aufs" };
+        let wrong = run(&["check", "--repair", "--backend", other])?.expect(1)?;
+        ensure!(wrong.text().contains(dialect.name()), "it says {}", wrong.text());
+        ensure!(!file.exists(), "it was written for another backend");
+        if let Some(path) = path {
+            let refused = run(&["check", "--repair"])?.expect(1)?;
+            ensure!(refused.text().contains("layer top is mounted"), "it says {}", refused.text());
+            ensure!(path.join("of-base").exists() && !file.exists(), "it was mended under a mount");
+            fs::copy(&kept, &file)?;
+            store.put("top")?;
+            continue;
+        }
+        if dialect == Dialect::Overlay {
+            // Without the working directories nothing tells the one from the other.
+            fs::rename(store.root().join("work"), place.join("work"))?;
+            let asks = run(&["check", "--repair"])?.expect(1)?;
+            ensure!(asks.text().contains("--backend"), "it says {}", asks.text());
+            run(&["check", "--repair", "--backend", "overlay"])?.expect(0)?;
+        } else {
+            run(&["check", "--repair"])?.expect(0)?;
+        }
+        let backend = format!("\"backend\":\"{}\"", dialect.name());
+        ensure!(fs::read_to_string(&file)?.contains(&backend), "it is of another backend");
+        ensure!(store.run(["check"])?.expect(0)?.text().is_empty(), "the second look finds something");
+        ensure!(look(&store)?.len() == 4, "the layers are {:?}", look(&store)?.keys());
+    }
     Ok(())
 }
 

@@ -9,6 +9,7 @@
 //! - [`full`]: file systems without room.
 //! - [`busy`]: layers that somebody uses, and layers that take long to delete. `CRASH_FILES=N`: how many files those have.
 //! - [`many`]: many clients at once. `CRASH_SECONDS=N`: how long they go on.
+//! - [`meanwhile`]: checks beside other calls.
 //! - [`order`]: what is shown is on the disk before it is shown.
 //! - [`power`]: what a disk holds whose power went, at each of its flushes.
 //! - [`cost`]: what all that costs.
@@ -20,6 +21,7 @@ mod damage;
 mod full;
 mod injector;
 mod many;
+mod meanwhile;
 mod operations;
 mod order;
 mod points;
@@ -41,6 +43,7 @@ fn main() -> ExitCode {
             full::cases(),
             busy::cases(),
             many::cases(),
+            meanwhile::cases(),
             order::cases(),
             power::cases(),
             cost::cases(),

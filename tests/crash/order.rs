@@ -12,6 +12,7 @@ use layerbox_tests::archive::{dir, file, tar};
 
 use super::calls::Call;
 use super::injector::record;
+use super::operations::docker;
 use crate::harness::{Case, Need, case};
 use crate::scratch::Place;
 use crate::store::{Dialect, Store};
@@ -36,7 +37,15 @@ pub fn cases() -> Vec<Case> {
         })
         .needs(Need::Tool("strace"))
     };
-    (0..rows.len()).map(one).collect()
+    let mut cases: Vec<Case> = (0..rows.len()).map(one).collect();
+    let adoption = |place: &Place| {
+        let store = Store::new(place.join("s"), Dialect::Aufs);
+        docker(&store)?;
+        in_order(place, &store, &store.command(["list"]))
+    };
+    let name = "power: what adoption shows is on the disk before it is shown";
+    cases.push(case(name, adoption).needs(Need::Tool("strace")));
+    cases
 }
 
 fn archive() -> Vec<u8> {
@@ -125,7 +134,37 @@ fn written(steps: &[Step], at: usize, from: &Path) -> Result<()> {
             let synced = steps[made..at].iter().any(|step| step.is("fsync", kind));
             ensure!(synced, "the record is shown before the name in {kind}/ is on the disk");
         }
+        marked(&steps[..at], from)?;
     }
+    Ok(())
+}
+
+/// The mark that a layer lies on its parent is synced before its record is shown, and so is the directory of marks where the layer made it.
+fn marked(steps: &[Step], from: &Path) -> Result<()> {
+    let name = from.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+    let id = name.trim_start_matches('.').trim_end_matches(".tmp");
+    let synced = |from: usize, directory: &Path| {
+        steps[from..].iter().any(|step| step.name == "syncfs" || step.is("fsync", directory))
+    };
+    for (at, step) in steps.iter().enumerate() {
+        let [kind, parent, child] =
+            step.paths.last().map(|path| path.iter().collect::<Vec<_>>()).unwrap_or_default()[..]
+        else {
+            continue;
+        };
+        if kind != "children" || child != id || !step.name.starts_with("open") {
+            continue;
+        }
+        let marks = Path::new("children").join(parent);
+        ensure!(synced(at, &marks), "the record of {id} is shown before its mark is on the disk");
+        let made = steps[..at].iter().position(|step| {
+            step.name.starts_with("mkdir") && step.paths.last().is_some_and(|path| *path == marks)
+        });
+        let all = made.is_none_or(|made| synced(made, Path::new("children")));
+        ensure!(all, "the record of {id} is shown before the directory of its mark is on the disk");
+        return Ok(());
+    }
+    ensure!(id != "new" && id != "top", "{id} lies on another, and is not marked");
     Ok(())
 }
 

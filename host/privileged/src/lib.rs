@@ -3,7 +3,7 @@
 //!
 //! - [`layer`] reads and fills the directory of one layer, and deletes trees;
 //! - [`stream`] moves file bodies between those directories and the two byte streams of a call;
-//! - [`mount`] stacks layers into unions and takes them apart; [`references`] counts their users.
+//! - [`mount`] stacks layers into unions and takes them apart; [`references`] counts their users, and knows in which mount namespace they are.
 //!
 //! It knows nothing of archives, of how deletions are written down, or of who asks. Every function is safe for every
 //! argument: a [`Name`] given by hostile logic has an effect inside the layer whose descriptor the value was made
@@ -32,6 +32,7 @@ pub mod id;
 pub mod layer;
 pub mod mount;
 pub mod name;
+mod namespace;
 pub mod node;
 pub mod references;
 pub mod stream;

@@ -1,13 +1,17 @@
 //! How many users each mounted layer has.
 //!
 //! One small file an id on a tmpfs, replaced by rename or written over at once: a process that is killed loses no count, and the machine's
-//! restart, which ends every mount, ends them as well. Callers hold a lock of their own per layer.
+//! restart, which ends every mount, ends them as well. Beside the count stands the mount namespace in which the layer was
+//! mounted: `2 4026531841`. Callers hold a lock of their own per layer.
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Read};
 use std::os::unix::fs::{DirBuilderExt, FileExt};
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
 
+use crate::mount::thread;
+use crate::namespace::{Namespace, named};
 use crate::{Error, LayerId};
 
 /// The reference counts of one store.
@@ -17,12 +21,23 @@ pub struct References {
     /// Where a count is written before it is renamed: of the same name as its layer, so what a killed process left
     /// is overwritten by the next.
     drafts: PathBuf,
+    /// A process that was found in another namespace: most likely it still is there when it is asked for again.
+    found: Arc<Mutex<Option<u32>>>,
+}
+
+/// What the file of a layer says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Count {
+    users: u32,
+    /// Where the layer is mounted. An earlier version did not write it down.
+    namespace: Option<Namespace>,
 }
 
 impl References {
     /// Opens the counts in `dir`, a directory of this store's own on a tmpfs; makes what is missing (mode 0700).
     pub fn new(dir: &Path) -> Result<References, Error> {
-        let references = References { counts: dir.join("references"), drafts: dir.join("references.new") };
+        let (counts, drafts) = (dir.join("references"), dir.join("references.new"));
+        let references = References { counts, drafts, found: Arc::default() };
         for made in [&references.counts, &references.drafts] {
             let mut builder = DirBuilder::new();
             builder
@@ -36,18 +51,46 @@ impl References {
 
     /// The count; 0 for a layer that nobody uses. [`Error::Conflict`] where the file holds no count.
     pub fn count(&self, id: &LayerId) -> Result<u32, Error> {
+        Ok(self.read(id)?.map_or(0, |count| count.users))
+    }
+
+    fn read(&self, id: &LayerId) -> Result<Option<Count>, Error> {
         match File::open(self.counts.join(id.as_str())) {
-            Ok(file) => read(&file, id),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(0),
+            Ok(file) => read(&file, id).map(Some),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(Error::io("read the reference count")(error)),
         }
     }
 
+    /// A process in the mount namespace in which a layer is counted, where that is not the caller's; none where it is, where nobody is in the other any more
+    /// (its mounts have gone with it), and where nothing is counted. Only for another namespace all processes are looked at.
+    ///
+    /// # Errors
+    ///
+    /// Those of reading the count.
+    pub fn elsewhere(&self, id: &LayerId) -> Result<Option<String>, Error> {
+        let Some(Count { namespace: Some(namespace), .. }) = self.read(id)? else { return Ok(None) };
+        if Namespace::own().is_none_or(|own| own == namespace) {
+            return Ok(None);
+        }
+        let last = self.found.clone();
+        let find = move || {
+            let mut last = last.lock().unwrap_or_else(PoisonError::into_inner);
+            *last = last.filter(|&process| namespace.holds(process)).or_else(|| namespace.somebody());
+            last.map(named)
+        };
+        // Who is where, root may not ask who has given up rights that they have (ptrace(2)).
+        thread::run(find)
+    }
+
     /// Adds one and answers the new count.
     pub fn acquire(&self, id: &LayerId) -> Result<u32, Error> {
-        let count = self.count(id)?.checked_add(1);
-        let count = count.ok_or_else(|| Error::Conflict(format!("layer {id} has too many users")))?;
-        self.write(id, count)
+        let before = self.read(id)?;
+        let count = before.map_or(0, |count| count.users).checked_add(1);
+        let users = count.ok_or_else(|| Error::Conflict(format!("layer {id} has too many users")))?;
+        // The first one has mounted it here.
+        let namespace = before.map_or_else(Namespace::own, |count| count.namespace);
+        self.write(id, Count { users, namespace })
     }
 
     /// As [`References::acquire`], where that is a matter of writing over a count; none, with nothing changed, where it is not.
@@ -62,10 +105,10 @@ impl References {
 
     /// Takes one off and answers the new count; 0 stays 0.
     pub fn release(&self, id: &LayerId) -> Result<u32, Error> {
-        match self.count(id)? {
-            0 => Ok(0),
-            1 => self.clear(id).map(|()| 0),
-            count => self.write(id, count - 1),
+        match self.read(id)? {
+            None => Ok(0),
+            Some(Count { users: 1, .. }) => self.clear(id).map(|()| 0),
+            Some(count) => self.write(id, Count { users: count.users - 1, ..count }),
         }
     }
 
@@ -75,11 +118,11 @@ impl References {
     ///
     /// Those of reading and writing the count.
     pub fn settle(&self, id: &LayerId) -> Result<u32, Error> {
-        let count = self.count(id)?;
-        if count > 1 {
-            self.write(id, 1)?;
+        let Some(count) = self.read(id)? else { return Ok(0) };
+        if count.users > 1 {
+            self.write(id, Count { users: 1, ..count })?;
         }
-        Ok(count)
+        Ok(count.users)
     }
 
     /// Makes the count 0, whatever the file holds.
@@ -144,21 +187,20 @@ impl References {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(Error::io("open the reference count")(error)),
         };
-        let before = read(&file, id)?;
+        let before = read(&file, id)?.users;
         let Some(count) = next(before) else { return Ok(None) };
-        if count.to_string().len() != before.to_string().len() {
+        let digits = count.to_string();
+        if digits.len() != before.to_string().len() {
             return Ok(None);
         }
-        file.write_all_at(format!("{count}\n").as_bytes(), 0)
-            .map_err(Error::io("write the reference count"))?;
+        file.write_all_at(digits.as_bytes(), 0).map_err(Error::io("write the reference count"))?;
         Ok(Some(count))
     }
 
-    fn write(&self, id: &LayerId, count: u32) -> Result<u32, Error> {
+    fn write(&self, id: &LayerId, count: Count) -> Result<u32, Error> {
         let draft = self.drafts.join(id.as_str());
-        let written = fs::write(&draft, format!("{count}\n"))
-            .map_err(Error::io("write the reference count"))
-            .and_then(|()| {
+        let written =
+            fs::write(&draft, count.text()).map_err(Error::io("write the reference count")).and_then(|()| {
                 fs::rename(&draft, self.counts.join(id.as_str()))
                     .map_err(Error::io("rename the reference count"))
             });
@@ -166,25 +208,38 @@ impl References {
             // The error to tell is the first one; a draft that stays counts nothing.
             let _ = self.forget_draft(id);
         }
-        written.map(|()| count)
+        written.map(|()| count.users)
     }
 }
 
-fn read(mut file: &File, id: &LayerId) -> Result<u32, Error> {
+fn read(mut file: &File, id: &LayerId) -> Result<Count, Error> {
     // One read: a count is shorter than this, and what is longer is none.
-    let mut text = [0; 32];
+    let mut text = [0; 40];
     let length = file.read(&mut text).map_err(Error::io("read the reference count"))?;
-    parse(&text[..length]).ok_or_else(|| {
+    Count::parse(&text[..length]).ok_or_else(|| {
         let text = text[..length].escape_ascii();
         Error::Conflict(format!("the reference count of layer {id} is corrupt: \"{text}\""))
     })
 }
 
-/// Exactly what `write` writes: a count above 0 and a line feed.
-fn parse(text: &[u8]) -> Option<u32> {
-    let digits = std::str::from_utf8(text.strip_suffix(b"\n")?).ok()?;
-    let count: u32 = digits.parse().ok()?;
-    (count > 0 && count.to_string() == digits).then_some(count)
+impl Count {
+    fn text(self) -> String {
+        match self.namespace {
+            Some(Namespace(inode)) => format!("{} {inode}\n", self.users),
+            None => format!("{}\n", self.users),
+        }
+    }
+
+    /// Exactly what [`Count::text`] gives, for a count above 0.
+    fn parse(text: &[u8]) -> Option<Count> {
+        let line = std::str::from_utf8(text.strip_suffix(b"\n")?).ok()?;
+        let (users, namespace) = match line.split_once(' ') {
+            Some((users, inode)) => (users, Some(Namespace(inode.parse().ok()?))),
+            None => (line, None),
+        };
+        let count = Count { users: users.parse().ok()?, namespace };
+        (count.users > 0 && count.text().as_bytes() == text).then_some(count)
+    }
 }
 
 #[cfg(test)]
@@ -245,6 +300,18 @@ mod tests {
         let a = id("a");
         for text in
             ["", "\n", "0\n", "1", "01\n", "+1\n", "-1\n", "4294967296\n", "1\n1\n", "x\n", "\u{e9}\n"]
+                .into_iter()
+                .chain([
+                    "1 \n",
+                    "1 x\n",
+                    "1  1\n",
+                    "1 01\n",
+                    "1 -1\n",
+                    "0 1\n",
+                    "1 1 1\n",
+                    " 1\n",
+                    "1 18446744073709551616\n",
+                ])
         {
             fs::write(dir.join("references/a"), text).unwrap();
             for outcome in [references.count(&a), references.acquire(&a), references.release(&a)] {
@@ -254,6 +321,33 @@ mod tests {
         }
         references.clear(&a).unwrap();
         assert_eq!(references.acquire(&a).unwrap(), 1);
+        fs::remove_dir_all(dir).unwrap();
+    }
+
+    #[test]
+    fn a_count_knows_where_the_layer_was_mounted() {
+        let (dir, references) = store("namespaces");
+        let (a, own) = (id("a"), Namespace::own().unwrap());
+        let text = || fs::read_to_string(dir.join("references/a")).unwrap();
+        references.acquire(&a).unwrap();
+        assert_eq!(text(), format!("1 {}\n", own.0));
+        assert_eq!(references.elsewhere(&a).unwrap(), None, "it is here");
+        // What others have mounted stays theirs, however it is counted; what an earlier version has counted is ours.
+        for (before, rest) in [("1 7\n", " 7\n"), ("1\n", "\n")] {
+            fs::write(dir.join("references/a"), before).unwrap();
+            let steps: [(&str, &dyn Fn() -> u32); 5] = [
+                ("2", &|| references.acquire(&a).unwrap()),
+                ("3", &|| references.acquire_more(&a).unwrap().unwrap()),
+                ("2", &|| references.release_one_of_many(&a).unwrap().unwrap()),
+                ("1", &|| references.release(&a).unwrap()),
+                ("1", &|| references.settle(&a).unwrap()),
+            ];
+            for (number, (count, step)) in steps.into_iter().enumerate() {
+                assert_eq!(step().to_string(), count, "{before:?}, step {number}");
+                assert_eq!(text(), format!("{count}{rest}"), "{before:?}, step {number}");
+            }
+            assert_eq!(references.elsewhere(&a).unwrap(), None, "{before:?}: nobody is there");
+        }
         fs::remove_dir_all(dir).unwrap();
     }
 

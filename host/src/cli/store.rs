@@ -8,7 +8,7 @@ use super::context::Context;
 use super::output::{OneLine, count, human_size};
 use super::table::{Align, Branches, Leaf, columns, tree};
 use super::{Outcome, Stop};
-use crate::driver::{CheckOptions, LayerSummary};
+use crate::driver::{CheckOptions, LayerSummary, check_format};
 use crate::error::Class;
 
 /// A layer in the JSON of `list`.
@@ -118,7 +118,16 @@ struct FindingObject<'a> {
 }
 
 pub(super) fn check(context: &Context, options: CheckOptions) -> Outcome {
-    let findings = context.open(false)?.check(options)?;
+    // A service that was named has the store open.
+    let format = match context.socket {
+        None => check_format(&context.settings, options)?,
+        Some(_) => None,
+    };
+    let opens = format.as_ref().is_none_or(|format| format.repaired);
+    let mut findings = Vec::from_iter(format);
+    if opens {
+        findings.extend(context.open(false)?.check(options)?);
+    }
     let objects: Vec<FindingObject<'_>> = findings
         .iter()
         .map(|finding| FindingObject {

@@ -198,7 +198,7 @@ impl Driver {
     ///
     /// # Errors
     ///
-    /// [`Failure::Conflict`] where the layer has content or is mounted; [`Failure::Refused`] and [`Failure::Limit`] for what the archive holds;
+    /// [`Failure::Conflict`] where the layer has content, or it or a layer above is mounted; [`Failure::Refused`] and [`Failure::Limit`] for what the archive holds;
     /// [`Failure::Io`].
     pub fn apply_diff(
         &self,
@@ -277,6 +277,8 @@ impl Driver {
         let root = self.store.format().maps().root()?;
         let policy = Policy { root, devices, max_entries: limits.entries, max_bytes: limits.bytes };
         let stage = self.store.stage(id)?;
+        // In this order: whoever mounts a layer above looks into stage/ once it is mounted, so one of the two sees the other.
+        self.require_unmounted_above(id)?;
         let (writeback, archive): (_, Box<dyn Read + Send>) = if *sync {
             let stage = stage.try_clone().map_err(|e| Failure::io("dup", &e))?;
             let (writeback, noticed) = Writeback::begin(stage, archive)?;
@@ -313,6 +315,20 @@ impl Driver {
         writeback.map_or(Ok(()), Writeback::finish)?;
         self.store.publish(id, *sync)?;
         Ok(totals)
+    }
+
+    /// Holds nothing that lies on a layer to be mounted: the layer gets another directory, which a union over it would not see. With its lock held, it gets no
+    /// children meanwhile.
+    fn require_unmounted_above(&self, id: &LayerId) -> Result<(), Failure> {
+        if self.store.child(id)?.is_none() {
+            return Ok(());
+        }
+        for above in self.unions.all()? {
+            if self.store.record(&above)?.is_some_and(|record| record.ancestors.contains(id)) {
+                return Err(Failure::Conflict(format!("layer {above}, which lies on it, is mounted")));
+            }
+        }
+        Ok(())
     }
 
     /// The store's id maps, for the component.

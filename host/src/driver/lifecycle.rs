@@ -17,7 +17,8 @@ impl Driver {
     ///
     /// # Errors
     ///
-    /// [`Failure::Exists`], [`Failure::NoSuchParent`], [`Failure::InvalidId`], [`Failure::TooDeep`]; nothing was made then.
+    /// [`Failure::Exists`], [`Failure::NoSuchParent`], [`Failure::InvalidId`], [`Failure::TooDeep`]; [`Failure::Occupied`] where content without a record
+    /// lies in the layer's place. Nothing was made then.
     pub fn create(&self, id: &str, parent: Option<&str>) -> Result<(), Error> {
         self.call("create", id, |id| {
             require_root("making layers")?;
@@ -39,6 +40,8 @@ impl Driver {
             if record.ancestors.len() > depth as usize {
                 return Err(Failure::TooDeep(depth));
             }
+            // What fails below is undone, and everything of the layer goes with it: it must be nothing but what is made here.
+            self.store.require_room(id)?;
             self.store.announce(id)?;
             let made =
                 self.make(id, parent.as_ref(), depth, &record).map_err(|failure| self.of_what(failure));
@@ -75,7 +78,7 @@ impl Driver {
         if !self.store.has_directories(id) {
             return Err(Failure::GuestFailed("it did not make the layer's directories".to_owned()));
         }
-        self.store.sync_made()?;
+        self.store.sync_made(id, record)?;
         self.store.commit(id, record)?;
         self.store.conclude(id)
     }

@@ -28,11 +28,11 @@ pub use crate::sandbox::inspect::{Inspection, Interface};
 use crate::sandbox::{Access, Lease, Sandbox, UnionLease};
 pub use crate::sandbox::{Code, Limits, Shipped};
 use crate::snapshots::database::Database;
-use crate::store::Store;
 pub use crate::store::check::{CheckOptions, Finding};
 use crate::store::lock::{Guard, Mode, PATIENCE};
 pub use crate::store::maps::{IdMaps, IdRange};
 use crate::store::record::Record;
+use crate::store::{self, Store};
 pub use crate::store::{Opening, Owner};
 use crate::trust;
 pub use archive::{ApplyOptions, DiffOutcome, Given, Progress, Test, Totals};
@@ -299,6 +299,22 @@ impl Driver {
         }
         Ok(live)
     }
+}
+
+/// Looks whether the store of `settings` can be opened for what its `layerbox.json` says, and makes that anew on request: what [`Driver::check`] cannot do, which is
+/// of a store that is open. None where nothing is wrong with it.
+///
+/// # Errors
+///
+/// Those of reading the store.
+pub fn check_format(settings: &Settings, options: CheckOptions) -> Result<Option<Finding>, Error> {
+    let check = || {
+        if options.repair {
+            require_root("repairing a store")?;
+        }
+        store::check::check_format(&settings.root, settings.backend, settings.maps.as_ref(), options)
+    };
+    check().map_err(|failure: Failure| failure.during("check", None))
 }
 
 /// Reads the component of `settings`, and tells what it asks for, without running it.

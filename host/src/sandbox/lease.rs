@@ -36,14 +36,19 @@ pub struct Progress {
 
 impl UnionLease {
     /// The count of a layer. A count without a mount belongs to a mount that somebody else took away: it counts nothing, and is cleared where
-    /// counts may be changed.
+    /// counts may be changed. Or to one in another mount namespace, which cannot be changed from here.
     ///
     /// # Errors
     ///
-    /// Those of reading the count and of asking for the mount.
+    /// Those of reading the count and of asking for the mount; [`Failure::Busy`] where the count may be changed, and the mount is in a namespace in which
+    /// somebody lives.
     pub fn count(&self, id: &LayerId) -> Result<u32, Failure> {
         let count = self.references.count(id)?;
         if count > 0 && !self.unions.mounted(id)? {
+            if let Some(process) = self.references.elsewhere(id)? {
+                let what = || format!("it is mounted in the mount namespace of {process}");
+                return if self.query_only { Ok(count) } else { Err(Failure::Busy(what())) };
+            }
             if !self.query_only {
                 self.references.clear(id)?;
             }

@@ -7,10 +7,16 @@ use layerbox_privileged::id::LayerId;
 use layerbox_privileged::mount::{Backend, Choice};
 
 use super::DIRECTORIES;
-use super::files::{ids_in, mark_child};
+use super::files::{ids_in, mark_child, sync_directory, touch};
 use super::maps::IdMaps;
 use super::record::{Format, Record, read_small};
 use crate::error::Failure;
+
+/// Lies in the root while the store of Docker's driver is taken over. Records without it and without `layerbox.json` are those of a store that has lost the latter.
+pub(super) const MARKER: &str = ".adopting";
+
+/// The directories that Docker's driver has as well.
+const DOCKERS: [&str; 3] = ["layers", "diff", "mnt"];
 
 /// What a root is.
 pub(super) enum State {
@@ -23,6 +29,10 @@ pub(super) enum State {
 }
 
 /// Looks at a root.
+///
+/// # Errors
+///
+/// [`Failure::Corrupt`] for a store without `layerbox.json`; [`Failure::Conflict`] for something else.
 pub(super) fn survey(dir: &Dir) -> Result<State, Failure> {
     let has = |name: &str| dir.symlink_metadata(name).is_ok();
     if has("layerbox.json") {
@@ -33,14 +43,17 @@ pub(super) fn survey(dir: &Dir) -> Result<State, Failure> {
         let name = entry.map_err(|e| Failure::io("getdents", &e))?.file_name();
         let name = name.to_string_lossy().into_owned();
         // What the making of a store leaves when it is cut off counts as nothing, and so does what mkfs puts into a new file system.
-        if name != "lock" && name != ".layerbox.json.tmp" && name != "lost+found" {
+        if !["lock", ".layerbox.json.tmp", "lost+found", MARKER].contains(&name.as_str()) {
             others.push(name);
         }
     }
     let known = |name: &String| DIRECTORIES.contains(&name.as_str());
-    let docker = ["layers", "diff", "mnt"].iter().all(|name| has(name));
-    if others.is_empty() || (others.iter().all(known) && unused(dir)?) {
+    let docker = DOCKERS.iter().all(|name| has(name));
+    let ours = DIRECTORIES.iter().filter(|name| !DOCKERS.contains(name));
+    if others.is_empty() || (others.iter().all(known) && unused(dir, DIRECTORIES.iter())?) {
         Ok(State::Empty)
+    } else if docker && !has(MARKER) && !unused(dir, ours)? {
+        Err(Failure::Corrupt("layerbox.json is missing".to_owned()))
     } else if docker {
         Ok(State::Docker)
     } else {
@@ -48,9 +61,9 @@ pub(super) fn survey(dir: &Dir) -> Result<State, Failure> {
     }
 }
 
-/// Whether no directory of the store holds anything.
-fn unused(dir: &Dir) -> Result<bool, Failure> {
-    for name in DIRECTORIES {
+/// Whether none of these directories of the store holds anything.
+pub(super) fn unused<'a>(dir: &Dir, names: impl Iterator<Item = &'a &'a str>) -> Result<bool, Failure> {
+    for name in names {
         match dir.read_dir(name) {
             Ok(mut entries) => {
                 if entries.next().is_some() {
@@ -92,18 +105,29 @@ fn let_root_pass(dir: &Dir, maps: &IdMaps) -> Result<(), Failure> {
 ///
 /// A layer whose list of ancestors cannot be read, or names a layer that is not there, is left out; `check` tells.
 pub(super) fn adopt(dir: &Dir, maps: IdMaps) -> Result<Format, Failure> {
+    touch(dir, MARKER)?;
+    sync_directory(dir, ".")?;
     make_directories(dir)?;
     let ids = ids_in(dir, "layers")?;
+    let mut records = Vec::with_capacity(ids.len());
     for id in &ids {
         let Some(record) = docker_record(dir, id, &ids)? else { continue };
         if let Some(parent) = record.ancestors.first() {
             mark_child(dir, parent, id)?;
         }
+        records.push((id, record));
+    }
+    // All marks before the first record: a parent is removed where no mark says that something lies on it.
+    let top = dir.open(".").map_err(|e| Failure::io("open", &e))?;
+    nix::unistd::syncfs(&top).map_err(|e| Failure::io("syncfs", &e.into()))?;
+    for (id, record) in records {
         record.write(dir, id)?;
     }
     let format = Format::new(Backend::Aufs, maps)?;
     // Last: until it is there, adoption starts again.
     format.write(dir)?;
+    // What stays behind is taken away when the store is next opened.
+    drop(dir.remove_file(MARKER));
     Ok(format)
 }
 

@@ -41,7 +41,7 @@ use layerbox_privileged::id::LayerId;
 use layerbox_privileged::mount::{Backend, Choice};
 
 use crate::error::Failure;
-use files::{ids_in, ignore_missing, make_directory, mark_child, sync_directory, touch};
+use files::{exists, ids_in, ignore_missing, make_directory, mark_child, sync_directory, touch};
 use lock::{Claims, Guard, Mode, PATIENCE, Unclaimed};
 pub(crate) use opening::identity;
 use opening::require_backend;
@@ -234,6 +234,31 @@ impl Store {
         Ok(directory.into_std().into())
     }
 
+    /// Holds the place of a layer that is to be made to be free. What a call that was cut off has left there has a note, and is nobody's; an empty mount
+    /// point is nothing.
+    ///
+    /// # Errors
+    ///
+    /// [`Failure::Occupied`] where something else lies there; it is left alone.
+    pub fn require_room(&self, id: &LayerId) -> Result<(), Failure> {
+        if exists(&self.dir, &format!("pending/{id}"))? {
+            return Ok(());
+        }
+        for kind in ["layers", "diff", "work"] {
+            let place = format!("{kind}/{id}");
+            if exists(&self.dir, &place)? {
+                return Err(Failure::Occupied(place));
+            }
+        }
+        let place = format!("mnt/{id}");
+        match self.dir.remove_dir(&place) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound && exists(&self.dir, &place)? => {
+                Err(Failure::Occupied(place))
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// Begins to make a layer: notes the intent, and makes its directories.
     ///
     /// # Errors
@@ -299,26 +324,31 @@ impl Store {
         self.sync_directory("layers")
     }
 
-    /// Brings all names of new layers to the disk. A file system that logs what is synced alone (btrfs) would else keep the record of a
-    /// layer and lose its directories.
+    /// Brings all names of a new layer to the disk, and before them the mark that it lies on its parent. A file system that logs what is synced alone (btrfs)
+    /// would else keep the record of a layer and lose its directories, or the mark, without which the parent could be removed.
     ///
     /// # Errors
     ///
-    /// Those of syncing.
-    pub fn sync_made(&self) -> Result<(), Failure> {
+    /// Those of making a file and of syncing.
+    pub fn sync_made(&self, id: &LayerId, record: &Record) -> Result<(), Failure> {
+        if let Some(parent) = record.ancestors.first() {
+            // First: where one sync brings everything to the disk, those behind it find nothing left to do.
+            let first = mark_child(&self.dir, parent, id)?;
+            self.sync_directory(&format!("children/{parent}"))?;
+            if first {
+                self.sync_directory("children")?;
+            }
+        }
         self.kinds().iter().try_for_each(|kind| self.sync_directory(kind))?;
         self.sync_layers()
     }
 
-    /// Makes the layer exist: from here on it is whole, and survives a crash.
+    /// Makes the layer exist: from here on it is whole, and survives a crash. Its names must be on the disk ([`Store::sync_made`]).
     ///
     /// # Errors
     ///
-    /// Those of writing files.
+    /// Those of writing a file.
     pub fn commit(&self, id: &LayerId, record: &Record) -> Result<(), Failure> {
-        if let Some(parent) = record.ancestors.first() {
-            mark_child(&self.dir, parent, id)?;
-        }
         record.write(&self.dir, id)
     }
 
@@ -377,6 +407,26 @@ impl Store {
         make_directory(&self.dir, &path, 0o755)?;
         self.give_to_root(&path)?;
         self.open_directory("stage", id)
+    }
+
+    /// Holds none of these layers to be one that an archive is being applied to: its directory will be another, and a union over the one that it has now would
+    /// lose it. What a call that was cut off has left does not count.
+    ///
+    /// # Errors
+    ///
+    /// [`Failure::Conflict`], which names one that is.
+    pub fn require_filled(&self, ids: &[LayerId]) -> Result<(), Failure> {
+        for id in ids_in(&self.dir, "stage")?.into_iter().filter(|id| ids.contains(id)) {
+            match Guard::layer(&self.runtime, self.claims.claim(&id), Mode::Shared, Duration::ZERO) {
+                Err(Failure::Busy(_)) => {
+                    return Err(Failure::Conflict(format!(
+                        "an archive is being applied to its ancestor {id}"
+                    )));
+                }
+                other => drop(other?),
+            }
+        }
+        Ok(())
     }
 
     /// Throws a staged content away, and deletes it.

@@ -3,6 +3,7 @@
 //! Only the traces themselves are looked at (`pending/`, `stage/`, `trash/`, and locks that nobody holds), never all layers, so that opening a store does not
 //! take longer when it has more of them. [`super::check`] looks at everything.
 
+use std::io;
 use std::sync::PoisonError;
 use std::time::{Duration, Instant};
 
@@ -10,6 +11,7 @@ use layerbox_privileged::mount::Unions;
 use layerbox_privileged::references::References;
 
 use super::Store;
+use super::adopt::MARKER;
 use super::check::Finding;
 use super::files::{exists, id_of_temporary, ids_in, ignore_missing};
 use crate::error::Failure;
@@ -57,6 +59,10 @@ impl Store {
     }
 
     fn recover_pending(&self) -> Result<(), Failure> {
+        if exists(&self.dir, MARKER)? {
+            ignore_missing(self.dir.remove_file(MARKER), "unlink")?;
+            self.note(MARKER.to_owned(), "an adoption that was cut off had come to its end", "remove it");
+        }
         for id in ids_in(&self.dir, "pending")? {
             // Anything else is not ours, and for `check` to tell of.
             if !self.dir.symlink_metadata(format!("pending/{id}")).is_ok_and(|found| found.is_file()) {
@@ -95,7 +101,12 @@ impl Store {
             return Ok(());
         }
         for directory in ["meta", "layers"] {
-            for entry in self.dir.read_dir(directory).map_err(|e| Failure::io("open", &e))? {
+            let entries = match self.dir.read_dir(directory) {
+                // `check` makes it anew.
+                Err(e) if e.kind() == io::ErrorKind::NotFound => continue,
+                other => other.map_err(|e| Failure::io("open", &e))?,
+            };
+            for entry in entries {
                 let name = entry.map_err(|e| Failure::io("getdents", &e))?.file_name();
                 let Some(id) = name.to_str().and_then(id_of_temporary) else { continue };
                 let Some(_guard) = self.unclaimed(&id)? else { continue };
@@ -132,7 +143,9 @@ impl Store {
                 continue;
             }
             let Some(_guard) = self.unclaimed(&id)? else { continue };
-            if !unions.mounted(&id)? {
+            // One that cannot be read counts nobody, here or elsewhere.
+            let elsewhere = matches!(references.elsewhere(&id), Ok(Some(_)));
+            if !unions.mounted(&id)? && !elsewhere {
                 references.clear(&id)?;
                 self.note(format!("mnt/{id}"), "it was counted, and is not mounted", "set it to 0");
             }

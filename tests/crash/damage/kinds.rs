@@ -55,6 +55,10 @@ const fn moving(
     Damage { name, place, to, moved, ..PLAIN }
 }
 
+/// Content with a name as long as a name can be, and how it is called once it is moved away.
+const LONG: &str = "diff/xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx";
+const LONG_MOVED: &str = "diff.xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx~98922af7e0eeab4d.0";
+
 /// All of them.
 pub const DAMAGES: &[Damage] = &[
     moving("content of no layer", "diff/x", &["diff.x.0"], |s| filled(s, "diff/x")),
@@ -63,6 +67,7 @@ pub const DAMAGES: &[Damage] = &[
         use std::os::unix::ffi::OsStrExt as _;
         Ok(fs::create_dir(s.root().join("diff").join(std::ffi::OsStr::from_bytes(b"\xff")))?)
     }),
+    moving("content of no layer with the longest name", LONG, &[LONG_MOVED], |s| filled(s, LONG)),
     plain("an empty mount point of no layer", "mnt/x", |s| Ok(fs::create_dir(s.root().join("mnt/x"))?)),
     moving("a mount point of no layer with files", "mnt/x", &["mnt.x.0"], |s| filled(s, "mnt/x")),
     moving("a working directory of no layer", "work/x", &["work.x.0"], |s| filled(s, "work/x")),
@@ -79,6 +84,20 @@ pub const DAMAGES: &[Damage] = &[
     plain("a list that was not written to its end", "layers/.top.tmp", |s| text(s, "layers/.top.tmp", "mid")),
     plain("a format that was not written to its end", ".layerbox.json.tmp", |s| {
         text(s, ".layerbox.json.tmp", "{")
+    }),
+    plain("a missing format", "layerbox.json", |s| remove(s, "layerbox.json")),
+    moving("an empty format", "layerbox.json", &["layerbox.json.0"], |s| text(s, "layerbox.json", "")),
+    moving("a directory in place of the format", "layerbox.json", &["layerbox.json.0"], |s| {
+        remove(s, "layerbox.json")?;
+        filled(s, "layerbox.json")
+    }),
+    Damage {
+        dialect: Some(Dialect::Aufs),
+        ..plain("a missing format of an aufs store", "layerbox.json", |s| remove(s, "layerbox.json"))
+    },
+    plain("a missing format, and missing records", "layerbox.json", |s| {
+        remove(s, "layerbox.json")?;
+        remove(s, "meta/middle")
     }),
     plain("a making that was cut off", "pending/x", |s| {
         text(s, "pending/x", "")?;

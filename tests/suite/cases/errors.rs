@@ -31,6 +31,10 @@ pub(super) fn cases() -> Vec<Case> {
             ensure!(fs::read(store.content("base").join("a"))? == b"a", "the layer has changed");
             Ok(())
         }),
+        case(
+            "errors: a layer is not made where something lies that is not its own: 4, and it stays",
+            occupied,
+        ),
         case("errors: commands on a layer that does not exist: 3", |place| {
             let store = Store::new(place.join("s"), Dialect::Overlay);
             store.create("base", None)?;
@@ -129,6 +133,35 @@ pub(super) fn cases() -> Vec<Case> {
         }));
     }
     cases
+}
+
+fn occupied(place: &Place) -> Result<()> {
+    let store = Store::new(place.join("s"), Dialect::Overlay);
+    store.layer("base", None, &[file("a", "a")])?;
+    for kind in ["diff", "work", "mnt"] {
+        let own = store.root().join(kind).join(format!("of-{kind}"));
+        fs::create_dir(&own)?;
+        fs::write(own.join("file"), "precious")?;
+    }
+    fs::write(store.root().join("layers/of-layers"), "base\n")?;
+    let record = fs::read(store.root().join("meta/base"))?;
+    fs::remove_file(store.root().join("meta/base"))?;
+    let before = shell("cd \"$1\" && find . -type f -exec sha256sum {} + | sort", [store.root()])?;
+    for (id, at) in [
+        ("of-diff", "diff/of-diff"),
+        ("of-work", "work/of-work"),
+        ("of-mnt", "mnt/of-mnt"),
+        ("of-layers", "layers/of-layers"),
+        ("base", "layers/base"),
+    ] {
+        store.run(["create", id])?.expect(4)?.says(at)?.says("hint: layerbox check --repair")?;
+    }
+    let after = shell("cd \"$1\" && find . -type f -exec sha256sum {} + | sort", [store.root()])?;
+    ensure!(before == after, "what was there has changed");
+    // The layer is as it was once its record is back; an empty mount point holds nobody up.
+    fs::write(store.root().join("meta/base"), record)?;
+    fs::create_dir(store.root().join("mnt/new"))?;
+    store.create("new", Some("base"))
 }
 
 fn bad_id(place: &Place, id: &str) -> Result<()> {

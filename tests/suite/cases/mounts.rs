@@ -1,22 +1,25 @@
 //! Mounts and the counts of who holds them.
 
 use std::fs;
+use std::io::{BufRead as _, BufReader, Write as _};
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
-use layerbox_tests::archive::{file, whiteout};
+use layerbox_tests::archive::{file, tar, whiteout};
 use layerbox_tests::tree::{Except, names, picture, same};
 
-use crate::command::{binary, code, run};
+use crate::command::{binary, code, run, under};
 use crate::harness::{Case, Need, case};
 use crate::plant::{Features, plant};
 use crate::scratch::{Place, mounts_below, unmount};
+use crate::service::eventually;
 use crate::store::{Dialect, Store};
 
 type Body = fn(&Place) -> Result<()>;
 
 pub(super) fn cases() -> Vec<Case> {
-    let mounted: [(&str, Body); 8] = [
+    let mounted: [(&str, Body); 10] = [
         ("two gets want two puts; one too many changes nothing", |place| {
             let store = stack(place)?;
             let path = store.get("child")?;
@@ -135,6 +138,8 @@ pub(super) fn cases() -> Vec<Case> {
             );
             store.put("child")
         }),
+        ("what is mounted in another mount namespace is in use while somebody is there", elsewhere),
+        ("no archive is applied below a mounted layer, and nothing is mounted over one being filled", below),
     ];
     let mut cases: Vec<Case> = mounted
         .into_iter()
@@ -163,6 +168,9 @@ pub(super) fn cases() -> Vec<Case> {
             same(&picture(&store.content("base"))?, &picture(&store.content("copy"))?, Except::default())
         }),
         case("references: many processes at once make, fill and remove layers", crowd),
+        case("references: whoever uses a layer that is mounted here looks at no other process", no_look)
+            .needs(Need::Filesystem("overlay"))
+            .needs(Need::Tool("strace")),
     ]);
     cases
 }
@@ -173,6 +181,88 @@ fn stack(place: &Place) -> Result<Store> {
     store.layer("base", None, &[file("from-base", "b"), file("kept", "k")])?;
     store.create("child", Some("base"))?;
     Ok(store)
+}
+
+fn elsewhere(place: &Place) -> Result<()> {
+    let store = stack(place)?;
+    let mut inside = Command::new("unshare");
+    inside.args(["--mount", "--propagation", "private", "sh", "-c", "\"$@\" && read line", "sh"]);
+    let mut inside = under(inside, &store.command(["get", "child"]));
+    let mut inside = inside.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
+    let mut got = String::new();
+    BufReader::new(inside.stdout.take().context("no pipe")?).read_line(&mut got)?;
+    ensure!(got.trim_end().ends_with("/mnt/child"), "it was not got there: {got:?}");
+    let who = format!("process {} (sh)", inside.id());
+    for call in
+        [&["get", "child"][..], &["put", "child"], &["remove", "child"], &["remove", "child", "--force"]]
+    {
+        store.run(call.iter().copied())?.expect(4)?.says("busy")?.says(&who)?;
+    }
+    ensure!(store.references("child")? == 1, "the count is {}", store.references("child")?);
+    ensure!(store.ok(["--json", "check", "--repair"])?.trim() == "[]", "a check finds something");
+    ensure!(store.references("child")? == 1, "after a check the count is {}", store.references("child")?);
+    drop(inside.stdin.take());
+    inside.wait()?;
+    ensure!(store.references("child")? == 0, "it is counted, and nobody is there any more");
+    let again = store.get("child")?;
+    ensure!(again.join("from-base").exists(), "it cannot be got again");
+    store.put("child")?;
+    store.ok(["remove", "child"])?;
+    store.knows_nothing_of("child")
+}
+
+fn no_look(place: &Place) -> Result<()> {
+    let store = stack(place)?;
+    store.get("child")?;
+    let log = place.join("calls");
+    for call in
+        [&["list"][..], &["exists", "child"], &["get", "child"], &["put", "child"], &["metadata", "child"]]
+    {
+        let mut traced = Command::new("strace");
+        traced.args(["-f", "-qq", "-e", "trace=open,openat,openat2", "-o"]).arg(&log);
+        run(&mut under(traced, &store.command(call.iter().copied())), b"")?.expect(0)?;
+        let calls = fs::read_to_string(&log)?;
+        ensure!(calls.contains("layerbox.json"), "the case does not see the calls of {call:?}");
+        ensure!(!calls.contains("\"/proc\""), "{call:?} looks at all processes");
+    }
+    store.put("child")
+}
+
+fn below(place: &Place) -> Result<()> {
+    let store = Store::new(place.join("s"), Dialect::Overlay);
+    let archive = tar(&[file("from-base", "b")]);
+    store.create("base", None)?;
+    store.create("middle", Some("base"))?;
+    store.create("child", Some("middle"))?;
+    store.create("other", None)?;
+    let merged = store.get("child")?;
+    for id in ["base", "middle"] {
+        store.apply(id, &archive)?.expect(4)?.says("child")?;
+        ensure!(names(&store.root().join("stage"))?.is_empty(), "something is left in stage/");
+    }
+    store.apply("other", &archive)?.expect(0)?;
+    fs::write(merged.join("new"), "n")?;
+    store.put("child")?;
+    let (half, rest) = archive.split_at(700);
+    let filled = store.apply_with("base", |mut pipe| {
+        let mut during = || -> Result<()> {
+            pipe.write_all(half)?;
+            let filled = || Ok(store.root().join("stage/base").exists());
+            eventually("base is being filled", Duration::from_secs(10), filled)?;
+            store.run(["get", "child"])?.expect(4)?.says("base")?;
+            ensure!(mounts_below(store.root()).is_empty(), "it is mounted");
+            ensure!(store.references("child")? == 0, "it is counted");
+            pipe.write_all(rest)?;
+            Ok(())
+        };
+        if let Err(error) = during() {
+            panic!("{error:#}");
+        }
+    })?;
+    filled.expect(0)?;
+    let merged = store.get("child")?;
+    ensure!(names(&merged)? == ["from-base", "new"], "the mount holds {:?}", names(&merged)?);
+    store.put("child")
 }
 
 fn crowd(place: &Place) -> Result<()> {

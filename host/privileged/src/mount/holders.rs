@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{AtFlags, CWD, Statx, StatxFlags, statx};
 
 use super::mountinfo;
+use crate::namespace::named;
 
 /// How many holders are named; who ends these can ask again.
 const NAMED: usize = 5;
@@ -49,10 +50,7 @@ fn processes(union: &Statx) -> impl Iterator<Item = String> {
         .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
         .collect();
     let holds = holds(union);
-    ids.into_iter().filter(move |id| holds(*id)).take(NAMED).map(|id| {
-        let command = fs::read(format!("/proc/{id}/comm")).unwrap_or_default();
-        format!("process {id} ({})", command.trim_ascii_end().escape_ascii())
-    })
+    ids.into_iter().filter(move |id| holds(*id)).take(NAMED).map(named)
 }
 
 /// By mount, and by device for the union's copies in other mount namespaces.

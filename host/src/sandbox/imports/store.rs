@@ -55,7 +55,15 @@ impl mounts::Host for State {
         if lease.unions.mounted(&id)? {
             lease.unions.unmount(&id, false)?;
         }
-        Ok(lease.unions.mount(&id, &ids, label.as_deref())?)
+        let ancestors = ids.get(1..).unwrap_or_default();
+        self.lease.store.require_filled(ancestors)?;
+        lease.unions.mount(&id, &ids, label.as_deref())?;
+        // Once more: an apply-diff that began meanwhile has looked for mounts before this one was there, or sees it.
+        if let Err(failure) = self.lease.store.require_filled(ancestors) {
+            lease.unions.unmount(&id, false)?;
+            return Err(failure.into());
+        }
+        Ok(())
     }
 
     fn unmount(&mut self, id: String, force: bool) -> Answer<()> {

@@ -40,7 +40,7 @@ impl Search<'_> {
     pub(super) fn content(&mut self, records: &Records) -> Result<(), Failure> {
         for (id, record) in records {
             // Its directory may be missing or something else: that is found elsewhere.
-            if self.unions.mounted(id)? || !self.is_directory(&format!("diff/{id}"))? {
+            if self.unions.mounted(id)? || !self.store.is_directory(&format!("diff/{id}"))? {
                 continue;
             }
             let top = self.store.dir.open_dir(format!("diff/{id}")).map_err(|e| Failure::io("open", &e))?;

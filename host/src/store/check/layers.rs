@@ -6,7 +6,7 @@ use std::io;
 use layerbox_privileged::id::LayerId;
 
 use super::super::record::Record;
-use super::mend::Repair;
+use super::mend::{Repair, Was};
 use super::{Records, Search};
 use crate::error::Failure;
 
@@ -25,8 +25,8 @@ impl Search<'_> {
                 break;
             }
             for (id, why) in lost {
-                records.remove(&id);
-                self.add(format!("meta/{id}"), why, Repair::MoveAway);
+                let record = records.remove(&id).unwrap_or_default();
+                self.add(format!("meta/{id}"), why, Repair::Lose(id, record));
             }
         }
         self.correct(&mut records);
@@ -44,7 +44,8 @@ impl Search<'_> {
                 Err(Failure::Corrupt(what)) => match self.store.ancestors_on_disk(&id) {
                     Ok(ancestors) => {
                         let record = Record { ancestors, ..Record::default() };
-                        self.add(format!("meta/{id}"), what, Repair::WriteRecord(id.clone(), record.clone()));
+                        let repair = Repair::WriteRecord(id.clone(), record.clone(), Was::Damaged);
+                        self.add(format!("meta/{id}"), what, repair);
                         records.insert(id, record);
                     }
                     Err(_) => self.add(format!("meta/{id}"), what, Repair::MoveAway),
@@ -60,7 +61,7 @@ impl Search<'_> {
         let mut missing = BTreeMap::new();
         for record in records.values() {
             for (depth, ancestor) in record.ancestors.iter().enumerate() {
-                if !records.contains_key(ancestor) && self.is_directory(&format!("diff/{ancestor}"))? {
+                if !records.contains_key(ancestor) && self.store.is_directory(&format!("diff/{ancestor}"))? {
                     missing.entry(ancestor.clone()).or_insert_with(|| record.ancestors[depth + 1..].to_vec());
                 }
             }
@@ -68,7 +69,8 @@ impl Search<'_> {
         for (id, ancestors) in missing {
             let record = Record { ancestors, ..Record::default() };
             let what = "it is missing, and other layers lie on it";
-            self.add(format!("meta/{id}"), what, Repair::WriteRecord(id.clone(), record.clone()));
+            let repair = Repair::WriteRecord(id.clone(), record.clone(), Was::Missing);
+            self.add(format!("meta/{id}"), what, repair);
             records.insert(id, record);
         }
         Ok(())
@@ -76,7 +78,7 @@ impl Search<'_> {
 
     /// Why a layer cannot be whole.
     fn loss(&self, id: &LayerId, record: &Record, records: &Records) -> Result<Option<String>, Failure> {
-        if !self.is_directory(&format!("diff/{id}"))? {
+        if !self.store.is_directory(&format!("diff/{id}"))? {
             return Ok(Some("the content of the layer is lost".to_owned()));
         }
         let mut seen = BTreeSet::from([id]);
@@ -109,9 +111,10 @@ impl Search<'_> {
         }
         for (id, ancestors) in right {
             let record = records.get(&id).cloned().unwrap_or_default();
+            let was = Was::Of(record.ancestors);
             let record = Record { ancestors, ..record };
             let what = "its ancestors are not those of its parent";
-            self.add(format!("meta/{id}"), what, Repair::WriteRecord(id.clone(), record.clone()));
+            self.add(format!("meta/{id}"), what, Repair::WriteRecord(id.clone(), record.clone(), was));
             records.insert(id, record);
         }
     }
@@ -147,7 +150,7 @@ impl Search<'_> {
                 }
             }
             let point = format!("mnt/{id}");
-            if !self.unions.mounted(id)? && self.holds_something(&point)? {
+            if !self.unions.mounted(id)? && self.store.holds_something(&point)? {
                 let what = "it holds files, which a mount would hide";
                 self.add(point, what, Repair::MoveAwayAndMake(0o755));
             }
@@ -162,7 +165,7 @@ impl Search<'_> {
             let place = format!("children/{parent}");
             let id = LayerId::new(&parent).ok().filter(|id| records.contains_key(id));
             let marks = self.names(&place)?;
-            let sound = self.is_directory(&place)?;
+            let sound = self.store.is_directory(&place)?;
             let Some(parent) = id.filter(|_| sound) else {
                 self.add(place, "there is no such parent", Repair::MoveAway);
                 continue;

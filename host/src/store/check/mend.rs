@@ -3,16 +3,24 @@
 use std::os::fd::AsFd;
 use std::path::Path;
 
+use cap_std::fs::Dir;
 use layerbox_privileged::id::LayerId;
 use layerbox_privileged::layer::delete_tree_while;
 use layerbox_privileged::mount::Unions;
 use layerbox_privileged::references::References;
 
-use super::super::Store;
 use super::super::files::{self, ignore_missing, write_atomically};
 use super::super::record::Record;
+use super::super::{DIRECTORIES, Store};
 use super::deep;
+use crate::digest::Digest;
 use crate::error::Failure;
+
+/// The longest name in `lost+found/` in bytes, without its number: Linux takes 255.
+const LONGEST: usize = 240;
+
+/// How many digits of a digest stand for the rest of a longer one.
+const DIGITS: usize = 16;
 
 /// What a repair does.
 pub(super) enum Repair {
@@ -23,7 +31,9 @@ pub(super) enum Repair {
     /// A temporary file or an empty directory: nobody's content.
     Delete,
     WriteAncestors(LayerId, Record),
-    WriteRecord(LayerId, Record),
+    /// The layer with this record cannot be whole.
+    Lose(LayerId, Record),
+    WriteRecord(LayerId, Record, Was),
     /// With this mode.
     MakeDirectory(u32),
     MoveAwayAndMake(u32),
@@ -36,10 +46,20 @@ pub(super) enum Repair {
     Translate(deep::Deletion),
 }
 
+/// What a record was before it is written anew.
+pub(super) enum Was {
+    /// There, and not to be read.
+    Damaged,
+    /// Not there.
+    Missing,
+    /// Of these ancestors.
+    Of(Vec<LayerId>),
+}
+
 impl Repair {
     pub(super) fn text(&self) -> String {
         let text = match self {
-            Repair::MoveAway | Repair::MoveAwayOdd(..) => "move it to lost+found/",
+            Repair::MoveAway | Repair::MoveAwayOdd(..) | Repair::Lose(..) => "move it to lost+found/",
             Repair::Delete => "delete it",
             Repair::WriteAncestors(..) => "write it from meta/",
             Repair::WriteRecord(..) => "write it from what layers/ and the other layers say",
@@ -58,33 +78,25 @@ impl Repair {
 }
 
 impl Store {
+    /// Does a repair. The layers that it is about are locked.
     pub(super) fn mend(
         &self,
         place: &str,
         action: &Repair,
         unions: &Unions,
         references: &References,
-    ) -> Result<bool, Failure> {
-        // Another process may work on the layer; then it is no damage, or not one to mend now.
-        let id = place.split('/').nth(1).and_then(|name| LayerId::new(name).ok());
-        let _guard = match &id {
-            Some(id) => match self.unclaimed(id)? {
-                Some(guard) => Some(guard),
-                None => return Err(Failure::Busy("another process works on it".to_owned())),
-            },
-            None => None,
-        };
+    ) -> Result<(), Failure> {
         match action {
-            Repair::MoveAway => self.move_away(place)?,
+            Repair::MoveAway | Repair::Lose(..) => self.move_away(place)?,
             Repair::MoveAwayOdd(directory, name) => {
-                self.move_away_as(place, &Path::new(directory).join(name))?
+                move_away(&self.dir, place, &Path::new(directory).join(name))?
             }
             Repair::Delete => match self.dir.symlink_metadata(place) {
                 Ok(found) if found.is_dir() => ignore_missing(self.dir.remove_dir(place), "rmdir")?,
                 _ => ignore_missing(self.dir.remove_file(place), "unlink")?,
             },
             Repair::WriteAncestors(id, record) => self.restore_ancestors(id, record)?,
-            Repair::WriteRecord(id, record) => {
+            Repair::WriteRecord(id, record, _) => {
                 if self.dir.symlink_metadata(place).is_ok_and(|found| !found.is_file()) {
                     self.move_away(place)?;
                 }
@@ -116,7 +128,7 @@ impl Store {
             Repair::ForgetSize(id, record) => self.forget_size(id, record)?,
             Repair::Translate(deletion) => deletion.translate(self.format.backend())?,
         }
-        Ok(true)
+        Ok(())
     }
 
     /// Writes `layers/ID` anew where it does not say what the record says.
@@ -137,28 +149,10 @@ impl Store {
     }
 
     fn move_away(&self, place: &str) -> Result<(), Failure> {
-        self.move_away_as(place, Path::new(place))
+        move_away(&self.dir, place, Path::new(place))
     }
 
-    /// Moves what lies at `path` to `lost+found/`, under a name that says where it was.
-    fn move_away_as(&self, place: &str, path: &Path) -> Result<(), Failure> {
-        match self.dir.symlink_metadata(path) {
-            // It went with something else.
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(()),
-            other => other.map_err(|e| Failure::io("stat", &e))?,
-        };
-        self.dir.create_dir_all("lost+found").map_err(|e| Failure::io("mkdir", &e))?;
-        let flat = place.replace('/', ".");
-        for attempt in 0u32..10_000 {
-            let target = format!("lost+found/{flat}.{attempt}");
-            if self.dir.symlink_metadata(&target).is_err() {
-                return self.dir.rename(path, &self.dir, &target).map_err(|e| Failure::io("rename", &e));
-            }
-        }
-        Err(Failure::Conflict(format!("lost+found/ holds too many of {place}")))
-    }
-
-    /// Deletes what repairs have moved to `lost+found/`.
+    /// Deletes what repairs have moved to `lost+found/`. What else is there is not ours: at the top of a file system, e2fsck(8) puts there what it has found.
     pub(super) fn purge(&self) -> Result<(), Failure> {
         let lost = match self.dir.open_dir("lost+found") {
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(()),
@@ -166,8 +160,80 @@ impl Store {
         };
         for entry in lost.entries().map_err(|e| Failure::io("getdents", &e))? {
             let name = entry.map_err(|e| Failure::io("getdents", &e))?.file_name();
-            delete_tree_while(lost.as_fd(), &name, &|| true)?;
+            if name.to_str().is_some_and(was_moved) {
+                delete_tree_while(lost.as_fd(), &name, &|| true)?;
+            }
         }
         Ok(())
+    }
+}
+
+/// Moves what lies at `path` to `lost+found/`, under a name that says where it was.
+pub(super) fn move_away(dir: &Dir, place: &str, path: &Path) -> Result<(), Failure> {
+    match dir.symlink_metadata(path) {
+        // It went with something else.
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+        other => other.map_err(|e| Failure::io("stat", &e))?,
+    };
+    dir.create_dir_all("lost+found").map_err(|e| Failure::io("mkdir", &e))?;
+    let name = name_of(place);
+    for attempt in 0u32..10_000 {
+        let target = format!("lost+found/{name}.{attempt}");
+        if dir.symlink_metadata(&target).is_err() {
+            return dir.rename(path, dir, &target).map_err(|e| Failure::io("rename", &e));
+        }
+    }
+    Err(Failure::Conflict(format!("lost+found/ holds too many of {place}")))
+}
+
+/// The name in `lost+found/` of what lay at a place, but for the number behind it. A name that would be longer than a directory can hold ends in a digest instead.
+fn name_of(place: &str) -> String {
+    let mut name = place.replace('/', ".");
+    if name.len() > LONGEST {
+        let digest = Digest::of(name.as_bytes()).short(DIGITS);
+        let cut = (0..=LONGEST - DIGITS - 1).rev().find(|&at| name.is_char_boundary(at));
+        name.truncate(cut.unwrap_or_default());
+        name.push('~');
+        name.push_str(&digest);
+    }
+    name
+}
+
+/// Whether a name in `lost+found/` is one that [`move_away`] gives: `KIND.NAME.N`.
+fn was_moved(name: &str) -> bool {
+    let Some((place, number)) = name.rsplit_once('.') else { return false };
+    let kind = place.split('.').next().unwrap_or_default();
+    number.parse::<u32>().is_ok_and(|attempt| attempt.to_string() == number)
+        && (DIRECTORIES.contains(&kind) || place == "layerbox.json")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_moved_away_is_told_from_what_others_put_there() {
+        let long = format!("diff/{}", "x".repeat(252));
+        let odd = format!("diff/{}", "\u{20ac}".repeat(85));
+        for place in
+            ["diff/x", "layers/x", "diff/a b", "children", "children/a/b", "layerbox.json", &long, &odd]
+        {
+            let name = format!("{}.9999", name_of(place));
+            assert!(was_moved(&name) && name.len() <= 255, "{place}: {name}");
+        }
+        assert_ne!(name_of(&long), name_of(&format!("{long}y")));
+        for name in [
+            "#131",
+            "#131.0",
+            "x",
+            "diff",
+            "diff.x",
+            "diff.x.00",
+            "diff.x.+1",
+            "home.x.0",
+            "x.layerbox.json.0",
+        ] {
+            assert!(!was_moved(name), "{name}");
+        }
     }
 }

@@ -3,12 +3,16 @@
 //! Repair never deletes content: what belongs to no layer, and layers that cannot be whole any more, are moved to `lost+found/`, for a person to look at, and stay
 //! there until they are purged. What only repeats other records (ancestor lists, marks of children, empty directories, reference counts) is made anew.
 //!
+//! - `format`: what must be read before a store can be opened.
 //! - `places`: the directories of the store itself, and what lies in them that belongs to no layer.
 //! - `layers`: the records of layers, held against each other.
 //! - `deep`: what is in the layers: sizes, and deletions in the form of the other backend.
+//! - `again`: the second look at what was found, since other calls go on meanwhile.
 //! - `mend`: the repairs.
 
+mod again;
 mod deep;
+mod format;
 mod layers;
 mod mend;
 mod places;
@@ -23,6 +27,8 @@ use serde::{Deserialize, Serialize};
 use super::Store;
 use super::record::{Record, read_small};
 use crate::error::Failure;
+use again::Again;
+pub(crate) use format::check_format;
 use mend::Repair;
 
 /// Something that is wrong.
@@ -118,11 +124,20 @@ impl Store {
         if options.deep {
             search.content(&records)?;
         }
+        let mut again = Again::new(self, unions, references, options.repair);
         for (place, what, action) in search.found {
+            let guards = again.guards(&place)?;
+            if !again.holds(&place, &action)? {
+                continue;
+            }
             let mut finding = Finding { what, repair: action.text(), repaired: false, place };
             if options.repair {
-                match self.mend(&finding.place, &action, unions, references) {
-                    Ok(repaired) => finding.repaired = repaired,
+                let mended = match guards {
+                    Some(_) => self.mend(&finding.place, &action, unions, references),
+                    None => Err(Failure::Busy("another process works on it".to_owned())),
+                };
+                match mended {
+                    Ok(()) => finding.repaired = true,
                     Err(failure) => finding.repair.push_str(&format!("; that failed: {failure}")),
                 }
             }

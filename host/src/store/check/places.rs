@@ -60,9 +60,8 @@ impl Search<'_> {
                     "pending" | "stage" => id.as_ref().is_some_and(|id| !self.is_idle(id)),
                     _ => id.as_ref().is_some_and(|id| records.contains_key(id) || !self.is_idle(id)),
                 };
-                // Told of where the record was read.
-                let told = kind == "meta" && self.found.iter().any(|(found, ..)| *found == place);
-                if known || told {
+                // Records are told of where they are read. One that was not there then has been made since.
+                if known || (kind == "meta" && id.is_some()) {
                     continue;
                 }
                 let what = if name.ends_with("-removing") {
@@ -70,7 +69,9 @@ impl Search<'_> {
                 } else {
                     "it belongs to no layer"
                 };
-                let empty = kind == "mnt" && !self.holds_something(&place)? && self.is_directory(&place)?;
+                let empty = kind == "mnt"
+                    && !self.store.holds_something(&place)?
+                    && self.store.is_directory(&place)?;
                 self.add(place, what, if empty { Repair::Delete } else { Repair::MoveAway });
             }
         }
@@ -91,24 +92,6 @@ impl Search<'_> {
         let pending =
             self.store.dir.symlink_metadata(format!("pending/{id}")).is_ok_and(|found| found.is_file());
         !pending && matches!(self.store.unclaimed(id), Ok(Some(_)))
-    }
-
-    /// Whether there is a directory at this place. That it cannot be told is an error, and not taken for a loss.
-    pub(super) fn is_directory(&self, place: &str) -> Result<bool, Failure> {
-        match self.store.dir.symlink_metadata(place) {
-            Ok(found) => Ok(found.is_dir()),
-            Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => Ok(false),
-            Err(e) => Err(Failure::io("stat", &e)),
-        }
-    }
-
-    /// Whether it is a directory with something in it.
-    pub(super) fn holds_something(&self, place: &str) -> Result<bool, Failure> {
-        if !self.is_directory(place)? {
-            return Ok(false);
-        }
-        let mut entries = self.store.dir.read_dir(place).map_err(|e| Failure::io("open", &e))?;
-        entries.next().transpose().map_err(|e| Failure::io("getdents", &e)).map(|entry| entry.is_some())
     }
 
     /// The names in a directory of the store, as they can be printed and given to `rename`; a name that is not UTF-8 is reported as it can be shown.
