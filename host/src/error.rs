@@ -6,6 +6,7 @@
 mod shortage;
 
 use std::borrow::Cow;
+use std::path::Path;
 use std::{fmt, io};
 
 use layerbox_privileged::id::LayerId;
@@ -359,6 +360,16 @@ impl From<layerbox_privileged::error::Error> for Failure {
 }
 
 impl Failure {
+    /// As [`Failure::io`], at a path of the machine.
+    pub(crate) fn io_at(operation: &str, path: &Path, error: &io::Error) -> Failure {
+        match Failure::io(operation, error) {
+            Failure::Io { operation, code, .. } => {
+                Failure::Io { entry: path.as_os_str().as_encoded_bytes().to_vec(), operation, code }
+            }
+            other => other,
+        }
+    }
+
     /// An operation of the standard library that failed.
     pub fn io(operation: &str, error: &std::io::Error) -> Failure {
         match error.raw_os_error() {

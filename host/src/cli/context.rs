@@ -63,7 +63,11 @@ impl Context {
         if let Some(path) = read {
             log.note(format_args!("configuration: {}", path.display()));
         }
-        let backend = first(global.backend, "LAYERBOX_BACKEND", file.backend)?;
+        // The option is about the store at hand; variable and file are there for all stores, and must not keep anybody from an old one.
+        let usual_backend = match global.backend {
+            Some(_) => None,
+            None => first(None, "LAYERBOX_BACKEND", file.backend)?,
+        };
         let devices = first(global.devices, "LAYERBOX_DEVICES", file.devices)?;
         let devices = devices.map(|devices| devices == Devices::Allow);
         let mut limits = file.limits.limits();
@@ -75,11 +79,8 @@ impl Context {
         let cache = first(None, "LAYERBOX_CACHE", file.cache)?;
         let settings = Settings {
             root: root(first_path(global.root, "LAYERBOX_ROOT", file.root))?,
-            backend: match backend.unwrap_or(Backend::Auto) {
-                Backend::Auto => BackendChoice::Auto,
-                Backend::Aufs => BackendChoice::Aufs,
-                Backend::Overlay => BackendChoice::Overlay,
-            },
+            backend: choice(global.backend),
+            usual_backend: choice(usual_backend),
             owner: Owner::CommandLine,
             maps: None,
             guest: first_path(global.guest, "LAYERBOX_GUEST", file.guest),
@@ -145,6 +146,14 @@ impl Context {
     /// Prints a result that is one line.
     pub(super) fn print_line<T: Serialize + ?Sized>(&self, value: &T, line: impl fmt::Display) -> Outcome {
         self.print(value, |out| writeln!(out, "{line}"))
+    }
+}
+
+fn choice(backend: Option<Backend>) -> BackendChoice {
+    match backend {
+        None | Some(Backend::Auto) => BackendChoice::Auto,
+        Some(Backend::Aufs) => BackendChoice::Aufs,
+        Some(Backend::Overlay) => BackendChoice::Overlay,
     }
 }
 

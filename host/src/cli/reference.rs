@@ -34,8 +34,11 @@ The store's directory, where \\-\\-root is not given.
 LAYERBOX_CONFIG
 The configuration, where \\-\\-config is not given.
 .TP
-LAYERBOX_BACKEND, LAYERBOX_DEVICES, LAYERBOX_GUEST, LAYERBOX_GUEST_SHA256
+LAYERBOX_DEVICES, LAYERBOX_GUEST, LAYERBOX_GUEST_SHA256
 What the option of that name says, where it is not given.
+.TP
+LAYERBOX_BACKEND
+The backend of a store that is made, where \\-\\-backend is not given.
 .TP
 LAYERBOX_CACHE
 A directory for the compiled code of components that are not built in; false: none.

@@ -47,8 +47,10 @@ use sweeper::Sweeper;
 pub struct Settings {
     /// The directory of the store.
     pub root: PathBuf,
-    /// The backend that a new store gets.
+    /// The backend that the store must have, or gets when it is made.
     pub backend: Choice,
+    /// The backend that it gets when it is made and `backend` leaves that open. A store that is there may have any.
+    pub usual_backend: Choice,
     /// Who opens it.
     pub owner: Owner,
     /// The id maps that the store must have, or gets when it is made; none: those that it has.
@@ -70,11 +72,17 @@ pub struct Settings {
 }
 
 impl Settings {
+    /// The backend that a new store gets.
+    pub(crate) fn new_backend(&self) -> Choice {
+        if self.backend == Choice::Auto { self.usual_backend } else { self.backend }
+    }
+
     /// Those of them that are the store's.
     pub(crate) fn opening(&self, make: bool) -> Opening {
         Opening {
             owner: self.owner,
             backend: self.backend,
+            usual_backend: self.usual_backend,
             maps: self.maps.clone(),
             make,
             patience: PATIENCE,

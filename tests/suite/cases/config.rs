@@ -41,6 +41,9 @@ pub(super) fn cases() -> Vec<Case> {
             ensure!(format.contains("aufs"), "another backend: {format}");
             Ok(())
         }),
+        case("config: the backend of new stores keeps nobody from an old one", usual_backend),
+        case("config: an old store of Docker's that is refused is as it was", refused_and_untouched),
+        case("config: a path that aufs cannot be told is no reason not to read", untold_path),
         case("guest: one whose digest is right runs, by option, variable and file", right_digest),
         case("guest: one that others can write can still be looked at", |place| {
             let guest = component(place, "driver")?;
@@ -134,6 +137,85 @@ fn limits(place: &Place) -> Result<()> {
     let inspected: serde_json::Value =
         serde_json::from_str(&layerbox(&["--json", "guest", "inspect"])?.text())?;
     ensure!(inspected["memory_limit"] == 128 << 20, "{inspected}");
+    Ok(())
+}
+
+/// A store of Docker's aufs driver, with one layer.
+fn dockers(root: &Path) -> Result<()> {
+    for directory in ["layers", "diff/old", "mnt/old"] {
+        fs::create_dir_all(root.join(directory))?;
+    }
+    fs::write(root.join("layers/old"), "")?;
+    Ok(fs::write(root.join("diff/old/file"), "content")?)
+}
+
+fn usual_backend(place: &Place) -> Result<()> {
+    let old = Store::new(place.join("old"), Dialect::Overlay);
+    old.create("base", None)?;
+    let config = config(place, "backend = \"aufs\"")?;
+    let layerbox = |root: &Path, how: &str, arguments: &[&str]| {
+        let mut command = bare();
+        command.arg("--root").arg(root);
+        match how {
+            "variable" => command.env("LAYERBOX_BACKEND", "aufs"),
+            "file" => command.arg("--config").arg(&config),
+            _ => command.args(["--backend", "aufs"]),
+        };
+        run(command.args(arguments), b"")
+    };
+    for how in ["variable", "file"] {
+        layerbox(old.root(), how, &["exists", "base"])?.expect(0)?;
+        layerbox(old.root(), how, &["create", how])?.expect(0)?;
+        let new = place.join(how);
+        layerbox(&new, how, &["create", "base"])?.expect(0)?;
+        let format = fs::read_to_string(new.join("layerbox.json"))?;
+        ensure!(format.contains("aufs"), "{how}: another backend: {format}");
+    }
+    layerbox(old.root(), "option", &["exists", "base"])?.expect(4)?.says("is of backend overlay")?;
+    Ok(())
+}
+
+fn refused_and_untouched(place: &Place) -> Result<()> {
+    let root = place.join("docker");
+    dockers(&root)?;
+    let before = shell("find \"$1\" | sort", [root.as_path()])?;
+    let layerbox = |arguments: &[&str]| {
+        let mut command = bare();
+        command.arg("--root").arg(&root).args(arguments);
+        command
+    };
+    for arguments in [["--backend=overlay", "list"].as_slice(), &["--backend=overlay", "create", "new"]] {
+        run(&mut layerbox(arguments), b"")?.expect(4)?.says("is of backend aufs")?;
+        ensure!(
+            shell("find \"$1\" | sort", [root.as_path()])? == before,
+            "{arguments:?}: something was made"
+        );
+    }
+    // What is only meant for new stores refuses nothing.
+    let listed = run(layerbox(&["list"]).env("LAYERBOX_BACKEND", "overlay"), b"")?.expect(0)?.text();
+    ensure!(listed.contains("old"), "{listed}");
+    Ok(())
+}
+
+fn untold_path(place: &Place) -> Result<()> {
+    let layerbox = |root: &Path, arguments: &[&str]| {
+        run(bare().arg("--root").arg(root).args(["--backend", "aufs"]).args(arguments), b"")
+    };
+    let new = place.join("n:ew");
+    layerbox(&new, &["create", "base"])?.expect(2)?.says("aufs cannot be told the path")?;
+    ensure!(!new.exists(), "something was made");
+    fs::create_dir(&new)?;
+    layerbox(&new, &["create", "base"])?.expect(2)?;
+    ensure!(fs::read_dir(&new)?.next().is_none(), "something was made");
+    let old = place.join("o:ld");
+    dockers(&old)?;
+    for arguments in
+        [["list"].as_slice(), &["diff", "old"], &["create", "top", "--parent", "old"], &["status"]]
+    {
+        layerbox(&old, arguments)?.expect(0)?;
+    }
+    layerbox(&old, &["get", "top"])?.expect(1)?.says("aufs cannot be told the path")?;
+    layerbox(&old, &["remove", "top"])?.expect(0)?;
     Ok(())
 }
 
