@@ -143,11 +143,10 @@ fn note_speed(context: &Context, id: &str, totals: Totals, elapsed: Duration) {
 pub(super) fn diff(context: &Context, arguments: &Diff) -> Outcome {
     let id = arguments.id.as_str();
     let destination = match &arguments.output {
-        Some(path) => {
-            Destination::file(path, context.umask).map_err(|failure| failed("diff", id, failure))?
-        }
-        None => Destination::stdout().map_err(|failure| failed("diff", id, failure))?,
+        Some(path) if path != Path::new("-") => Destination::file(path, context.umask),
+        _ => Destination::stdout(),
     };
+    let destination = destination.map_err(|failure| failed("diff", id, failure))?;
     if destination.is_terminal() {
         return Err(Usage {
             operation: Some("diff"),

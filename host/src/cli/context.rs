@@ -11,7 +11,7 @@ use serde::Serialize;
 
 use super::arguments::{Backend, Devices, Global};
 use super::config::{self, Absolute, Time, Word, environment};
-use super::output::Paint;
+use super::output::{Paint, unless_enough};
 use super::report::{Log, Reporter};
 use super::{Outcome, Stop, Usage};
 use crate::control::Calls;
@@ -127,12 +127,21 @@ impl Context {
         }
     }
 
-    /// Prints the result of a command: `value` as JSON, or else what `text` writes.
+    /// Prints the result of a command: `value` as JSON, or else what `text` writes. A reader that goes away early is no failure.
     pub(super) fn print<T: Serialize + ?Sized>(
         &self,
         value: &T,
         text: impl FnOnce(&mut dyn Write) -> io::Result<()>,
     ) -> Outcome {
+        Ok(unless_enough(self.deliver(value, text))?)
+    }
+
+    /// As [`Context::print`], where it is a failure that nobody reads it.
+    pub(super) fn deliver<T: Serialize + ?Sized>(
+        &self,
+        value: &T,
+        text: impl FnOnce(&mut dyn Write) -> io::Result<()>,
+    ) -> io::Result<()> {
         let mut out = BufWriter::with_capacity(64 * 1024, io::stdout().lock());
         if self.json {
             serde_json::to_writer(&mut out, value).map_err(io::Error::from)?;
@@ -140,7 +149,7 @@ impl Context {
         } else {
             text(&mut out)?;
         }
-        Ok(out.flush()?)
+        out.flush()
     }
 
     /// Prints a result that is one line.

@@ -28,7 +28,7 @@ use std::process::ExitCode;
 use clap::{CommandFactory as _, FromArgMatches as _};
 
 use crate::driver::Shipped;
-use crate::error::Error;
+use crate::error::{Error, Failure};
 use arguments::{Cli, Command, GuestCommand};
 use context::Context;
 
@@ -106,8 +106,18 @@ pub fn main(shipped: Shipped) -> ExitCode {
     ExitCode::from(reporter.end(outcome.map_err(|stop| match stop {
         // Whoever asked for a command wants to hear of that, not of the opening that comes before it.
         Stop::Failed(error) if error.operation == "open" => Stop::Failed(Error { operation, layer, ..error }),
+        Stop::Print(error) => Stop::Failed(Error { operation, layer, failure: unprinted(&error) }),
         other => other,
     })))
+}
+
+/// That standard output could not be written.
+fn unprinted(error: &io::Error) -> Failure {
+    Failure::Io {
+        entry: b"standard output".to_vec(),
+        operation: "write".to_owned(),
+        code: error.raw_os_error().unwrap_or(nix::libc::EIO),
+    }
 }
 
 /// What a command is called in errors, and the layer that it is about.

@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::fmt::{self, Write as _};
+use std::io;
 
 use super::arguments::Color;
 use crate::error::Escaped;
@@ -59,6 +60,15 @@ impl fmt::Display for OneLine<'_> {
             }
         }
         Ok(())
+    }
+}
+
+/// Whether something was printed. Whoever has closed the other end has seen enough (`layerbox list | head -1`): the command did what it was asked to, and its
+/// exit status is that of what it found.
+pub(super) fn unless_enough(printed: io::Result<()>) -> io::Result<()> {
+    match printed {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        other => other,
     }
 }
 
@@ -177,6 +187,15 @@ mod tests {
         for (text, line) in cases {
             assert_eq!(OneLine(text).to_string(), line);
         }
+    }
+
+    #[test]
+    fn what_nobody_reads_any_more_is_no_failure() {
+        let cases = [(io::ErrorKind::BrokenPipe, true), (io::ErrorKind::StorageFull, false)];
+        for (kind, fine) in cases {
+            assert_eq!(unless_enough(Err(kind.into())).is_ok(), fine, "{kind}");
+        }
+        assert!(unless_enough(Ok(())).is_ok());
     }
 
     #[test]

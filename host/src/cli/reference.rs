@@ -8,6 +8,7 @@ use clap_mangen::Man;
 
 use super::Outcome;
 use super::arguments::Cli;
+use super::output::unless_enough;
 
 pub(super) fn completions(shell: Shell) -> Outcome {
     let mut script = Vec::new();
@@ -21,8 +22,7 @@ pub(super) fn man() -> Outcome {
 
 fn write(text: &[u8]) -> Outcome {
     let mut out = io::stdout().lock();
-    out.write_all(text)?;
-    Ok(out.flush()?)
+    Ok(unless_enough(out.write_all(text).and_then(|()| out.flush()))?)
 }
 
 /// What the arguments do not know.

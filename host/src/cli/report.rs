@@ -72,7 +72,7 @@ impl Reporter {
                 entry_hex: None,
                 hint: None,
             }),
-            Stop::Print(error) if error.kind() != io::ErrorKind::BrokenPipe => self.object(&ErrorObject {
+            Stop::Print(error) => self.object(&ErrorObject {
                 error: format!("standard output: {error}"),
                 code: "io",
                 layer: None,
@@ -80,7 +80,7 @@ impl Reporter {
                 entry_hex: None,
                 hint: None,
             }),
-            Stop::Status(_) | Stop::Print(_) => {}
+            Stop::Status(_) => {}
         }
     }
 
@@ -105,8 +105,6 @@ impl Stop {
             Stop::Failed(error) => error.failure.class().status(),
             Stop::Usage(_) => Class::Usage.status(),
             Stop::Status(status) => *status,
-            // Whoever reads has seen enough (`layerbox list | head -1`); the command itself did what it was asked to.
-            Stop::Print(error) if error.kind() == io::ErrorKind::BrokenPipe => 0,
             Stop::Print(_) | Stop::Other(_) => Class::Failed.status(),
         }
     }

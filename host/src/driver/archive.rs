@@ -130,7 +130,7 @@ impl Driver {
     }
 
     fn diff_of(&self, id: &str, parent: Option<&str>, out: Sink, lent: bool) -> Result<DiffOutcome, Error> {
-        self.call("diff", id, |id| {
+        self.reading_call("diff", id, |id| {
             let comparison = self.comparison(id, parent)?;
             let own = comparison.is_own();
             let (lease, _guards) = self.reading(id, &comparison, !own)?;
@@ -151,7 +151,7 @@ impl Driver {
     ///
     /// [`Failure::NotFound`]; those of reading the layers.
     pub fn changes(&self, id: &str, parent: Option<&str>) -> Result<Changes, Error> {
-        self.call("changes", id, |id| {
+        self.reading_call("changes", id, |id| {
             let comparison = self.comparison(id, parent)?;
             let (lease, _guards) = self.reading(id, &comparison, true)?;
             let other = comparison.other.as_ref().map(LayerId::to_string);
@@ -176,7 +176,7 @@ impl Driver {
     ///
     /// [`Failure::NotFound`]; those of reading the layer.
     pub fn diff_size(&self, id: &str, parent: Option<&str>) -> Result<Totals, Error> {
-        self.call("diff-size", id, |id| {
+        self.reading_call("diff-size", id, |id| {
             let record = self.store.existing(id)?;
             let parent = parent.map(str::to_owned);
             if let Some(parent) = &parent {

@@ -231,18 +231,27 @@ impl Driver {
         self.store.take_recovered()
     }
 
-    /// Runs the body of a call, and says which call on which layer it was when it fails.
+    /// Runs the body of a call that writes to the store, and says which call on which layer it was when it fails.
     fn call<T>(
         &self,
         operation: &'static str,
         id: &str,
         body: impl FnOnce(&LayerId) -> Result<T, Failure>,
     ) -> Result<T, Error> {
-        let checked = layer_id(id);
-        checked.and_then(|id| body(&id)).map_err(|failure| Error {
+        self.reading_call(operation, id, |id| body(id).map_err(|failure| self.of_what(failure)))
+    }
+
+    /// As `call`, for one that writes nothing to the store: where there was no room, that was not on the store's file system.
+    fn reading_call<T>(
+        &self,
+        operation: &'static str,
+        id: &str,
+        body: impl FnOnce(&LayerId) -> Result<T, Failure>,
+    ) -> Result<T, Error> {
+        layer_id(id).and_then(|id| body(&id)).map_err(|failure| Error {
             operation,
             layer: Some(id.to_owned()),
-            failure: self.of_what(failure),
+            failure,
         })
     }
 
