@@ -424,7 +424,7 @@ fn is_escaped(c: char) -> bool {
 
 /// Characters that print nothing and change how the rest of a line reads (Unicode TR 36: bidirectional controls, line separators).
 fn is_deceptive(c: char) -> bool {
-    matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{feff}')
+    matches!(c, '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{feff}')
 }
 
 /// Text from outside that should have been an id, for a message of one line.
@@ -463,6 +463,17 @@ fn os_text(code: i32) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_would_deceive_a_reader_is_escaped() {
+        for deceptive in [
+            "\u{61c}", "\u{200b}", "\u{200f}", "\u{2028}", "\u{202e}", "\u{2066}", "\u{feff}", "\u{7f}", "\\",
+        ] {
+            let shown = Escaped(format!("a{deceptive}b").as_bytes()).to_string();
+            assert!(shown.starts_with("a\\x") && shown.is_ascii(), "{shown}");
+        }
+        assert_eq!(Escaped("gr\u{fc}n \u{627}".as_bytes()).to_string(), "gr\u{fc}n \u{627}");
+    }
 
     #[test]
     fn what_is_written_is_what_is_displayed() {

@@ -49,17 +49,12 @@ pub(super) struct Context {
 }
 
 impl Context {
-    /// Works out the settings from the options, the environment and, where the program is `configured`, the configuration file.
-    pub(super) fn new(
-        global: Global,
-        configured: bool,
-        shipped: Shipped,
-        umask: Mode,
-    ) -> Result<Context, Stop> {
+    /// Works out the settings from the options, the environment and the configuration file.
+    pub(super) fn new(global: Global, shipped: Shipped, umask: Mode) -> Result<Context, Stop> {
         let log = Log::new(&global);
         let reporter = Reporter::new(&global);
         let named = global.config.or_else(|| environment("LAYERBOX_CONFIG").map(PathBuf::from));
-        let (file, read) = if configured { config::read(named.clone())? } else { Default::default() };
+        let (file, read) = config::read(named.clone())?;
         if let Some(path) = read {
             log.note(format_args!("configuration: {}", path.display()));
         }
@@ -199,5 +194,5 @@ fn root(named: Option<PathBuf>) -> Result<PathBuf, Stop> {
 
 /// An error in the options that belong to no command.
 fn usage(message: impl Into<String>, hint: Option<&'static str>) -> Usage {
-    Usage { operation: None, layer: None, message: message.into(), hint }
+    Usage { operation: None, layer: None, message: message.into(), hint: hint.map(Into::into) }
 }

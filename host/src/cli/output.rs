@@ -119,11 +119,6 @@ impl Paint {
         Paint { on }
     }
 
-    /// Never any color.
-    pub(super) fn plain() -> Paint {
-        Paint { on: false }
-    }
-
     pub(super) fn bold<'a>(&self, text: &'a str) -> Cow<'a, str> {
         self.with("1", text)
     }

@@ -95,6 +95,7 @@ pub(super) fn cases() -> Vec<Case> {
             );
             Ok(())
         }),
+        case("errors: wrong usage is one line with all that is wrong, and a hint", usage),
         case("errors: a get whose path cannot be told is given back", untold_get)
             .needs(Need::Filesystem("overlay")),
         case("errors: an output that is full: 1, with the command, and not the store's disk", full_output),
@@ -247,6 +248,26 @@ fn json(place: &Place) -> Result<()> {
     ensure!(missing["layer"] == "nobody" && missing["entry"].is_null(), "{missing}");
     for value in [refused, missing] {
         ensure!(value["error"].is_string() && value["code"].is_string(), "{value}");
+    }
+    Ok(())
+}
+
+fn usage(_: &Place) -> Result<()> {
+    for (arguments, says, hint) in [
+        (["create"].as_slice(), "create: missing argument: ID", "see layerbox create --help"),
+        (&["create", "a", "b"], "create a: unexpected argument: b", "see layerbox create --help"),
+        (
+            &["list", "--rooot", "/r"],
+            "list: unexpected argument: --rooot",
+            "a similar argument exists: --root",
+        ),
+        (&["creat", "a"], "no such command: creat", "a similar command exists: create"),
+    ] {
+        let output = run(bare().args(arguments), b"")?.expect(2)?;
+        ensure!(output.stderr == format!("layerbox: {says}\nhint: {hint}\n"), "{output}");
+        let output = run(bare().arg("--json").args(arguments), b"")?.expect(2)?;
+        let object: serde_json::Value = serde_json::from_str(output.stderr.trim())?;
+        ensure!(object["error"] == says && object["code"] == "usage" && object["hint"] == hint, "{object}");
     }
     Ok(())
 }
