@@ -181,7 +181,7 @@ fn first_path(option: Option<PathBuf>, variable: &str, key: Option<Absolute>) ->
 /// The store's directory, absolute.
 fn root(named: Option<PathBuf>) -> Result<PathBuf, Stop> {
     let root = named.or_else(|| {
-        if nix::unistd::geteuid().is_root() {
+        if config::is_system() {
             return Some(PathBuf::from(SYSTEM_ROOT));
         }
         config::directory_of_user("XDG_DATA_HOME", ".local/share").map(|data| data.join("layerbox"))

@@ -99,7 +99,8 @@ pub(super) struct Global {
     /// The store's directory [default: see --help]
     ///
     /// By default /var/lib/layerbox; for a user other than root $XDG_DATA_HOME/layerbox, which is
-    /// ~/.local/share/layerbox where that variable is not set. The variable LAYERBOX_ROOT names another.
+    /// ~/.local/share/layerbox where that variable is not set. Root of a user namespace that a user has made is that
+    /// user. The variable LAYERBOX_ROOT names another.
     #[arg(long, global = true, value_name = "DIR")]
     pub(super) root: Option<PathBuf>,
 
