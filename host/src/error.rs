@@ -50,6 +50,9 @@ pub enum Failure {
     /// Somebody holds the layer.
     #[error("busy: {0}")]
     Busy(String),
+    /// A call that is under way has locked the layer.
+    #[error("busy: {0}")]
+    Locked(String),
     /// Another layer lies on this one.
     #[error("the layer has children, such as {}", Escaped(.0.as_bytes()))]
     HasChildren(String),
@@ -190,6 +193,7 @@ impl Failure {
             Failure::NotFound(_) | Failure::NoSuchParent(_) | Failure::NoStore(_) => Class::NotFound,
             Failure::Exists
             | Failure::Busy(_)
+            | Failure::Locked(_)
             | Failure::HasChildren(_)
             | Failure::Conflict(_)
             | Failure::Incomplete(_)
@@ -222,7 +226,7 @@ impl Failure {
             Failure::InvalidId(_) => "invalid-id",
             Failure::TooDeep(_) => "too-deep",
             Failure::Incomplete(_) => "incomplete",
-            Failure::Busy(_) => "busy",
+            Failure::Busy(_) | Failure::Locked(_) => "busy",
             Failure::HasChildren(_) => "has-children",
             Failure::Conflict(_) => "conflict",
             Failure::StoreInUse(_) => "store-in-use",
@@ -287,6 +291,7 @@ impl Failure {
             Failure::Busy(_) => {
                 Some("end what uses the layer, or use remove --force, which unmounts it first")
             }
+            Failure::Locked(_) => Some("another call on the layer is under way: try again when it has ended"),
             Failure::NoStore(_) => {
                 Some("create makes one; or name another root with --root or LAYERBOX_ROOT")
             }

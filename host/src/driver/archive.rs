@@ -344,19 +344,28 @@ impl Driver {
         comparison: &Comparison,
         ancestors: bool,
     ) -> Result<(Lease, Vec<Guard>), Failure> {
-        let mut guards = vec![self.lock(id, Mode::Shared)?];
+        let (mut guards, mut live) = (Vec::new(), Vec::new());
+        let mut lock = |id: &LayerId| -> Result<(), Failure> {
+            let (held, is_live) = self.lock_to_read(id)?;
+            guards.extend(held);
+            live.extend(is_live.then(|| id.clone()));
+            Ok(())
+        };
+        lock(id)?;
+        let mut below = Vec::new();
         let mut trees = vec![id.clone()];
         if ancestors {
-            trees.extend(comparison.record.ancestors.iter().cloned());
+            below.extend(comparison.record.ancestors.iter().cloned());
             if let (Some(other), Some(record)) = (&comparison.other, &comparison.other_record) {
                 if other != id && !comparison.record.ancestors.contains(other) {
-                    guards.push(self.lock(other, Mode::Shared)?);
+                    lock(other)?;
+                    trees.push(other.clone());
                 }
-                trees.push(other.clone());
-                trees.extend(record.ancestors.iter().cloned());
+                below.extend(record.ancestors.iter().cloned());
             }
         }
-        let live = self.live(&trees)?;
+        live.extend(self.live(&below)?);
+        trees.extend(below);
         Ok((self.lease(Access::Read).trees(trees, live), guards))
     }
 }

@@ -30,8 +30,8 @@ impl Driver {
     /// [`Failure::NotFound`].
     pub fn lend(&self, id: &str, writable: bool) -> Result<Lent, Error> {
         self.call("lend", id, |id| {
-            let mode = if writable { Mode::Exclusive } else { Mode::Shared };
-            let _guard = self.lock(id, mode)?;
+            let _guards =
+                if writable { self.lock_to_mount(id)?.into() } else { vec![self.lock(id, Mode::Shared)?] };
             let record = self.store.existing(id)?;
             if writable {
                 require_root("mounting")?;
@@ -56,7 +56,7 @@ impl Driver {
             self.put(id)?;
         }
         self.call("seal", id, |id| {
-            let _guard = self.lock(id, Mode::Exclusive)?;
+            let _guards = self.lock_to_mount(id)?;
             let record = self.store.existing(id)?;
             // One that came from an archive is on the disk already, and has not changed since.
             if record.size.is_some() {

@@ -301,6 +301,20 @@ impl Driver {
         self.store.lock(id, mode)
     }
 
+    /// Locks a layer whose mount or count is to be changed: beside those who read it, and against all others. The locks are given back in their order.
+    fn lock_to_mount(&self, id: &LayerId) -> Result<[Guard; 2], Failure> {
+        let layer = self.lock(id, Mode::Shared)?;
+        Ok([self.store.lock_mount(id, Mode::Exclusive)?, layer])
+    }
+
+    /// Locks a layer that is to be read, and tells whether it is live, which is how it has to be read then. A layer that is not is kept from being mounted
+    /// meanwhile; of one that is, the mount may go and come.
+    fn lock_to_read(&self, id: &LayerId) -> Result<(Vec<Guard>, bool), Failure> {
+        let layer = self.lock(id, Mode::Shared)?;
+        let mount = self.store.lock_mount(id, Mode::Shared)?;
+        Ok(if self.is_live(id)? { (vec![layer], true) } else { (vec![mount, layer], false) })
+    }
+
     /// Whether a layer is mounted, and may change at any time.
     fn is_live(&self, id: &LayerId) -> Result<bool, Failure> {
         Ok(self.unions.mounted(id)?)

@@ -47,7 +47,7 @@ pub(crate) use opening::identity;
 use opening::require_backend;
 pub use opening::{Opening, Owner};
 use record::{Format, Record};
-use runtime::{existing_directories, runtime_directory};
+use runtime::{LOCKS, MOUNT_LOCKS, existing_directories, runtime_directory};
 
 /// The directories of a store, all of them made when the store is.
 const DIRECTORIES: [&str; 9] =
@@ -144,16 +144,26 @@ impl Store {
     ///
     /// # Errors
     ///
-    /// [`Failure::Busy`] when it is held all that time.
+    /// [`Failure::Locked`] when it is held all that time.
     pub(crate) fn lock(&self, id: &LayerId, mode: Mode) -> Result<Guard, Failure> {
-        Guard::layer(&self.runtime, self.claims.claim(id), mode, PATIENCE)
+        Guard::layer(&self.runtime.join(LOCKS), self.claims.claim(id), mode, PATIENCE)
+    }
+
+    /// Takes the lock on a layer's mount and count, as [`Store::lock`] does on the layer, which the caller has locked.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Store::lock`].
+    pub(crate) fn lock_mount(&self, id: &LayerId, mode: Mode) -> Result<Guard, Failure> {
+        Guard::layer(&self.runtime.join(MOUNT_LOCKS), self.claims.claim(id), mode, PATIENCE)
     }
 
     /// The lock of a layer that no living process works on; none where one does. Whoever works on it cleans up itself.
     fn unclaimed(&self, id: &LayerId) -> Result<Option<Guard>, Failure> {
-        match Guard::layer(&self.runtime, self.claims.claim(id), Mode::Exclusive, Duration::ZERO) {
+        match Guard::layer(&self.runtime.join(LOCKS), self.claims.claim(id), Mode::Exclusive, Duration::ZERO)
+        {
             Ok(guard) => Ok(Some(guard)),
-            Err(Failure::Busy(_)) => Ok(None),
+            Err(Failure::Locked(_)) => Ok(None),
             Err(other) => Err(other),
         }
     }
