@@ -6,6 +6,7 @@
 mod shortage;
 
 use std::borrow::Cow;
+use std::path::Path;
 use std::{fmt, io};
 
 use layerbox_privileged::id::LayerId;
@@ -49,6 +50,9 @@ pub enum Failure {
     /// Somebody holds the layer.
     #[error("busy: {0}")]
     Busy(String),
+    /// A call that is under way has locked the layer.
+    #[error("busy: {0}")]
+    Locked(String),
     /// Another layer lies on this one.
     #[error("the layer has children, such as {}", Escaped(.0.as_bytes()))]
     HasChildren(String),
@@ -192,6 +196,7 @@ impl Failure {
             Failure::NotFound(_) | Failure::NoSuchParent(_) | Failure::NoStore(_) => Class::NotFound,
             Failure::Exists
             | Failure::Busy(_)
+            | Failure::Locked(_)
             | Failure::HasChildren(_)
             | Failure::Conflict(_)
             | Failure::Incomplete(_)
@@ -225,7 +230,7 @@ impl Failure {
             Failure::InvalidId(_) => "invalid-id",
             Failure::TooDeep(_) => "too-deep",
             Failure::Incomplete(_) => "incomplete",
-            Failure::Busy(_) => "busy",
+            Failure::Busy(_) | Failure::Locked(_) => "busy",
             Failure::HasChildren(_) => "has-children",
             Failure::Conflict(_) => "conflict",
             Failure::Occupied(_) => "occupied",
@@ -294,6 +299,7 @@ impl Failure {
             Failure::Busy(_) => {
                 Some("end what uses the layer, or use remove --force, which unmounts it first")
             }
+            Failure::Locked(_) => Some("another call on the layer is under way: try again when it has ended"),
             Failure::NoStore(_) => {
                 Some("create makes one; or name another root with --root or LAYERBOX_ROOT")
             }
@@ -367,6 +373,16 @@ impl From<layerbox_privileged::error::Error> for Failure {
 }
 
 impl Failure {
+    /// As [`Failure::io`], at a path of the machine.
+    pub(crate) fn io_at(operation: &str, path: &Path, error: &io::Error) -> Failure {
+        match Failure::io(operation, error) {
+            Failure::Io { operation, code, .. } => {
+                Failure::Io { entry: path.as_os_str().as_encoded_bytes().to_vec(), operation, code }
+            }
+            other => other,
+        }
+    }
+
     /// An operation of the standard library that failed.
     pub fn io(operation: &str, error: &std::io::Error) -> Failure {
         match error.raw_os_error() {
@@ -421,7 +437,7 @@ fn is_escaped(c: char) -> bool {
 
 /// Characters that print nothing and change how the rest of a line reads (Unicode TR 36: bidirectional controls, line separators).
 fn is_deceptive(c: char) -> bool {
-    matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{feff}')
+    matches!(c, '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{feff}')
 }
 
 /// Text from outside that should have been an id, for a message of one line.
@@ -460,6 +476,17 @@ fn os_text(code: i32) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_would_deceive_a_reader_is_escaped() {
+        for deceptive in [
+            "\u{61c}", "\u{200b}", "\u{200f}", "\u{2028}", "\u{202e}", "\u{2066}", "\u{feff}", "\u{7f}", "\\",
+        ] {
+            let shown = Escaped(format!("a{deceptive}b").as_bytes()).to_string();
+            assert!(shown.starts_with("a\\x") && shown.is_ascii(), "{shown}");
+        }
+        assert_eq!(Escaped("gr\u{fc}n \u{627}".as_bytes()).to_string(), "gr\u{fc}n \u{627}");
+    }
 
     #[test]
     fn what_is_written_is_what_is_displayed() {

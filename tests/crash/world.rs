@@ -122,7 +122,7 @@ pub fn leftovers(store: &Store, world: &World) -> Result<Vec<String>> {
         }
     }
     if let Some(runtime) = runtime(store.root()) {
-        for directory in ["locks", "references.new"] {
+        for directory in ["locks", "mount-locks", "references.new"] {
             let named = names_if_any(&runtime.join(directory))?;
             found.extend(named.iter().map(|name| format!("{directory}/{name} on the tmpfs")));
         }

@@ -21,6 +21,8 @@ pub(crate) const PIECE: usize = 256 * 1024;
 const LONGEST_READ: usize = 1024 * 1024;
 /// Up to this size a file is read into the buffer of a sink; the kernel's own copying pays only beyond.
 const SMALL: u64 = 64 * 1024;
+/// What fails when the far end of a sink does. Files of a layer are read and archives of others written in the same call, and an error says no more than this.
+const WRITE: &str = "write the archive";
 /// How many buffers are kept to be used again.
 const SPARE: usize = 16;
 
@@ -190,7 +192,7 @@ impl Far {
             Self::Descriptor(file, _, None) => file.write_all(bytes),
             Self::Descriptor(file, _, Some(ready)) => write_when_ready(file, ready, bytes),
         }
-        .map_err(Error::io("write"))
+        .map_err(Error::io(WRITE))
     }
 }
 
@@ -268,7 +270,7 @@ impl Sink {
         {
             let stretch = if ready.is_some() { STRETCH } else { 1 << 30 };
             if let Some(ready) = ready {
-                ready().map_err(Error::io("sendfile"))?;
+                ready().map_err(Error::io(WRITE))?;
             }
             match rustix::fs::sendfile(&*far, file, None, cmp::min(rest, stretch) as usize) {
                 Ok(0) => return Ok(length - rest),
@@ -276,7 +278,9 @@ impl Sink {
                 Err(Errno::INTR) => {}
                 Err(Errno::AGAIN) if ready.is_some() => {}
                 Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => *kernel = false,
-                Err(error) => return Err(Error::io("sendfile")(error)),
+                // It may be either end.
+                Err(Errno::IO) => return Err(Error::io("sendfile")(Errno::IO)),
+                Err(error) => return Err(Error::io(WRITE)(error)),
             }
         }
         while rest > 0 {
@@ -304,7 +308,7 @@ impl Sink {
     pub fn flush(&mut self) -> Result<(), Error> {
         self.empty()?;
         match &mut self.far {
-            Far::Writer(writer) => writer.flush().map_err(Error::io("write")),
+            Far::Writer(writer) => writer.flush().map_err(Error::io(WRITE)),
             Far::Descriptor(..) => Ok(()),
         }
     }

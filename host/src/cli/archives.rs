@@ -84,10 +84,10 @@ fn open_input(id: &str, file: Option<&Path>) -> Result<File, Stop> {
         let input = io::stdin();
         if input.is_terminal() {
             return Err(Usage {
-                operation: Some("apply-diff"),
+                operation: Some("apply-diff".into()),
                 layer: Some(id.to_owned()),
                 message: "standard input is a terminal, not an archive".to_owned(),
-                hint: Some("name a file, or send the archive through a pipe"),
+                hint: Some("name a file, or send the archive through a pipe".into()),
             }
             .into());
         }
@@ -143,17 +143,16 @@ fn note_speed(context: &Context, id: &str, totals: Totals, elapsed: Duration) {
 pub(super) fn diff(context: &Context, arguments: &Diff) -> Outcome {
     let id = arguments.id.as_str();
     let destination = match &arguments.output {
-        Some(path) => {
-            Destination::file(path, context.umask).map_err(|failure| failed("diff", id, failure))?
-        }
-        None => Destination::stdout().map_err(|failure| failed("diff", id, failure))?,
+        Some(path) if path != Path::new("-") => Destination::file(path, context.umask),
+        _ => Destination::stdout(),
     };
+    let destination = destination.map_err(|failure| failed("diff", id, failure))?;
     if destination.is_terminal() {
         return Err(Usage {
-            operation: Some("diff"),
+            operation: Some("diff".into()),
             layer: Some(id.to_owned()),
             message: "the archive would go to a terminal".to_owned(),
-            hint: Some("name a file with -o, or send it through a pipe"),
+            hint: Some("name a file with -o, or send it through a pipe".into()),
         }
         .into());
     }

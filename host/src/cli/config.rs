@@ -5,6 +5,7 @@
 
 use std::ffi::OsString;
 use std::fmt;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
@@ -92,8 +93,20 @@ pub(super) fn read(named: Option<PathBuf>) -> Result<(File, Option<PathBuf>), St
     Ok((file, Some(path)))
 }
 
+/// Whether this is root of the machine, or of a container, whose store, configuration and cache are the system's. Root of a user namespace that a user has made is
+/// that user: what is root's there is somebody else's.
+pub(super) fn is_system() -> bool {
+    if !nix::unistd::geteuid().is_root() {
+        return false;
+    }
+    let initial = std::fs::read_to_string("/proc/self/uid_map")
+        .is_ok_and(|map| map.split_ascii_whitespace().eq(["0", "0", "4294967295"]));
+    let owner = ["/var/lib", "/var", "/"].iter().find_map(|path| std::fs::metadata(path).ok());
+    initial || owner.is_some_and(|found| found.uid() == 0)
+}
+
 fn usual_file() -> Option<PathBuf> {
-    if nix::unistd::geteuid().is_root() {
+    if is_system() {
         return Some(PathBuf::from(SYSTEM_FILE));
     }
     directory_of_user("XDG_CONFIG_HOME", ".config").map(|directory| directory.join("layerbox/config.toml"))
@@ -231,7 +244,7 @@ impl Cache {
         match self {
             Cache::Off => None,
             Cache::In(path) => Some(path),
-            Cache::Usual if nix::unistd::geteuid().is_root() => Some(PathBuf::from("/var/cache/layerbox")),
+            Cache::Usual if is_system() => Some(PathBuf::from("/var/cache/layerbox")),
             Cache::Usual => directory_of_user("XDG_CACHE_HOME", ".cache").map(|home| home.join("layerbox")),
         }
     }

@@ -11,7 +11,7 @@ use serde::Serialize;
 
 use super::arguments::{Backend, Devices, Global};
 use super::config::{self, Absolute, Time, Word, environment};
-use super::output::Paint;
+use super::output::{Paint, unless_enough};
 use super::report::{Log, Reporter};
 use super::{Outcome, Stop, Usage};
 use crate::control::Calls;
@@ -49,21 +49,20 @@ pub(super) struct Context {
 }
 
 impl Context {
-    /// Works out the settings from the options, the environment and, where the program is `configured`, the configuration file.
-    pub(super) fn new(
-        global: Global,
-        configured: bool,
-        shipped: Shipped,
-        umask: Mode,
-    ) -> Result<Context, Stop> {
+    /// Works out the settings from the options, the environment and the configuration file.
+    pub(super) fn new(global: Global, shipped: Shipped, umask: Mode) -> Result<Context, Stop> {
         let log = Log::new(&global);
         let reporter = Reporter::new(&global);
         let named = global.config.or_else(|| environment("LAYERBOX_CONFIG").map(PathBuf::from));
-        let (file, read) = if configured { config::read(named.clone())? } else { Default::default() };
+        let (file, read) = config::read(named.clone())?;
         if let Some(path) = read {
             log.note(format_args!("configuration: {}", path.display()));
         }
-        let backend = first(global.backend, "LAYERBOX_BACKEND", file.backend)?;
+        // The option is about the store at hand; variable and file are there for all stores, and must not keep anybody from an old one.
+        let usual_backend = match global.backend {
+            Some(_) => None,
+            None => first(None, "LAYERBOX_BACKEND", file.backend)?,
+        };
         let devices = first(global.devices, "LAYERBOX_DEVICES", file.devices)?;
         let devices = devices.map(|devices| devices == Devices::Allow);
         let mut limits = file.limits.limits();
@@ -75,11 +74,8 @@ impl Context {
         let cache = first(None, "LAYERBOX_CACHE", file.cache)?;
         let settings = Settings {
             root: root(first_path(global.root, "LAYERBOX_ROOT", file.root))?,
-            backend: match backend.unwrap_or(Backend::Auto) {
-                Backend::Auto => BackendChoice::Auto,
-                Backend::Aufs => BackendChoice::Aufs,
-                Backend::Overlay => BackendChoice::Overlay,
-            },
+            backend: choice(global.backend),
+            usual_backend: choice(usual_backend),
             owner: Owner::CommandLine,
             maps: None,
             guest: first_path(global.guest, "LAYERBOX_GUEST", file.guest),
@@ -126,12 +122,21 @@ impl Context {
         }
     }
 
-    /// Prints the result of a command: `value` as JSON, or else what `text` writes.
+    /// Prints the result of a command: `value` as JSON, or else what `text` writes. A reader that goes away early is no failure.
     pub(super) fn print<T: Serialize + ?Sized>(
         &self,
         value: &T,
         text: impl FnOnce(&mut dyn Write) -> io::Result<()>,
     ) -> Outcome {
+        Ok(unless_enough(self.deliver(value, text))?)
+    }
+
+    /// As [`Context::print`], where it is a failure that nobody reads it.
+    pub(super) fn deliver<T: Serialize + ?Sized>(
+        &self,
+        value: &T,
+        text: impl FnOnce(&mut dyn Write) -> io::Result<()>,
+    ) -> io::Result<()> {
         let mut out = BufWriter::with_capacity(64 * 1024, io::stdout().lock());
         if self.json {
             serde_json::to_writer(&mut out, value).map_err(io::Error::from)?;
@@ -139,12 +144,20 @@ impl Context {
         } else {
             text(&mut out)?;
         }
-        Ok(out.flush()?)
+        out.flush()
     }
 
     /// Prints a result that is one line.
     pub(super) fn print_line<T: Serialize + ?Sized>(&self, value: &T, line: impl fmt::Display) -> Outcome {
         self.print(value, |out| writeln!(out, "{line}"))
+    }
+}
+
+fn choice(backend: Option<Backend>) -> BackendChoice {
+    match backend {
+        None | Some(Backend::Auto) => BackendChoice::Auto,
+        Some(Backend::Aufs) => BackendChoice::Aufs,
+        Some(Backend::Overlay) => BackendChoice::Overlay,
     }
 }
 
@@ -168,7 +181,7 @@ fn first_path(option: Option<PathBuf>, variable: &str, key: Option<Absolute>) ->
 /// The store's directory, absolute.
 fn root(named: Option<PathBuf>) -> Result<PathBuf, Stop> {
     let root = named.or_else(|| {
-        if nix::unistd::geteuid().is_root() {
+        if config::is_system() {
             return Some(PathBuf::from(SYSTEM_ROOT));
         }
         config::directory_of_user("XDG_DATA_HOME", ".local/share").map(|data| data.join("layerbox"))
@@ -181,5 +194,5 @@ fn root(named: Option<PathBuf>) -> Result<PathBuf, Stop> {
 
 /// An error in the options that belong to no command.
 fn usage(message: impl Into<String>, hint: Option<&'static str>) -> Usage {
-    Usage { operation: None, layer: None, message: message.into(), hint }
+    Usage { operation: None, layer: None, message: message.into(), hint: hint.map(Into::into) }
 }

@@ -1,11 +1,10 @@
 //! Where an archive is written: standard output, or a file that appears when it is whole.
 
 use std::ffi::OsString;
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File, Metadata, OpenOptions, Permissions};
 use std::io::{self, IsTerminal as _};
 use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
-use std::os::unix::ffi::OsStrExt as _;
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _, fchown};
 use std::path::{Path, PathBuf};
 
 use nix::fcntl::{AT_FDCWD, AtFlags, OFlag};
@@ -41,10 +40,10 @@ impl Destination {
 
     /// The file at `path`. Another file of that name stays as it is until [`Destination::commit`] puts the new one in its place.
     pub(super) fn file(path: &Path, umask: Mode) -> Result<Destination, Failure> {
-        let failure = |error: &io::Error| file_failure("open", path, error);
+        let failure = |error: &io::Error| Failure::io_at("open", path, error);
         // Through symbolic links to the file itself: it is that one that is to be replaced.
         let target = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
-        match fs::metadata(&target) {
+        let old = match fs::metadata(&target) {
             Ok(metadata) if metadata.is_dir() => {
                 return Err(failure(&io::Error::from_raw_os_error(nix::libc::EISDIR)));
             }
@@ -53,26 +52,31 @@ impl Destination {
                 let file = OpenOptions::new().write(true).open(&target).map_err(|error| failure(&error))?;
                 return Ok(Destination { file, place: Place::There });
             }
-            _ => {}
-        }
+            other => other.ok(),
+        };
         let directory = match target.parent() {
             Some(parent) if !parent.as_os_str().is_empty() => parent,
             _ => Path::new("."),
         };
-        let mode = 0o666 & !umask.bits();
+        // What others may see of it, where it takes the place of another file, is decided before a byte is in it.
+        let mode = if old.is_some() { 0o600 } else { 0o666 & !umask.bits() };
         let unnamed =
             OpenOptions::new().write(true).mode(mode).custom_flags(OFlag::O_TMPFILE.bits()).open(directory);
-        match unnamed {
-            Ok(file) => Ok(Destination { file, place: Place::Unnamed { target } }),
+        let destination = match unnamed {
+            Ok(file) => Destination { file, place: Place::Unnamed { target } },
             // open(2): EOPNOTSUPP from a file system without it, EISDIR and ENOENT from an old kernel. A directory that is not there gives its
             // error below as well.
             Err(_) => {
                 let temporary = temporary_name(&target);
                 let file = OpenOptions::new().write(true).create_new(true).mode(mode).open(&temporary);
                 let file = file.map_err(|error| failure(&error))?;
-                Ok(Destination { file, place: Place::Temporary { temporary, target } })
+                Destination { file, place: Place::Temporary { temporary, target } }
             }
+        };
+        if let Some(old) = old {
+            take_after(&destination.file, &old);
         }
+        Ok(destination)
     }
 
     /// Whether a person would get to see the bytes.
@@ -100,16 +104,16 @@ impl Destination {
                     &temporary,
                     AtFlags::AT_SYMLINK_FOLLOW,
                 )
-                .map_err(|code| file_failure("link", target, &code.into()))?;
+                .map_err(|code| Failure::io_at("link", target, &code.into()))?;
                 let renamed = fs::rename(&temporary, target);
                 if renamed.is_err() {
                     // It is the first error that is told.
                     let _ = fs::remove_file(&temporary);
                 }
-                renamed.map_err(|error| file_failure("rename", target, &error))
+                renamed.map_err(|error| Failure::io_at("rename", target, &error))
             }
             Place::Temporary { temporary, target } => {
-                fs::rename(temporary, target).map_err(|error| file_failure("rename", target, &error))
+                fs::rename(temporary, target).map_err(|error| Failure::io_at("rename", target, &error))
             }
         }
     }
@@ -124,20 +128,25 @@ impl Drop for Destination {
     }
 }
 
+/// Gives a file the owner and the mode of the one that it will replace, as far as that can be done: it is its writer's, for its writer alone, where nothing can.
+fn take_after(file: &File, old: &Metadata) {
+    // Only root gives files away; others can give theirs to a group that they are in (chown(2)).
+    if fchown(file, Some(old.uid()), Some(old.gid())).is_err() {
+        let _ = fchown(file, None, Some(old.gid()));
+    }
+    // What the old group may, another one may not.
+    let same_group = file.metadata().is_ok_and(|new| new.gid() == old.gid());
+    let mode = old.mode() & if same_group { 0o777 } else { 0o707 };
+    // After it, because chown(2) takes bits away. A file system without modes has none to lose.
+    let _ = file.set_permissions(Permissions::from_mode(mode));
+}
+
 /// A name beside the target that nobody else takes: `.app.tar.4711`.
 fn temporary_name(target: &Path) -> PathBuf {
     let mut name = OsString::from(".");
     name.push(target.file_name().unwrap_or_default());
     name.push(format!(".{}", std::process::id()));
     target.with_file_name(name)
-}
-
-fn file_failure(operation: &str, path: &Path, error: &io::Error) -> Failure {
-    Failure::Io {
-        entry: path.as_os_str().as_bytes().to_vec(),
-        operation: operation.to_owned(),
-        code: error.raw_os_error().unwrap_or_default(),
-    }
 }
 
 #[cfg(test)]
@@ -193,6 +202,32 @@ mod tests {
         assert_eq!(fs::read(&path).unwrap(), b"old");
         write(&path, true).unwrap();
         assert_eq!(fs::read(&path).unwrap(), b"new");
+    }
+
+    #[test]
+    fn a_file_that_is_replaced_lends_its_mode_and_owner() {
+        let scratch = Scratch::new("mode");
+        let path = scratch.0.join("a.tar");
+        // As root any owner; else one's own group at least.
+        let ids = if nix::unistd::geteuid().is_root() { (12_345, 54_321) } else { own_ids(&scratch.0) };
+        for mode in [0o600, 0o640, 0o444, 0o4755] {
+            fs::write(&path, "old").unwrap();
+            fchown(File::open(&path).unwrap(), Some(ids.0), Some(ids.1)).unwrap();
+            fs::set_permissions(&path, Permissions::from_mode(mode)).unwrap();
+            write(&path, true).unwrap();
+            let new = fs::metadata(&path).unwrap();
+            assert_eq!(new.mode() & 0o7777, mode & 0o777);
+            assert_eq!((new.uid(), new.gid()), ids);
+            assert_eq!(fs::read(&path).unwrap(), b"new");
+            fs::remove_file(&path).unwrap();
+        }
+        write(&path, true).unwrap();
+        assert_eq!(fs::metadata(&path).unwrap().mode() & 0o7777, 0o644);
+    }
+
+    fn own_ids(path: &Path) -> (u32, u32) {
+        let metadata = fs::metadata(path).unwrap();
+        (metadata.uid(), metadata.gid())
     }
 
     #[test]

@@ -28,13 +28,18 @@ struct PathObject {
 }
 
 pub(super) fn get(context: &Context, id: &str, label: Option<&str>) -> Outcome {
-    let path = context.open(false)?.get(id, label)?;
+    let calls = context.open(false)?;
+    let path = calls.get(id, label)?;
     let ByteName { text, hex } = ByteName::of(path.as_os_str().as_bytes());
     // As it is, not escaped: what a script does with it is `cd "$(layerbox get app)"`.
-    context.print(&PathObject { path: text, path_hex: hex }, |out| {
+    let delivered = context.deliver(&PathObject { path: text, path_hex: hex }, |out| {
         out.write_all(path.as_os_str().as_bytes())?;
         writeln!(out)
-    })
+    });
+    Ok(delivered.inspect_err(|_| {
+        // Nobody knows of the mount, so nobody would ever give it back. The error to tell is the first one.
+        drop(calls.put(id));
+    })?)
 }
 
 pub(super) fn put(context: &Context, id: &str) -> Outcome {

@@ -13,6 +13,7 @@ mod destination;
 mod guest;
 mod interrupt;
 mod layers;
+mod misuse;
 mod output;
 mod reference;
 mod report;
@@ -21,6 +22,7 @@ mod store;
 mod table;
 mod verify;
 
+use std::borrow::Cow;
 use std::ffi::OsString;
 use std::io;
 use std::process::ExitCode;
@@ -28,7 +30,7 @@ use std::process::ExitCode;
 use clap::{CommandFactory as _, FromArgMatches as _};
 
 use crate::driver::Shipped;
-use crate::error::Error;
+use crate::error::{Error, Failure};
 use arguments::{Cli, Command, GuestCommand};
 use context::Context;
 
@@ -50,14 +52,14 @@ enum Stop {
     Print(io::Error),
 }
 
-/// A use of a command that only shows when it runs; clap finds the others.
+/// A wrong use of a command, found by clap ([`misuse`]) or when the command runs.
 #[derive(Debug)]
 struct Usage {
     /// The command; none for the options that all have.
-    operation: Option<&'static str>,
+    operation: Option<Cow<'static, str>>,
     layer: Option<String>,
     message: String,
-    hint: Option<&'static str>,
+    hint: Option<Cow<'static, str>>,
 }
 
 impl From<Error> for Stop {
@@ -95,19 +97,26 @@ pub fn main(shipped: Shipped) -> ExitCode {
         .and_then(|matches| Cli::from_arg_matches(&matches));
     let cli = match parsed {
         Ok(cli) => cli,
-        Err(error) => return ExitCode::from(report::parse_error(&error, early.json)),
+        Err(error) => return ExitCode::from(report::parse_error(&error, &arguments, early)),
     };
     let reporter = report::Reporter::new(&cli.global);
     let (operation, layer) = subject(&cli.command);
-    // What explains the program works with a broken configuration, too.
-    let configured = !matches!(cli.command, Command::Completions { .. } | Command::Man);
-    let outcome =
-        Context::new(cli.global, configured, shipped, umask).and_then(|context| run(&context, cli.command));
+    let outcome = run(|| Context::new(cli.global, shipped, umask), cli.command);
     ExitCode::from(reporter.end(outcome.map_err(|stop| match stop {
         // Whoever asked for a command wants to hear of that, not of the opening that comes before it.
         Stop::Failed(error) if error.operation == "open" => Stop::Failed(Error { operation, layer, ..error }),
+        Stop::Print(error) => Stop::Failed(Error { operation, layer, failure: unprinted(&error) }),
         other => other,
     })))
+}
+
+/// That standard output could not be written.
+fn unprinted(error: &io::Error) -> Failure {
+    Failure::Io {
+        entry: b"standard output".to_vec(),
+        operation: "write".to_owned(),
+        code: error.raw_os_error().unwrap_or(nix::libc::EIO),
+    }
 }
 
 /// What a command is called in errors, and the layer that it is about.
@@ -138,29 +147,31 @@ fn subject(command: &Command) -> (&'static str, Option<String>) {
     }
 }
 
-/// Calls the command's function.
-fn run(context: &Context, command: Command) -> Outcome {
+/// Calls the command's function. What explains the program needs no context: it works without a home, and with a broken configuration.
+fn run(context: impl FnOnce() -> Result<Context, Stop>, command: Command) -> Outcome {
     match command {
-        Command::Create { id, parent } => layers::create(context, &id, parent.as_deref()),
-        Command::ApplyDiff(arguments) => archives::apply_diff(context, arguments),
-        Command::Diff(arguments) => archives::diff(context, &arguments),
-        Command::Changes { id, parent } => archives::changes(context, &id, parent.as_deref()),
-        Command::DiffSize { id, parent } => archives::diff_size(context, &id, parent.as_deref()),
-        Command::Get { id, label } => layers::get(context, &id, label.as_deref()),
-        Command::Put { id } => layers::put(context, &id),
-        Command::Remove { ids, force } => layers::remove(context, &ids, force),
-        Command::Exists { id } => layers::exists(context, &id),
-        Command::List { tree } => store::list(context, tree),
-        Command::Status => store::status(context),
-        Command::Metadata { id } => layers::metadata(context, &id),
-        Command::Cleanup => store::cleanup(context),
+        Command::Create { id, parent } => layers::create(&context()?, &id, parent.as_deref()),
+        Command::ApplyDiff(arguments) => archives::apply_diff(&context()?, arguments),
+        Command::Diff(arguments) => archives::diff(&context()?, &arguments),
+        Command::Changes { id, parent } => archives::changes(&context()?, &id, parent.as_deref()),
+        Command::DiffSize { id, parent } => archives::diff_size(&context()?, &id, parent.as_deref()),
+        Command::Get { id, label } => layers::get(&context()?, &id, label.as_deref()),
+        Command::Put { id } => layers::put(&context()?, &id),
+        Command::Remove { ids, force } => layers::remove(&context()?, &ids, force),
+        Command::Exists { id } => layers::exists(&context()?, &id),
+        Command::List { tree } => store::list(&context()?, tree),
+        Command::Status => store::status(&context()?),
+        Command::Metadata { id } => layers::metadata(&context()?, &id),
+        Command::Cleanup => store::cleanup(&context()?),
         Command::Check { repair, deep, purge } => {
-            store::check(context, crate::driver::CheckOptions { repair, deep, purge })
+            store::check(&context()?, crate::driver::CheckOptions { repair, deep, purge })
         }
-        Command::Serve(arguments) => serve::serve(context, arguments),
-        Command::Guest { command: GuestCommand::Inspect { file, wit } } => guest::inspect(context, file, wit),
-        Command::Guest { command: GuestCommand::Verify(arguments) } => verify::verify(context, arguments),
-        Command::Demo { archive } => demo::demo(context, archive),
+        Command::Serve(arguments) => serve::serve(&context()?, arguments),
+        Command::Guest { command: GuestCommand::Inspect { file, wit } } => {
+            guest::inspect(&context()?, file, wit)
+        }
+        Command::Guest { command: GuestCommand::Verify(arguments) } => verify::verify(&context()?, arguments),
+        Command::Demo { archive } => demo::demo(&context()?, archive),
         Command::Completions { shell } => reference::completions(shell),
         Command::Man => reference::man(),
     }

@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::fmt::{self, Write as _};
+use std::io;
 
 use super::arguments::Color;
 use crate::error::Escaped;
@@ -62,6 +63,15 @@ impl fmt::Display for OneLine<'_> {
     }
 }
 
+/// Whether something was printed. Whoever has closed the other end has seen enough (`layerbox list | head -1`): the command did what it was asked to, and its
+/// exit status is that of what it found.
+pub(super) fn unless_enough(printed: io::Result<()>) -> io::Result<()> {
+    match printed {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        other => other,
+    }
+}
+
 /// A number of bytes for people: `999 B`, `1.2 KiB`, `340 MiB`; with a decimal below 100, where it tells something.
 pub(super) fn human_size(bytes: u64) -> String {
     const UNITS: [&str; 7] = ["B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
@@ -107,11 +117,6 @@ impl Paint {
             Color::Auto => terminal && !set("NO_COLOR") && !dumb,
         };
         Paint { on }
-    }
-
-    /// Never any color.
-    pub(super) fn plain() -> Paint {
-        Paint { on: false }
     }
 
     pub(super) fn bold<'a>(&self, text: &'a str) -> Cow<'a, str> {
@@ -177,6 +182,15 @@ mod tests {
         for (text, line) in cases {
             assert_eq!(OneLine(text).to_string(), line);
         }
+    }
+
+    #[test]
+    fn what_nobody_reads_any_more_is_no_failure() {
+        let cases = [(io::ErrorKind::BrokenPipe, true), (io::ErrorKind::StorageFull, false)];
+        for (kind, fine) in cases {
+            assert_eq!(unless_enough(Err(kind.into())).is_ok(), fine, "{kind}");
+        }
+        assert!(unless_enough(Ok(())).is_ok());
     }
 
     #[test]

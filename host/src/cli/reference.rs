@@ -8,6 +8,7 @@ use clap_mangen::Man;
 
 use super::Outcome;
 use super::arguments::Cli;
+use super::output::unless_enough;
 
 pub(super) fn completions(shell: Shell) -> Outcome {
     let mut script = Vec::new();
@@ -21,8 +22,7 @@ pub(super) fn man() -> Outcome {
 
 fn write(text: &[u8]) -> Outcome {
     let mut out = io::stdout().lock();
-    out.write_all(text)?;
-    Ok(out.flush()?)
+    Ok(unless_enough(out.write_all(text).and_then(|()| out.flush()))?)
 }
 
 /// What the arguments do not know.
@@ -34,8 +34,11 @@ The store's directory, where \\-\\-root is not given.
 LAYERBOX_CONFIG
 The configuration, where \\-\\-config is not given.
 .TP
-LAYERBOX_BACKEND, LAYERBOX_DEVICES, LAYERBOX_GUEST, LAYERBOX_GUEST_SHA256
+LAYERBOX_DEVICES, LAYERBOX_GUEST, LAYERBOX_GUEST_SHA256
 What the option of that name says, where it is not given.
+.TP
+LAYERBOX_BACKEND
+The backend of a store that is made, where \\-\\-backend is not given.
 .TP
 LAYERBOX_CACHE
 A directory for the compiled code of components that are not built in; false: none.

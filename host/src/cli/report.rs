@@ -2,14 +2,16 @@
 //!
 //! Nothing here can fail: where stderr is closed there is nobody to tell.
 
+use std::ffi::OsString;
 use std::fmt;
 use std::io::{self, IsTerminal as _, Write as _};
 
+use clap::error::ErrorKind;
 use serde::Serialize;
 
-use super::arguments::{Global, LogFormat};
+use super::arguments::{Early, Global, LogFormat};
 use super::output::{ByteName, OneLine, Paint};
-use super::{Outcome, Stop, Usage};
+use super::{Outcome, Stop, Usage, misuse};
 use crate::driver::Code;
 use crate::error::{Class, Escaped};
 
@@ -62,7 +64,7 @@ impl Reporter {
                 layer: usage.layer.as_deref(),
                 entry: None,
                 entry_hex: None,
-                hint: usage.hint,
+                hint: usage.hint.as_deref(),
             }),
             Stop::Other(error) => self.object(&ErrorObject {
                 error: format!("{error:#}"),
@@ -72,7 +74,7 @@ impl Reporter {
                 entry_hex: None,
                 hint: None,
             }),
-            Stop::Print(error) if error.kind() != io::ErrorKind::BrokenPipe => self.object(&ErrorObject {
+            Stop::Print(error) => self.object(&ErrorObject {
                 error: format!("standard output: {error}"),
                 code: "io",
                 layer: None,
@@ -80,7 +82,7 @@ impl Reporter {
                 entry_hex: None,
                 hint: None,
             }),
-            Stop::Status(_) | Stop::Print(_) => {}
+            Stop::Status(_) => {}
         }
     }
 
@@ -105,8 +107,6 @@ impl Stop {
             Stop::Failed(error) => error.failure.class().status(),
             Stop::Usage(_) => Class::Usage.status(),
             Stop::Status(status) => *status,
-            // Whoever reads has seen enough (`layerbox list | head -1`); the command itself did what it was asked to.
-            Stop::Print(error) if error.kind() == io::ErrorKind::BrokenPipe => 0,
             Stop::Print(_) | Stop::Other(_) => Class::Failed.status(),
         }
     }
@@ -114,7 +114,7 @@ impl Stop {
 
 impl fmt::Display for Usage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match (self.operation, &self.layer) {
+        match (&self.operation, &self.layer) {
             (Some(operation), Some(layer)) => write!(f, "{operation} {}: ", Escaped(layer.as_bytes()))?,
             (Some(operation), None) => write!(f, "{operation}: ")?,
             (None, _) => {}
@@ -124,19 +124,15 @@ impl fmt::Display for Usage {
 }
 
 /// Prints what clap has to say, help and version included, and returns the exit status: 0 for those, 2 for errors.
-pub(super) fn parse_error(error: &clap::Error, json: bool) -> u8 {
-    if json && error.use_stderr() {
-        let text = error.to_string();
-        let line = text.lines().next().unwrap_or_default();
-        let usage = Usage {
-            operation: None,
-            layer: None,
-            message: line.strip_prefix("error: ").unwrap_or(line).to_owned(),
-            hint: None,
-        };
-        Reporter { json, paint: Paint::plain() }.tell(&Stop::Usage(usage));
-    } else {
+pub(super) fn parse_error(error: &clap::Error, arguments: &[OsString], early: Early) -> u8 {
+    // Whoever names no command is shown which there are.
+    let helps = error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand && !early.json;
+    if helps || !error.use_stderr() {
+        // As with all that goes to a terminal: where it is closed there is nobody to tell.
         let _ = error.print();
+    } else {
+        let paint = Paint::new(early.color, io::stderr().is_terminal());
+        Reporter { json: early.json, paint }.tell(&Stop::Usage(misuse::usage(error, arguments)));
     }
     if error.use_stderr() { Class::Usage.status() } else { 0 }
 }

@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use super::arguments::Verify;
 use super::context::Context;
-use super::output::OneLine;
+use super::output::{OneLine, unless_enough};
 use super::{Outcome, Stop, interrupt};
 use crate::driver::Settings;
 use crate::error::Class;
@@ -56,12 +56,13 @@ pub(super) fn verify(context: &Context, arguments: Verify) -> Outcome {
     let summary = run(&verification, &options, |report| {
         if context.json {
             cases.push(object(report));
-        } else {
+        } else if printed.is_ok() {
             printed = print_case(context, report);
         }
-        printed.is_ok()
+        // Whoever reads no more may still want to know how it ends.
+        printed.as_ref().err().is_none_or(|error| error.kind() == io::ErrorKind::BrokenPipe)
     });
-    printed?;
+    unless_enough(printed)?;
     let Summary { passed, failed, skipped } = summary;
     let object = VerifyObject { digest: verification.digest().to_string(), passed, failed, skipped, cases };
     context.print(&object, |out| {

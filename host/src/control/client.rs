@@ -109,7 +109,8 @@ impl Client {
     /// Names the store; false where the service does not own it.
     fn open(&self, settings: &Settings, store: Which, make: bool) -> Result<bool, Failure> {
         let guest = driver::wanted(settings)?.map(|digest| digest.to_string());
-        let open = Open { version: VERSION, store, backend: settings.backend.into(), guest, make };
+        let (backend, usual_backend) = (settings.backend.into(), settings.usual_backend.into());
+        let open = Open { version: VERSION, store, backend, usual_backend, guest, make };
         frame::send(&self.stream, &open, None).map_err(|_| lost())?;
         match self.receive()?.message().map_err(|_| unclear())? {
             Opened::Yes => Ok(true),

@@ -40,6 +40,8 @@ pub(super) struct Open {
     pub(super) store: Which,
     /// The backend that it must have, or gets when it is made.
     pub(super) backend: Backend,
+    /// The backend that it gets when it is made and `backend` leaves that open; auto: as the service has it.
+    pub(super) usual_backend: Backend,
     /// The digest of the component that must work on it; none: whichever does.
     pub(super) guest: Option<String>,
     /// Whether a root that is missing or empty becomes a store.

@@ -289,7 +289,8 @@ fn find(stores: &Stores, open: Open) -> Result<Option<Arc<Driver>>, Failure> {
         }
         Which::Root(root) => {
             let root = PathBuf::from(root);
-            stores.open_as(&root, open.backend.into(), None, open.make).map_err(|error| error.failure)?
+            let backends = (open.backend.into(), open.usual_backend.into());
+            stores.open_as(&root, backends, None, open.make).map_err(|error| error.failure)?
         }
     };
     driver.store().require_backend(open.backend.into())?;

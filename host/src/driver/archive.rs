@@ -130,7 +130,7 @@ impl Driver {
     }
 
     fn diff_of(&self, id: &str, parent: Option<&str>, out: Sink, lent: bool) -> Result<DiffOutcome, Error> {
-        self.call("diff", id, |id| {
+        self.reading_call("diff", id, |id| {
             let comparison = self.comparison(id, parent)?;
             let own = comparison.is_own();
             let (lease, _guards) = self.reading(id, &comparison, !own)?;
@@ -151,7 +151,7 @@ impl Driver {
     ///
     /// [`Failure::NotFound`]; those of reading the layers.
     pub fn changes(&self, id: &str, parent: Option<&str>) -> Result<Changes, Error> {
-        self.call("changes", id, |id| {
+        self.reading_call("changes", id, |id| {
             let comparison = self.comparison(id, parent)?;
             let (lease, _guards) = self.reading(id, &comparison, true)?;
             let other = comparison.other.as_ref().map(LayerId::to_string);
@@ -176,7 +176,7 @@ impl Driver {
     ///
     /// [`Failure::NotFound`]; those of reading the layer.
     pub fn diff_size(&self, id: &str, parent: Option<&str>) -> Result<Totals, Error> {
-        self.call("diff-size", id, |id| {
+        self.reading_call("diff-size", id, |id| {
             let record = self.store.existing(id)?;
             let parent = parent.map(str::to_owned);
             if let Some(parent) = &parent {
@@ -360,19 +360,28 @@ impl Driver {
         comparison: &Comparison,
         ancestors: bool,
     ) -> Result<(Lease, Vec<Guard>), Failure> {
-        let mut guards = vec![self.lock(id, Mode::Shared)?];
+        let (mut guards, mut live) = (Vec::new(), Vec::new());
+        let mut lock = |id: &LayerId| -> Result<(), Failure> {
+            let (held, is_live) = self.lock_to_read(id)?;
+            guards.extend(held);
+            live.extend(is_live.then(|| id.clone()));
+            Ok(())
+        };
+        lock(id)?;
+        let mut below = Vec::new();
         let mut trees = vec![id.clone()];
         if ancestors {
-            trees.extend(comparison.record.ancestors.iter().cloned());
+            below.extend(comparison.record.ancestors.iter().cloned());
             if let (Some(other), Some(record)) = (&comparison.other, &comparison.other_record) {
                 if other != id && !comparison.record.ancestors.contains(other) {
-                    guards.push(self.lock(other, Mode::Shared)?);
+                    lock(other)?;
+                    trees.push(other.clone());
                 }
-                trees.push(other.clone());
-                trees.extend(record.ancestors.iter().cloned());
+                below.extend(record.ancestors.iter().cloned());
             }
         }
-        let live = self.live(&trees)?;
+        live.extend(self.live(&below)?);
+        trees.extend(below);
         Ok((self.lease(Access::Read).trees(trees, live), guards))
     }
 }

@@ -33,16 +33,16 @@ impl Driver {
             if writable {
                 require_root("mounting")?;
             }
-            let mut guard = self.lock(id, Mode::Shared)?;
+            let mut guards = vec![self.lock(id, Mode::Shared)?];
             let mut record = self.store.existing(id)?;
             // Others may be at the layer, and need not be waited for where there is nothing to forget.
             if writable && record.size.is_some() {
-                drop(guard);
-                guard = self.lock(id, Mode::Exclusive)?;
+                drop(guards);
+                guards = self.lock_to_mount(id)?.into();
                 record = self.store.existing(id)?;
                 self.store.forget_size(id, &record)?;
             }
-            let _guard = guard;
+            let _guards = guards;
             Ok(Lent {
                 content: self.store.content_path(id),
                 work: self.store.work_path(id),
@@ -62,7 +62,7 @@ impl Driver {
             self.put(id)?;
         }
         self.call("seal", id, |id| {
-            let _guard = self.lock(id, Mode::Exclusive)?;
+            let _guards = self.lock_to_mount(id)?;
             let record = self.store.existing(id)?;
             // One that came from an archive is on the disk already, and has not changed since.
             if record.size.is_some() {

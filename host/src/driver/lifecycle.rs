@@ -121,7 +121,7 @@ impl Driver {
     pub fn get(&self, id: &str, label: Option<&str>) -> Result<PathBuf, Error> {
         self.call("get", id, |id| {
             require_root("mounting")?;
-            let _guard = self.lock(id, Mode::Exclusive)?;
+            let _guards = self.lock_to_mount(id)?;
             let record = self.store.existing(id)?;
             // From now on the layer can change.
             self.store.forget_size(id, &record)?;
@@ -186,7 +186,7 @@ impl Driver {
     pub fn put(&self, id: &str) -> Result<(), Error> {
         self.call("put", id, |id| {
             require_root("unmounting")?;
-            let _guard = self.lock(id, Mode::Exclusive)?;
+            let _guards = self.lock_to_mount(id)?;
             let record = self.store.existing(id)?;
             let lease = self.lease(Access::Read).unions(self.unions_of(id, &record));
             let put = self.sandbox.run(lease, |guest, call| guest.put(call, &id.to_string()));
@@ -339,7 +339,7 @@ impl Driver {
             let mut forgotten = Vec::new();
             for (id, _) in self.references.all()? {
                 {
-                    let _guard = self.lock(&id, Mode::Exclusive)?;
+                    let _guards = self.lock_to_mount(&id)?;
                     self.references.settle(&id)?;
                 }
                 // Of a layer whose metadata cannot be read nothing is known, and it stays as it is.

@@ -47,8 +47,10 @@ use sweeper::Sweeper;
 pub struct Settings {
     /// The directory of the store.
     pub root: PathBuf,
-    /// The backend that a new store gets.
+    /// The backend that the store must have, or gets when it is made.
     pub backend: Choice,
+    /// The backend that it gets when it is made and `backend` leaves that open. A store that is there may have any.
+    pub usual_backend: Choice,
     /// Who opens it.
     pub owner: Owner,
     /// The id maps that the store must have, or gets when it is made; none: those that it has.
@@ -70,11 +72,17 @@ pub struct Settings {
 }
 
 impl Settings {
+    /// The backend that a new store gets.
+    pub(crate) fn new_backend(&self) -> Choice {
+        if self.backend == Choice::Auto { self.usual_backend } else { self.backend }
+    }
+
     /// Those of them that are the store's.
     pub(crate) fn opening(&self, make: bool) -> Opening {
         Opening {
             owner: self.owner,
             backend: self.backend,
+            usual_backend: self.usual_backend,
             maps: self.maps.clone(),
             make,
             patience: PATIENCE,
@@ -223,18 +231,27 @@ impl Driver {
         self.store.take_recovered()
     }
 
-    /// Runs the body of a call, and says which call on which layer it was when it fails.
+    /// Runs the body of a call that writes to the store, and says which call on which layer it was when it fails.
     fn call<T>(
         &self,
         operation: &'static str,
         id: &str,
         body: impl FnOnce(&LayerId) -> Result<T, Failure>,
     ) -> Result<T, Error> {
-        let checked = layer_id(id);
-        checked.and_then(|id| body(&id)).map_err(|failure| Error {
+        self.reading_call(operation, id, |id| body(id).map_err(|failure| self.of_what(failure)))
+    }
+
+    /// As `call`, for one that writes nothing to the store: where there was no room, that was not on the store's file system.
+    fn reading_call<T>(
+        &self,
+        operation: &'static str,
+        id: &str,
+        body: impl FnOnce(&LayerId) -> Result<T, Failure>,
+    ) -> Result<T, Error> {
+        layer_id(id).and_then(|id| body(&id)).map_err(|failure| Error {
             operation,
             layer: Some(id.to_owned()),
-            failure: self.of_what(failure),
+            failure,
         })
     }
 
@@ -282,6 +299,20 @@ impl Driver {
 
     fn lock(&self, id: &LayerId, mode: Mode) -> Result<Guard, Failure> {
         self.store.lock(id, mode)
+    }
+
+    /// Locks a layer whose mount or count is to be changed: beside those who read it, and against all others. The locks are given back in their order.
+    fn lock_to_mount(&self, id: &LayerId) -> Result<[Guard; 2], Failure> {
+        let layer = self.lock(id, Mode::Shared)?;
+        Ok([self.store.lock_mount(id, Mode::Exclusive)?, layer])
+    }
+
+    /// Locks a layer that is to be read, and tells whether it is live, which is how it has to be read then. A layer that is not is kept from being mounted
+    /// meanwhile; of one that is, the mount may go and come.
+    fn lock_to_read(&self, id: &LayerId) -> Result<(Vec<Guard>, bool), Failure> {
+        let layer = self.lock(id, Mode::Shared)?;
+        let mount = self.store.lock_mount(id, Mode::Shared)?;
+        Ok(if self.is_live(id)? { (vec![layer], true) } else { (vec![mount, layer], false) })
     }
 
     /// Whether a layer is mounted, and may change at any time.

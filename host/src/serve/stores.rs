@@ -42,10 +42,10 @@ impl Stores {
     ///
     /// Those of [`Driver::with_sandbox`]; [`Failure::Conflict`] where the store is open with other id maps than `maps`.
     pub fn open(&self, root: &Path, maps: Option<IdMaps>, make: bool) -> Result<Arc<Driver>, Error> {
-        self.open_as(root, self.settings.backend, maps, make)
+        self.open_as(root, (self.settings.backend, BackendChoice::Auto), maps, make)
     }
 
-    /// As [`Stores::open`], for a backend.
+    /// As [`Stores::open`], for a backend that it must have or gets when it is made, and one that it gets when it is made and the first leaves that open.
     ///
     /// # Errors
     ///
@@ -53,7 +53,7 @@ impl Stores {
     pub(crate) fn open_as(
         &self,
         root: &Path,
-        backend: BackendChoice,
+        (backend, usual): (BackendChoice, BackendChoice),
         maps: Option<IdMaps>,
         make: bool,
     ) -> Result<Arc<Driver>, Error> {
@@ -70,7 +70,9 @@ impl Stores {
         if let Some(driver) = self.get(root) {
             return found(driver);
         }
-        let settings = Settings { root: root.to_owned(), backend, maps, ..self.settings.clone() };
+        let usual_backend = if usual == BackendChoice::Auto { self.settings.new_backend() } else { usual };
+        let settings =
+            Settings { root: root.to_owned(), backend, usual_backend, maps, ..self.settings.clone() };
         let driver = Arc::new(Driver::with_sandbox(&settings, self.sandbox.clone(), make)?);
         self.tell_mended(&driver);
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);

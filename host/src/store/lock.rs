@@ -1,10 +1,14 @@
 //! Locks between processes and between threads: one on the store, one for each layer.
 //!
-//! All are flock(2) on a file of their own, so that a process that dies holds none. The store's says who owns it: a service alone, or
-//! command lines side by side. A layer's is shared by calls that read it and exclusive for a call that changes it; its file lies on the tmpfs
-//! and is removed by the last holder.
+//! All are flock(2) on a file of their own, so that a process that dies holds none. The store's is held by its owner: a service alone, or
+//! command lines side by side. Each layer has two, whose files lie on the tmpfs and are removed by the last holder. One is shared by calls that read the layer
+//! and exclusive for a call that fills or removes it. The other is for its mount and its count, and is only taken beside the first one, shared: whoever changes
+//! them has it alone, and need not wait for a reader, which may be as slow as whoever takes its archive.
+//!
+//! Who holds a lock is asked of the kernel (`/proc/locks`, proc_locks(5)), for the message to those who wait in vain.
 
 use std::collections::BTreeMap;
+use std::fs::{File, Metadata};
 use std::io::{self, Read};
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
@@ -34,7 +38,7 @@ pub enum Mode {
 #[derive(Debug)]
 pub struct Guard {
     /// The file; closing it unlocks it, and cannot fail.
-    lock: Option<std::fs::File>,
+    lock: Option<File>,
     mode: Mode,
     /// The file to remove when nobody else holds it; none for the store's.
     path: Option<PathBuf>,
@@ -91,19 +95,23 @@ impl Guard {
         let mut file = dir.open_with("lock", &options).map_err(|e| Failure::io("open", &e))?.into_std();
         let mut owner = String::new();
         Read::by_ref(&mut file).take(256).read_to_string(&mut owner).map_err(|e| Failure::io("read", &e))?;
+        let known = file.metadata().map_err(|e| Failure::io("stat", &e))?;
         match wait(file, mode, patience) {
             Ok(lock) => {
-                let mut guard = Guard { lock: Some(lock), mode, path: None, _claim: None };
-                if mode == Mode::Exclusive {
-                    // Only the message to others wants it: a full disk is no reason to stay away.
-                    drop(guard.sign(&format!("process {}", std::process::id()), u64::MAX));
+                let guard = Guard { lock: Some(lock), mode, path: None, _claim: None };
+                match mode {
+                    Mode::Exclusive => guard.sign(&format!("process {}", std::process::id())),
+                    // Of an owner that is gone.
+                    Mode::Shared if !owner.is_empty() => guard.sign(""),
+                    Mode::Shared => {}
                 }
                 Ok(guard)
             }
-            Err(Failure::Busy(_)) if owner.trim().is_empty() => {
-                Err(Failure::StoreInUse("another process".to_owned()))
+            Err(Failure::Locked(_)) => {
+                let signed = Some(owner.trim().to_owned()).filter(|owner| !owner.is_empty());
+                let holders = holders(&known).or(signed);
+                Err(Failure::StoreInUse(holders.unwrap_or_else(|| "another process".to_owned())))
             }
-            Err(Failure::Busy(_)) => Err(Failure::StoreInUse(owner.trim().to_owned())),
             Err(other) => Err(other),
         }
     }
@@ -116,24 +124,25 @@ impl Guard {
     /// Goes on with the store's lock beside others.
     pub(super) fn share(mut self) -> Result<Guard, Failure> {
         self.mode = Mode::Shared;
+        self.sign("");
         if let Some(lock) = &self.lock {
             flock(lock, FlockOperation::LockShared).map_err(|errno| Failure::io("flock", &errno.into()))?;
         }
         Ok(self)
     }
 
-    /// Takes the lock on the layer of a claim; waits so long for others.
+    /// Takes the lock on the layer of a claim, of those whose files lie in a directory; waits so long for others.
     ///
     /// # Errors
     ///
-    /// [`Failure::Busy`] when it is held all that time.
+    /// [`Failure::Locked`] when it is held all that time.
     pub(super) fn layer(
-        runtime: &Path,
+        directory: &Path,
         claim: Claim,
         mode: Mode,
         patience: Duration,
     ) -> Result<Guard, Failure> {
-        let path = runtime.join("locks").join(claim.id.as_str());
+        let path = directory.join(claim.id.as_str());
         loop {
             let file = std::fs::OpenOptions::new()
                 .read(true)
@@ -145,19 +154,16 @@ impl Guard {
                 .map_err(|e| Failure::io("open", &e))?;
             let before = file.metadata().map_err(|e| Failure::io("stat", &e))?;
             let lock = wait(file, mode, patience).map_err(|failure| match failure {
-                Failure::Busy(_) => {
-                    let holder = std::fs::read_to_string(&path).unwrap_or_default();
-                    Failure::Busy(format!("process {} works on it", holder.trim()))
+                Failure::Locked(_) => {
+                    let holders = holders(&before).unwrap_or_else(|| "another process".to_owned());
+                    Failure::Locked(format!("in work by {holders}"))
                 }
                 other => other,
             })?;
             // The last holder may have removed the file after it was opened here: then this lock locks out nobody.
             match std::fs::metadata(&path) {
                 Ok(now) if now.ino() == before.ino() && now.dev() == before.dev() => {
-                    let mut guard = Guard { lock: Some(lock), mode, path: Some(path), _claim: Some(claim) };
-                    // Only the message to others wants it, here too.
-                    drop(guard.sign(&std::process::id().to_string(), now.len()));
-                    return Ok(guard);
+                    return Ok(Guard { lock: Some(lock), mode, path: Some(path), _claim: Some(claim) });
                 }
                 Ok(_) => {}
                 Err(e) if e.kind() == io::ErrorKind::NotFound => {}
@@ -166,14 +172,39 @@ impl Guard {
         }
     }
 
-    /// Writes down who holds the lock, for the message to those who wait in vain. `length` is that of what the file holds.
-    fn sign(&mut self, text: &str, length: u64) -> Result<(), Failure> {
-        let Some(lock) = &mut self.lock else { return Ok(()) };
-        let cut = text.len() as u64;
-        lock.write_all_at(text.as_bytes(), 0)
-            .and_then(|()| if length > cut { lock.set_len(cut) } else { Ok(()) })
-            .map_err(|e| Failure::io("write", &e))
+    /// Writes down who has the store alone, for where the kernel does not tell: on btrfs a file has one device in `/proc/locks` and another in stat(2). Only the
+    /// message to others wants it, and a full disk is no reason to stay away.
+    fn sign(&self, text: &str) {
+        if let Some(lock) = &self.lock {
+            drop(lock.write_all_at(text.as_bytes(), 0).and_then(|()| lock.set_len(text.len() as u64)));
+        }
     }
+}
+
+/// Who holds a lock on a file, as a text; none where the kernel does not tell.
+fn holders(file: &Metadata) -> Option<String> {
+    let locks = std::fs::read_to_string("/proc/locks").ok()?;
+    let mut holders: Vec<u32> = locks.lines().filter_map(|line| holder(line, file)).collect();
+    holders.sort_unstable();
+    holders.dedup();
+    let text = holders.iter().map(u32::to_string).collect::<Vec<_>>().join(", ");
+    match holders.len() {
+        0 => None,
+        1 => Some(format!("process {text}")),
+        _ => Some(format!("processes {text}")),
+    }
+}
+
+/// Who holds the lock of a line, `1: FLOCK  ADVISORY  WRITE 946 fe:00:10421791 0 EOF`, where it is one on this file. Those who wait have an arrow there.
+fn holder(line: &str, file: &Metadata) -> Option<u32> {
+    let mut words = line.split_ascii_whitespace().skip(1);
+    let (kind, process, place) = (words.next()?, words.nth(2)?, words.next()?);
+    let (device, inode) = place.rsplit_once(':')?;
+    let (major, minor) = device.split_once(':')?;
+    let number = |text| u64::from_str_radix(text, 16).ok();
+    let device = nix::sys::stat::makedev(number(major)?, number(minor)?);
+    let is_it = kind == "FLOCK" && device == file.dev() && inode.parse() == Ok(file.ino());
+    is_it.then(|| process.parse().ok()).flatten()
 }
 
 impl Drop for Guard {
@@ -187,8 +218,8 @@ impl Drop for Guard {
     }
 }
 
-/// Locks a file, waiting for a while. [`Failure::Busy`] when it is held all that time.
-fn wait(file: std::fs::File, mode: Mode, patience: Duration) -> Result<std::fs::File, Failure> {
+/// Locks a file, waiting for a while. [`Failure::Locked`] when it is held all that time.
+fn wait(file: File, mode: Mode, patience: Duration) -> Result<File, Failure> {
     let operation = match mode {
         Mode::Shared => FlockOperation::NonBlockingLockShared,
         Mode::Exclusive => FlockOperation::NonBlockingLockExclusive,
@@ -200,10 +231,58 @@ fn wait(file: std::fs::File, mode: Mode, patience: Duration) -> Result<std::fs::
             Ok(()) => return Ok(file),
             Err(Errno::INTR) => continue,
             Err(Errno::WOULDBLOCK) if begin.elapsed() < patience => {}
-            Err(Errno::WOULDBLOCK) => return Err(Failure::Busy(String::new())),
+            Err(Errno::WOULDBLOCK) => return Err(Failure::Locked(String::new())),
             Err(errno) => return Err(Failure::io("flock", &errno.into())),
         }
         std::thread::sleep(pause);
         pause = (pause * 2).min(Duration::from_millis(50));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_kernel_tells_who_holds_a_lock() {
+        let path = std::env::temp_dir().join(format!("layerbox-holders-{}", std::process::id()));
+        let open =
+            || File::options().read(true).write(true).create(true).truncate(false).open(&path).unwrap();
+        let file = open();
+        let known = file.metadata().unwrap();
+        assert_eq!(holders(&known), None);
+        for mode in [Mode::Shared, Mode::Exclusive] {
+            let held = wait(open(), mode, Duration::ZERO).unwrap();
+            // A file system whose files have another device there is not told of.
+            let found = holders(&known);
+            assert!(
+                found.is_none() || found == Some(format!("process {}", std::process::id())),
+                "{mode:?}: {found:?}"
+            );
+            drop(held);
+        }
+        std::fs::remove_file(path).unwrap();
+    }
+
+    #[test]
+    fn lines_of_locks() {
+        let file = std::fs::metadata("/").unwrap();
+        let place = |inode: u64| {
+            let (major, minor) = (nix::sys::stat::major(file.dev()), nix::sys::stat::minor(file.dev()));
+            format!("{major:02x}:{minor:02x}:{inode}")
+        };
+        let here = place(file.ino());
+        let cases = [
+            (format!("1: FLOCK  ADVISORY  WRITE 946 {here} 0 EOF"), Some(946)),
+            (format!("12: FLOCK  ADVISORY  READ 7 {here} 0 EOF"), Some(7)),
+            (format!("1: -> FLOCK  ADVISORY  WRITE 946 {here} 0 EOF"), None),
+            (format!("1: POSIX  ADVISORY  WRITE 946 {here} 0 EOF"), None),
+            (format!("1: FLOCK  ADVISORY  WRITE 946 {} 0 EOF", place(file.ino() + 1)), None),
+            (format!("1: FLOCK  ADVISORY  WRITE 946 ff{here} 0 EOF"), None),
+            (String::new(), None),
+        ];
+        for (line, process) in cases {
+            assert_eq!(holder(&line, &file), process, "{line}");
+        }
     }
 }

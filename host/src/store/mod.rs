@@ -47,7 +47,7 @@ pub(crate) use opening::identity;
 use opening::require_backend;
 pub use opening::{Opening, Owner};
 use record::{Format, Record};
-use runtime::{existing_directories, runtime_directory};
+use runtime::{LOCKS, MOUNT_LOCKS, existing_directories, runtime_directory};
 
 /// The directories of a store, all of them made when the store is.
 const DIRECTORIES: [&str; 9] =
@@ -78,30 +78,38 @@ impl Store {
     /// # Errors
     ///
     /// [`Failure::NoStore`], [`Failure::StoreInUse`]; [`Failure::Conflict`] for a root that holds something else, a store of another
-    /// format, of another backend than the one asked for by name, or of other id maps.
+    /// format, of another backend than the one asked for by name, or of other id maps; [`Failure::InvalidArgument`] for a new one where its layers could
+    /// never be mounted. A root that is refused is as it was.
     pub fn open(root: &Path, opening: Opening) -> Result<Store, Failure> {
-        let Opening { owner, backend: choice, maps, make, patience } = opening;
+        let Opening { owner, backend: choice, make, patience, .. } = opening;
         let missing = || Failure::NoStore(root.display().to_string());
         if make {
+            if !root.exists() {
+                let path = std::path::absolute(root).map_err(|e| Failure::io("getcwd", &e))?;
+                opening.require_path(&path)?;
+            }
             // Only root looks into a store: set-user-id programs and device nodes of images lie in it.
             std::fs::DirBuilder::new()
                 .recursive(true)
                 .mode(0o700)
                 .create(root)
-                .map_err(|e| Failure::io("mkdir", &e))?;
+                .map_err(|e| Failure::io_at("mkdir", root, &e))?;
         }
+        let given = root;
         let root = root.canonicalize().map_err(|e| match e.kind() {
             io::ErrorKind::NotFound => missing(),
-            _ => Failure::io("open", &e),
+            _ => Failure::io_at("open", given, &e),
         })?;
         let dir = Dir::open_ambient_dir(&root, cap_std::ambient_authority()).map_err(|e| match e.kind() {
             io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => missing(),
-            _ => Failure::io("open", &e),
+            _ => Failure::io_at("open", given, &e),
         })?;
         let state = adopt::survey(&dir)?;
         if matches!(state, adopt::State::Empty) && !make {
             return Err(missing());
         }
+        opening.require_fit(&root, &state)?;
+        let maps = opening.maps.clone();
         let (lock, format) = match state {
             adopt::State::Store => {
                 let mode = if owner == Owner::Service { Mode::Exclusive } else { Mode::Shared };
@@ -113,14 +121,16 @@ impl Store {
                 // Another process may have made it while this one waited for the lock.
                 let format = match adopt::survey(&dir)? {
                     adopt::State::Store => Format::read(&dir)?,
-                    adopt::State::Empty => adopt::make(&dir, choice, maps.clone().unwrap_or_default())?,
+                    adopt::State::Empty => {
+                        adopt::make(&dir, opening.new_backend(), maps.clone().unwrap_or_default())?
+                    }
                     adopt::State::Docker => adopt::adopt(&dir, maps.clone().unwrap_or_default())?,
                 };
                 let lock = if owner == Owner::Service { lock } else { lock.share()? };
                 (lock, format)
             }
         };
-        require_backend(&root, &format, choice)?;
+        require_backend(&root, format.backend(), choice)?;
         if maps.is_some_and(|maps| maps != *format.maps()) {
             return Err(Failure::Conflict(format!("the store at {} has other id maps", root.display())));
         }
@@ -134,16 +144,26 @@ impl Store {
     ///
     /// # Errors
     ///
-    /// [`Failure::Busy`] when it is held all that time.
+    /// [`Failure::Locked`] when it is held all that time.
     pub(crate) fn lock(&self, id: &LayerId, mode: Mode) -> Result<Guard, Failure> {
-        Guard::layer(&self.runtime, self.claims.claim(id), mode, PATIENCE)
+        Guard::layer(&self.runtime.join(LOCKS), self.claims.claim(id), mode, PATIENCE)
+    }
+
+    /// Takes the lock on a layer's mount and count, as [`Store::lock`] does on the layer, which the caller has locked.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Store::lock`].
+    pub(crate) fn lock_mount(&self, id: &LayerId, mode: Mode) -> Result<Guard, Failure> {
+        Guard::layer(&self.runtime.join(MOUNT_LOCKS), self.claims.claim(id), mode, PATIENCE)
     }
 
     /// The lock of a layer that no living process works on; none where one does. Whoever works on it cleans up itself.
     fn unclaimed(&self, id: &LayerId) -> Result<Option<Guard>, Failure> {
-        match Guard::layer(&self.runtime, self.claims.claim(id), Mode::Exclusive, Duration::ZERO) {
+        match Guard::layer(&self.runtime.join(LOCKS), self.claims.claim(id), Mode::Exclusive, Duration::ZERO)
+        {
             Ok(guard) => Ok(Some(guard)),
-            Err(Failure::Busy(_)) => Ok(None),
+            Err(Failure::Locked(_)) => Ok(None),
             Err(other) => Err(other),
         }
     }
@@ -160,7 +180,7 @@ impl Store {
     ///
     /// [`Failure::Conflict`] where it is of another.
     pub fn require_backend(&self, choice: Choice) -> Result<(), Failure> {
-        require_backend(&self.root, &self.format, choice)
+        require_backend(&self.root, self.format.backend(), choice)
     }
 
     /// The canonical path of the root.

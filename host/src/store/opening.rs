@@ -6,6 +6,7 @@ use std::time::Duration;
 use cap_std::fs::Dir;
 use layerbox_privileged::mount::{Backend, Choice};
 
+use super::adopt::State;
 use super::maps::IdMaps;
 use super::record::Format;
 use super::{lock, runtime};
@@ -28,6 +29,8 @@ pub struct Opening {
     pub owner: Owner,
     /// The backend that it must have, or gets when it is made.
     pub backend: Choice,
+    /// The backend that it gets when it is made and `backend` leaves that open.
+    pub usual_backend: Choice,
     /// The id maps that it must have, or gets when it is made; none: those that it has.
     pub maps: Option<IdMaps>,
     /// Whether a root that is missing or empty becomes a store.
@@ -41,6 +44,7 @@ impl Default for Opening {
         Opening {
             owner: Owner::default(),
             backend: Choice::default(),
+            usual_backend: Choice::default(),
             maps: None,
             make: false,
             patience: lock::PATIENCE,
@@ -48,14 +52,38 @@ impl Default for Opening {
     }
 }
 
-/// Holds a store to be of a backend that is asked for by name.
-pub(super) fn require_backend(root: &Path, format: &Format, choice: Choice) -> Result<(), Failure> {
+impl Opening {
+    /// Holds a path that is to become a new store to be one that its backend can be told: a store that could never be mounted is not made.
+    pub(super) fn require_path(&self, root: &Path) -> Result<(), Failure> {
+        Backend::detect(self.new_backend())?.can_name(root).map_err(Failure::InvalidArgument)
+    }
+
+    /// Holds a root to what it can become, before anything is written to it.
+    pub(super) fn require_fit(&self, root: &Path, state: &State) -> Result<(), Failure> {
+        if let Some(maps) = &self.maps {
+            maps.root()?;
+        }
+        match state {
+            State::Store => Ok(()),
+            State::Docker => require_backend(root, Backend::Aufs, self.backend),
+            State::Empty => self.require_path(root),
+        }
+    }
+
+    /// The backend that a store gets when it is made.
+    pub(super) fn new_backend(&self) -> Choice {
+        if self.backend == Choice::Auto { self.usual_backend } else { self.backend }
+    }
+}
+
+/// Holds a store of one backend to be of another that is asked for by name.
+pub(super) fn require_backend(root: &Path, backend: Backend, choice: Choice) -> Result<(), Failure> {
     let wanted = match choice {
         Choice::Auto => return Ok(()),
         Choice::Aufs => "aufs",
         Choice::Overlay => "overlay",
     };
-    let has = if format.backend() == Backend::Aufs { "aufs" } else { "overlay" };
+    let has = if backend == Backend::Aufs { "aufs" } else { "overlay" };
     if wanted == has {
         return Ok(());
     }

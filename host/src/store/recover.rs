@@ -3,10 +3,12 @@
 //! Only the traces themselves are looked at (`pending/`, `stage/`, `trash/`, and locks that nobody holds), never all layers, so that opening a store does not
 //! take longer when it has more of them. [`super::check`] looks at everything.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::sync::PoisonError;
 use std::time::{Duration, Instant};
 
+use layerbox_privileged::id::LayerId;
 use layerbox_privileged::mount::Unions;
 use layerbox_privileged::references::References;
 
@@ -14,6 +16,8 @@ use super::Store;
 use super::adopt::MARKER;
 use super::check::Finding;
 use super::files::{exists, id_of_temporary, ids_in, ignore_missing};
+use super::lock::Mode;
+use super::runtime::{LOCKS, MOUNT_LOCKS};
 use crate::error::Failure;
 
 /// How long the opening of a store goes on deleting what a removal has left. The rest goes with the next removal, or in the background of a service.
@@ -125,8 +129,12 @@ impl Store {
     fn recover_abandoned(&self, unions: &Unions, references: &References) -> Result<(), Failure> {
         let locks = cap_std::fs::Dir::open_ambient_dir(&self.runtime, cap_std::ambient_authority())
             .map_err(|e| Failure::io("open", &e))?;
-        for id in ids_in(&locks, "locks")? {
+        let mut ids: BTreeSet<LayerId> = ids_in(&locks, LOCKS)?.into_iter().collect();
+        ids.extend(ids_in(&locks, MOUNT_LOCKS)?);
+        for id in ids {
             let Some(_guard) = self.unclaimed(&id)? else { continue };
+            // Nobody holds it without the other one. With it goes what a killed process left of it.
+            let _mount = self.lock_mount(&id, Mode::Exclusive)?;
             for directory in ["meta", "layers"] {
                 ignore_missing(self.dir.remove_file(format!("{directory}/.{id}.tmp")), "unlink")?;
             }

@@ -8,24 +8,38 @@ use nix::errno::Errno;
 
 use crate::error::Failure;
 
-/// The directory for what a reboot must clear of a store. It has a directory `locks` in it.
+/// Where in it the locks of layers are.
+pub(super) const LOCKS: &str = "locks";
+
+/// Where in it the locks of their mounts and counts are.
+pub(super) const MOUNT_LOCKS: &str = "mount-locks";
+
+/// The directory for what a reboot must clear of a store. It has directories for locks in it.
 ///
-/// It is named after the store's identity, not its path, so that a store that is reached by two paths has one.
+/// It is named after the store's identity, not its path, so that a store that is reached by two paths has one. One that is there is taken, whatever the
+/// environment has to say: a process in another one has made it, and locks and counts there.
 pub(super) fn runtime_directory(identity: &str) -> Result<PathBuf, Failure> {
-    let mut directory = private_directory(&[identity, "locks"])?;
+    let mut places = candidates();
+    places.sort_by_key(|place| !is_private(&place.join(identity)).unwrap_or(false));
+    let mut directory = private_directory_in(places, &[identity, LOCKS])?;
     directory.pop();
+    make_private(&directory.join(MOUNT_LOCKS))?;
     Ok(directory)
 }
 
-/// A directory for what a reboot must clear: below `/run/layerbox` for root, below `$XDG_RUNTIME_DIR` where that cannot be written. Only its owner can
-/// enter it.
+/// A directory for what a reboot must clear: below `/run/layerbox` for root, below `$XDG_RUNTIME_DIR` or `/run/user/UID` where that cannot be written. Only its
+/// owner can enter it.
 ///
 /// # Errors
 ///
 /// Those of making directories; [`Failure::Untrusted`] for one that is there and is not the caller's alone. The error is that of the best place.
 pub(crate) fn private_directory(names: &[&str]) -> Result<PathBuf, Failure> {
+    private_directory_in(candidates(), names)
+}
+
+fn private_directory_in(places: Vec<PathBuf>, names: &[&str]) -> Result<PathBuf, Failure> {
     let mut first = None;
-    for mut directory in candidates() {
+    for mut directory in places {
         let mut made = make_private(&directory);
         for name in names {
             directory.push(name);
@@ -61,10 +75,29 @@ pub(super) fn existing_directories(identity: &str) -> impl Iterator<Item = PathB
 
 /// Where the directories of all stores may lie, the best place first.
 fn candidates() -> Vec<PathBuf> {
-    let mut candidates = vec![PathBuf::from("/run/layerbox")];
-    candidates.extend(std::env::var_os("XDG_RUNTIME_DIR").map(|base| PathBuf::from(base).join("layerbox")));
-    candidates.push(PathBuf::from(format!("/dev/shm/layerbox-{}", nix::unistd::geteuid())));
+    let user = outer_user();
+    let mut bases = vec![PathBuf::from("/run")];
+    bases.extend(std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from).filter(|base| base.is_absolute()));
+    // Where the session of the user has it: a job of cron has no such variable, and works on the same stores.
+    bases.push(PathBuf::from(format!("/run/user/{user}")));
+    let mut candidates: Vec<PathBuf> = bases.into_iter().map(|base| base.join("layerbox")).collect();
+    candidates.push(PathBuf::from(format!("/dev/shm/layerbox-{user}")));
     candidates
+}
+
+/// The user, as the user namespace has it that this one was made in: root of a namespace is a different user for each who made one.
+fn outer_user() -> u32 {
+    let own = nix::unistd::geteuid().as_raw();
+    let map = std::fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
+    map.lines().find_map(|line| mapped(line, own)).unwrap_or(own)
+}
+
+/// What a line of a map (user_namespaces(7): first id inside, first id outside, how many) makes of a user.
+fn mapped(line: &str, user: u32) -> Option<u32> {
+    let mut numbers = line.split_ascii_whitespace().map(|number| number.parse::<u32>().ok());
+    let (inside, outside, length) = (numbers.next()??, numbers.next()??, numbers.next()??);
+    let at = user.checked_sub(inside).filter(|&at| at < length)?;
+    outside.checked_add(at)
 }
 
 /// Makes a directory that only its owner can enter; one that is there already must be the caller's own.
@@ -92,4 +125,26 @@ fn make_private(path: &Path) -> Result<(), Failure> {
 fn is_private(path: &Path) -> io::Result<bool> {
     let found = std::fs::symlink_metadata(path)?;
     Ok(found.is_dir() && found.uid() == nix::unistd::geteuid().as_raw() && found.mode() & 0o022 == 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn users_outside_of_a_namespace() {
+        let cases = [
+            ("         0          0 4294967295", 0, Some(0)),
+            ("         0          0 4294967295", 1000, Some(1000)),
+            ("0 1000 1", 0, Some(1000)),
+            ("0 1000 1", 1, None),
+            ("100 200000 65536", 150, Some(200_050)),
+            ("100 200000 65536", 99, None),
+            ("0 1000", 0, None),
+            ("", 0, None),
+        ];
+        for (line, user, outside) in cases {
+            assert_eq!(mapped(line, user), outside, "{line}: {user}");
+        }
+    }
 }

@@ -45,6 +45,7 @@ fn prepare() -> Result<Ground> {
     let settings = Settings {
         root: ground.place().join("store"),
         backend: BackendChoice::Overlay,
+        usual_backend: BackendChoice::Auto,
         owner: Owner::CommandLine,
         maps: None,
         guest: Some(component()),

@@ -9,8 +9,8 @@ use anyhow::{Result, ensure};
 use layerbox_tests::archive::{file, tar};
 use sha2::{Digest as _, Sha256};
 
-use crate::command::{Output, binary, component, run, shell};
-use crate::harness::{Case, Need, case};
+use crate::command::{Output, binary, component, run, shell, tool};
+use crate::harness::{Case, Need, Skip, case};
 use crate::scratch::Place;
 use crate::store::{Dialect, Store, bare};
 
@@ -25,6 +25,17 @@ pub(super) fn cases() -> Vec<Case> {
             run(bare().env("LAYERBOX_CONFIG", &missing).arg("list"), b"")?.expect(1)?.says("missing.toml")?;
             Ok(())
         }),
+        case(
+            "config: root of a user's namespace is that user, with or without a session",
+            root_of_a_namespace,
+        )
+        .needs(Need::Tool("unshare"))
+        .needs(Need::Tool("chroot")),
+        case("config: a store that cannot be made is named", |_| {
+            let root = "/proc/no/such/place";
+            run(bare().args(["--root", root, "create", "base"]), b"")?.expect(1)?.says(root)?;
+            Ok(())
+        }),
         case("config: what explains the program works with a broken file", |place| {
             let config = config(place, "nonsense")?;
             for arguments in [&["man"][..], &["completions", "bash"], &["help"], &["--version"]] {
@@ -32,6 +43,16 @@ pub(super) fn cases() -> Vec<Case> {
             }
             Ok(())
         }),
+        case("config: what explains the program needs no home and no sense in the variables", |place| {
+            let copy = copied(place)?;
+            for arguments in [["man"].as_slice(), &["completions", "bash"]] {
+                let mut command = Command::new("chroot");
+                command.args(["--userspec=65533:65533", "/", "env", "-i", "LAYERBOX_BACKEND=zfs"]);
+                run(command.arg(&copy).args(arguments), b"")?.expect(0)?;
+            }
+            Ok(())
+        })
+        .needs(Need::Tool("chroot")),
         case("config: the limits of a call", limits),
         case("config: the backend of a new store", |place| {
             let root = place.join("s");
@@ -41,6 +62,9 @@ pub(super) fn cases() -> Vec<Case> {
             ensure!(format.contains("aufs"), "another backend: {format}");
             Ok(())
         }),
+        case("config: the backend of new stores keeps nobody from an old one", usual_backend),
+        case("config: an old store of Docker's that is refused is as it was", refused_and_untouched),
+        case("config: a path that aufs cannot be told is no reason not to read", untold_path),
         case("guest: one whose digest is right runs, by option, variable and file", right_digest),
         case("guest: one that others can write can still be looked at", |place| {
             let guest = component(place, "driver")?;
@@ -137,6 +161,85 @@ fn limits(place: &Place) -> Result<()> {
     Ok(())
 }
 
+/// A store of Docker's aufs driver, with one layer.
+fn dockers(root: &Path) -> Result<()> {
+    for directory in ["layers", "diff/old", "mnt/old"] {
+        fs::create_dir_all(root.join(directory))?;
+    }
+    fs::write(root.join("layers/old"), "")?;
+    Ok(fs::write(root.join("diff/old/file"), "content")?)
+}
+
+fn usual_backend(place: &Place) -> Result<()> {
+    let old = Store::new(place.join("old"), Dialect::Overlay);
+    old.create("base", None)?;
+    let config = config(place, "backend = \"aufs\"")?;
+    let layerbox = |root: &Path, how: &str, arguments: &[&str]| {
+        let mut command = bare();
+        command.arg("--root").arg(root);
+        match how {
+            "variable" => command.env("LAYERBOX_BACKEND", "aufs"),
+            "file" => command.arg("--config").arg(&config),
+            _ => command.args(["--backend", "aufs"]),
+        };
+        run(command.args(arguments), b"")
+    };
+    for how in ["variable", "file"] {
+        layerbox(old.root(), how, &["exists", "base"])?.expect(0)?;
+        layerbox(old.root(), how, &["create", how])?.expect(0)?;
+        let new = place.join(how);
+        layerbox(&new, how, &["create", "base"])?.expect(0)?;
+        let format = fs::read_to_string(new.join("layerbox.json"))?;
+        ensure!(format.contains("aufs"), "{how}: another backend: {format}");
+    }
+    layerbox(old.root(), "option", &["exists", "base"])?.expect(4)?.says("is of backend overlay")?;
+    Ok(())
+}
+
+fn refused_and_untouched(place: &Place) -> Result<()> {
+    let root = place.join("docker");
+    dockers(&root)?;
+    let before = shell("find \"$1\" | sort", [root.as_path()])?;
+    let layerbox = |arguments: &[&str]| {
+        let mut command = bare();
+        command.arg("--root").arg(&root).args(arguments);
+        command
+    };
+    for arguments in [["--backend=overlay", "list"].as_slice(), &["--backend=overlay", "create", "new"]] {
+        run(&mut layerbox(arguments), b"")?.expect(4)?.says("is of backend aufs")?;
+        ensure!(
+            shell("find \"$1\" | sort", [root.as_path()])? == before,
+            "{arguments:?}: something was made"
+        );
+    }
+    // What is only meant for new stores refuses nothing.
+    let listed = run(layerbox(&["list"]).env("LAYERBOX_BACKEND", "overlay"), b"")?.expect(0)?.text();
+    ensure!(listed.contains("old"), "{listed}");
+    Ok(())
+}
+
+fn untold_path(place: &Place) -> Result<()> {
+    let layerbox = |root: &Path, arguments: &[&str]| {
+        run(bare().arg("--root").arg(root).args(["--backend", "aufs"]).args(arguments), b"")
+    };
+    let new = place.join("n:ew");
+    layerbox(&new, &["create", "base"])?.expect(2)?.says("aufs cannot be told the path")?;
+    ensure!(!new.exists(), "something was made");
+    fs::create_dir(&new)?;
+    layerbox(&new, &["create", "base"])?.expect(2)?;
+    ensure!(fs::read_dir(&new)?.next().is_none(), "something was made");
+    let old = place.join("o:ld");
+    dockers(&old)?;
+    for arguments in
+        [["list"].as_slice(), &["diff", "old"], &["create", "top", "--parent", "old"], &["status"]]
+    {
+        layerbox(&old, arguments)?.expect(0)?;
+    }
+    layerbox(&old, &["get", "top"])?.expect(1)?.says("aufs cannot be told the path")?;
+    layerbox(&old, &["remove", "top"])?.expect(0)?;
+    Ok(())
+}
+
 fn usual_of_root(place: &Place) -> Result<()> {
     let root = place.join("s");
     let config = config(place, &format!("root = {root:?}"))?;
@@ -149,12 +252,50 @@ fn usual_of_root(place: &Place) -> Result<()> {
     run(&mut command, b"")?.expect(3)?.says(&root.display().to_string()).map(drop)
 }
 
-fn usual_of_user(place: &Place) -> Result<()> {
+/// The binary, in a place where every user can go.
+fn copied(place: &Place) -> Result<PathBuf> {
     fs::set_permissions(place.path(), fs::Permissions::from_mode(0o755))?;
-    // The binary may lie where this user cannot go.
     let copy = place.join("layerbox");
-    fs::copy(binary(), &copy)?;
-    fs::set_permissions(&copy, fs::Permissions::from_mode(0o755))?;
+    // By another process: what other cases start meanwhile must not inherit a file that is open for writing, which cannot be run then.
+    tool("install", ["-m755".as_ref(), binary().as_os_str(), copy.as_os_str()])?;
+    Ok(copy)
+}
+
+/// A user's processes in user namespaces, with the variable that a session has and without it as in a job of cron: they work on one store, the user's own, and
+/// have its locks and counts in one place, which lies on a /run of their own here.
+fn root_of_a_namespace(place: &Place) -> Result<()> {
+    const SCRIPT: &str = r#"
+        mount -t tmpfs -o mode=755 none /run
+        mount -t tmpfs -o mode=1777 none /dev/shm
+        mkdir -p /run/user/65533 "$1/run"
+        chown 65533 /run/user/65533 "$1" "$1/run"
+        user() {
+            chroot --userspec=65533:65533 / env -i PATH="$PATH" HOME="$home" LAYERBOX_CACHE=false "$@"
+        }
+        home=$1 layerbox=$2
+        user unshare --map-root-user --mount true || exit 77
+        user XDG_RUNTIME_DIR=/run/user/65533 unshare --map-root-user --mount "$layerbox" create base
+        user unshare --map-root-user --mount "$layerbox" create child --parent base
+        user XDG_RUNTIME_DIR="$home/run" unshare --map-root-user --mount "$layerbox" create other --parent base
+        test -d "$home/.local/share/layerbox/diff/other"
+        ls -A /run/user/65533/layerbox /dev/shm "$home/run"
+    "#;
+    let (copy, home) = (copied(place)?, place.make("home")?);
+    let mut command = Command::new("unshare");
+    command.args(["--mount", "sh", "-euc", SCRIPT, "sh"]).arg(&home).arg(copy);
+    let output = run(&mut command, b"")?;
+    if output.code == 77 {
+        return Err(Skip("users may not make user namespaces here".to_owned()).into());
+    }
+    let text = output.expect(0)?.text();
+    let names: Vec<&str> = text.lines().filter(|line| !line.is_empty() && !line.ends_with(':')).collect();
+    // The identity of the store.
+    ensure!(names.len() == 1 && names[0].len() == 36, "locks and counts lie elsewhere as well: {text}");
+    Ok(())
+}
+
+fn usual_of_user(place: &Place) -> Result<()> {
+    let copy = copied(place)?;
     let home = place.make("home")?;
     let layerbox = |config: &Path| -> Result<Output> {
         let mut command = Command::new("chroot");

@@ -1,9 +1,9 @@
 //! Mounts and the counts of who holds them.
 
 use std::fs;
-use std::io::{BufRead as _, BufReader, Write as _};
-use std::process::{Command, Stdio};
-use std::time::Duration;
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use layerbox_tests::archive::{file, tar, whiteout};
@@ -11,7 +11,7 @@ use layerbox_tests::tree::{Except, names, picture, same};
 
 use crate::command::{binary, code, run, under};
 use crate::harness::{Case, Need, case};
-use crate::plant::{Features, plant};
+use crate::plant::{Features, noise, plant};
 use crate::scratch::{Place, mounts_below, unmount};
 use crate::service::eventually;
 use crate::store::{Dialect, Store};
@@ -45,6 +45,11 @@ pub(super) fn cases() -> Vec<Case> {
             ensure!(store.get("child")? == path && path.join("from-base").exists(), "it cannot be got again");
             store.put("child")
         }),
+        ("a put and a get go beside a slow reader, and leave it what it reads", beside_a_reader),
+        (
+            "a layer that is read is mounted and removed when the reader is done; who reads is named",
+            kept_by_a_reader,
+        ),
         ("remove while mounted: 4; with --force it goes", |place| {
             let store = stack(place)?;
             let path = store.get("child")?;
@@ -176,6 +181,74 @@ pub(super) fn cases() -> Vec<Case> {
 }
 
 /// `base` with two files, and `child` over it.
+/// A diff whose archive nobody takes but for its beginning: it goes on for as long as that is so.
+fn slow_diff(store: &Store, id: &str) -> Result<Child> {
+    let mut diff = store.command(["diff", id]).stdin(Stdio::null()).stdout(Stdio::piped()).spawn()?;
+    let out = diff.stdout.as_mut().context("no pipe")?;
+    out.read_exact(&mut [0; 512])?;
+    Ok(diff)
+}
+
+/// Takes the rest, and answers how many bytes that were.
+fn taken(mut diff: Child) -> Result<usize> {
+    let mut rest = Vec::new();
+    diff.stdout.take().context("no pipe")?.read_to_end(&mut rest)?;
+    let status = diff.wait()?;
+    ensure!(status.success(), "diff: {status}");
+    Ok(rest.len())
+}
+
+fn beside_a_reader(place: &Place) -> Result<()> {
+    let store = stack(place)?;
+    noise(&store.get("child")?.join("large"), 4 << 20)?;
+    let diff = slow_diff(&store, "child")?;
+    let begin = Instant::now();
+    store.put("child")?;
+    ensure!(mounts_below(store.root()).is_empty(), "still mounted: {:?}", mounts_below(store.root()));
+    let path = store.get("child")?;
+    store.get("child")?;
+    store.put("child")?;
+    ensure!(store.references("child")? == 1, "the count is {}", store.references("child")?);
+    ensure!(path.join("large").exists(), "it is not mounted");
+    // They do not wait for the reader, which waits for us.
+    ensure!(begin.elapsed() < Duration::from_secs(20), "they took {:.1?}", begin.elapsed());
+    ensure!(taken(diff)? > 4 << 20, "the archive is cut short");
+    store.put("child")
+}
+
+fn kept_by_a_reader(place: &Place) -> Result<()> {
+    let store = stack(place)?;
+    noise(&store.content("child").join("large"), 4 << 20)?;
+    let diff = slow_diff(&store, "child")?;
+    let process = diff.id();
+    let owned = &store;
+    std::thread::scope(|scope| {
+        let waiting =
+            [["get", "child"], ["remove", "child"]].map(|call| scope.spawn(move || owned.run(call)));
+        // A second owner of the store waits as long, and hears of those who have it now.
+        let socket = place.join("sock");
+        let serve = run(store.command(["serve", "--socket"]).arg(&socket), b"")?.expect(4)?;
+        ensure!(
+            serve.stderr.contains("in use by process") && serve.stderr.contains(&process.to_string()),
+            "{serve}"
+        );
+        for call in waiting {
+            let output = call.join().map_err(|_| anyhow::anyhow!("a panic"))??.expect(4)?;
+            let named =
+                output.stderr.contains("in work by process") && output.stderr.contains(&process.to_string());
+            ensure!(
+                named && output.stderr.contains("try again") && !output.stderr.contains("--force"),
+                "{output}"
+            );
+        }
+        Ok(())
+    })?;
+    ensure!(taken(diff)? > 4 << 20, "the archive is cut short");
+    store.get("child")?;
+    store.put("child")?;
+    store.ok(["remove", "child"]).map(drop)
+}
+
 fn stack(place: &Place) -> Result<Store> {
     let store = Store::new(place.join("s"), Dialect::Overlay);
     store.layer("base", None, &[file("from-base", "b"), file("kept", "k")])?;

@@ -7,6 +7,7 @@ use std::path::Path;
 use rustix::fs::statfs;
 use rustix::thread::{CapabilitySet, capabilities};
 
+use super::aufs;
 use crate::Error;
 
 /// What the operator asked for.
@@ -56,6 +57,17 @@ impl Backend {
             Backend::Overlay => "overlay",
             Backend::OverlayUser => "overlay-user",
         }
+    }
+
+    /// Whether the file system can be told a path: aufs has no escape for `:`, `,` and `=`, overlayfs takes any. The error
+    /// says why not.
+    pub fn can_name(self, path: &Path) -> Result<(), String> {
+        if self == Backend::Aufs && !aufs::can_name(path) {
+            return Err(format!(
+                "aufs cannot be told the path {path:?}: it holds one of : , = \\ \" or a newline"
+            ));
+        }
+        Ok(())
     }
 
     /// The name in `/proc/filesystems`.

@@ -79,8 +79,7 @@ struct Failure {
 impl Unions {
     /// Opens the unions of a store.
     ///
-    /// [`Error::InvalidArgument`] where aufs could not be told a path below `root` or `runtime` (it has no escape for
-    /// `:`, `,` and `=`); overlayfs takes any. [`Error::Io`] where `root` does not exist.
+    /// [`Error::Io`] where `root` does not exist.
     pub fn new(backend: Backend, layout: Layout) -> Result<Unions, Error> {
         DirBuilder::new()
             .recursive(true)
@@ -91,13 +90,6 @@ impl Unions {
         let root = fs::canonicalize(&layout.root).map_err(Error::io("resolve the root"))?;
         let runtime =
             fs::canonicalize(&layout.runtime).map_err(Error::io("resolve the runtime directory"))?;
-        if backend == Backend::Aufs
-            && let Some(path) = [&root, &runtime].into_iter().find(|path| !aufs::can_name(path))
-        {
-            return Err(Error::InvalidArgument(format!(
-                "aufs cannot be told the path {path:?}: it holds one of : , = \\ \" or a newline"
-            )));
-        }
         let layout = Layout { root, runtime };
         Ok(Unions { backend, layout, new_api: Arc::default(), limits: Arc::default() })
     }
@@ -106,6 +98,9 @@ impl Unions {
     fn mount_here(&self, id: &LayerId, branches: &[LayerId], label: Option<&str>) -> Result<(), Error> {
         let label = label.filter(|label| !label.is_empty());
         check_label(label)?;
+        for path in [&self.layout.root, &self.layout.runtime] {
+            self.backend.can_name(path).map_err(Error::Unsupported)?;
+        }
         self.check_stack(id, branches)?;
         let layers: Vec<PathBuf> = branches.iter().map(|layer| self.path("diff", layer)).collect();
         let target = self.path("mnt", id);
@@ -293,7 +288,7 @@ impl Unions {
     }
 
     fn limits(&self) -> aufs::Limits {
-        *self.limits.get_or_init(|| match self.available() {
+        *self.limits.get_or_init(|| match aufs::can_name(&self.layout.runtime) && self.available() {
             true => {
                 let runtime = self.layout.runtime.clone();
                 thread::run(move || aufs::Limits::find(&runtime)).unwrap_or(aufs::Limits::USUAL)

@@ -61,8 +61,8 @@ impl Unions {
     /// first is `id` itself and takes the changes. `label` is an SELinux mount label (empty is none).
     ///
     /// Fails with [`Error::InvalidArgument`] for a list that is not such a stack or a malformed label,
-    /// [`Error::Unsupported`] for one too deep or a kernel without the file system, [`Error::Conflict`] where
-    /// something is mounted already, and [`Error::MountFailed`] otherwise, naming the layer and the file system to
+    /// [`Error::Unsupported`] for one too deep, a kernel without the file system or a store whose path that one cannot
+    /// be told ([`Backend::can_name`](super::Backend::can_name)), [`Error::Conflict`] where something is mounted already, and [`Error::MountFailed`] otherwise, naming the layer and the file system to
     /// blame where they can be told. Nothing stays mounted after an error.
     pub fn mount(&self, id: &LayerId, branches: &[LayerId], label: Option<&str>) -> Result<(), Error> {
         let (unions, id, branches) = (self.clone(), id.clone(), branches.to_vec());

@@ -379,7 +379,9 @@ pub(in crate::cli) struct Diff {
     #[arg(long, value_name = "ID", value_parser = values::id())]
     pub(in crate::cli) parent: Option<String>,
 
-    /// Write to FILE, which appears when it is whole
+    /// Write to FILE, which appears when it is whole; - or nothing: standard output
+    ///
+    /// A file that it replaces lends it its mode and, as far as that is allowed, its owner and group.
     #[arg(short, long, value_name = "FILE")]
     pub(in crate::cli) output: Option<PathBuf>,
 }

@@ -56,7 +56,8 @@ Configuration:
   The file of --config is TOML. What an option says counts, else its variable,
   else the file. A key that is not known is an error. The keys:
     root          LAYERBOX_ROOT          the directory of the store
-    backend       LAYERBOX_BACKEND       auto, aufs or overlay
+    backend       LAYERBOX_BACKEND       auto, aufs or overlay, for stores that
+                                         are made
     devices       LAYERBOX_DEVICES       allow or refuse
     guest         LAYERBOX_GUEST         the component, as --guest
     guest-sha256  LAYERBOX_GUEST_SHA256  its digest, as --guest-sha256
@@ -98,7 +99,8 @@ pub(super) struct Global {
     /// The store's directory [default: see --help]
     ///
     /// By default /var/lib/layerbox; for a user other than root $XDG_DATA_HOME/layerbox, which is
-    /// ~/.local/share/layerbox where that variable is not set. The variable LAYERBOX_ROOT names another.
+    /// ~/.local/share/layerbox where that variable is not set. Root of a user namespace that a user has made is that
+    /// user. The variable LAYERBOX_ROOT names another.
     #[arg(long, global = true, value_name = "DIR")]
     pub(super) root: Option<PathBuf>,
 
@@ -121,7 +123,8 @@ pub(super) struct Global {
     ///
     /// It is chosen once, when the store is made, and recorded: auto takes aufs where the kernel has it, else
     /// overlay. A store of either kind can be made, filled, read and archived on any kernel; only mounting needs
-    /// the file system. The default is auto.
+    /// the file system. The default is auto. With a store that is there the option is a test: one of another backend is
+    /// an error. The variable LAYERBOX_BACKEND and the configuration only say what new stores get.
     #[arg(long, global = true, value_enum, hide_short_help = true)]
     pub(super) backend: Option<Backend>,
 

@@ -75,7 +75,7 @@ impl Stage {
         let place = place::find()?;
         let program = std::env::current_exe().context("finding this program")?;
         let mut words = vec![program.into_os_string()];
-        match context.settings.backend {
+        match context.settings.new_backend() {
             BackendChoice::Auto => words.extend(["--backend", "auto"].map(OsString::from)),
             BackendChoice::Aufs => words.extend(["--backend", "aufs"].map(OsString::from)),
             BackendChoice::Overlay => words.extend(["--backend", "overlay"].map(OsString::from)),

@@ -257,6 +257,7 @@ fn failures_cross_as_they_are() {
         Failure::TooDeep(500),
         Failure::Incomplete(text()),
         Failure::Busy(text()),
+        Failure::Locked(text()),
         Failure::HasChildren(text()),
         Failure::Conflict(text()),
         Failure::StoreInUse(text()),

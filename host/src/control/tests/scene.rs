@@ -47,6 +47,7 @@ impl Scene {
         let settings = Settings {
             root: path.join("store"),
             backend: BackendChoice::Overlay,
+            usual_backend: BackendChoice::Auto,
             owner: Owner::CommandLine,
             maps: None,
             guest: None,
@@ -96,6 +97,7 @@ impl Scene {
             version: VERSION,
             store: Which::Root(self.settings.root.clone().into()),
             backend: BackendChoice::Auto.into(),
+            usual_backend: BackendChoice::Auto.into(),
             guest: None,
             make: false,
         }
