@@ -65,9 +65,10 @@ impl Admission {
                 self.admit(member)
             }
             Meaning::Bookkeeping => Ok(Admitted::Nothing(member.stored)),
-            Meaning::Deletion(_) | Meaning::Opaque(_) if !matches!(member.kind, MemberKind::File(_)) => {
-                Err(error::refused(&member.name, "whiteout that is not a regular file"))
-            }
+            Meaning::Deletion(_) | Meaning::Opaque(_) if !is_mark(&member.kind) => Err(error::refused(
+                &member.name,
+                "whiteout that is not a regular file or a link to a whiteout",
+            )),
             Meaning::Deletion(name) => {
                 self.markers.hide(name)?;
                 Ok(Admitted::Nothing(member.stored))
@@ -91,7 +92,11 @@ impl Admission {
                 format!("attribute `{}` of overlayfs", attribute.escape_ascii()),
             ));
         }
-        let (uid, gid) = self.owners.outside(uid, gid).map_err(|rule| error::refused(&name, rule))?;
+        let (uid, gid) = match kind {
+            // They say nothing, and the archive has zeros for them.
+            Kind::HardLink(_) => self.owners.root(),
+            _ => self.owners.outside(uid, gid).map_err(|rule| error::refused(&name, rule))?,
+        };
         let mtime = Timestamp { seconds: mtime.seconds, nanoseconds: mtime.nanoseconds };
         let xattrs = xattrs.into_iter().map(|(name, value)| Xattr { name, value }).collect();
         let attributes = Attributes { mode, uid, gid, mtime, xattrs };
@@ -126,5 +131,17 @@ impl Admission {
             MemberKind::BlockDevice { major, minor } => Kind::BlockDevice(device(major, minor)?),
             MemberKind::Fifo => Kind::Fifo,
         })
+    }
+}
+
+/// Whether something with the name of a whiteout is of a kind that whiteouts have. On a branch of aufs they are names of one
+/// file, so all but the first are hard links to it in an archive: to another whiteout, or to the file that aufs keeps for it.
+fn is_mark(kind: &MemberKind) -> bool {
+    match kind {
+        MemberKind::File(_) => true,
+        MemberKind::HardLink(target) => {
+            whiteout::meaning(target).is_ok_and(|meaning| meaning != Meaning::Plain)
+        }
+        _ => false,
     }
 }

@@ -139,6 +139,42 @@ fn whiteouts_hide_lower_layers_only_and_in_any_order() {
 }
 
 #[test]
+fn whiteouts_may_be_links_to_others() {
+    // As an engine on aufs packs a layer, and as `tar` packs a branch of it: the names of one file are links to its first.
+    let cases: [(&str, Archive, &[&str]); 4] = [
+        ("two deletions", archive().file(".wh.a", "").link(".wh.b", ".wh.a"), &["f .wh.a", "f .wh.b"]),
+        (
+            "a deletion and an opaque directory",
+            archive().file(".wh.a", "").directory("d").link("d/.wh..wh..opq", ".wh.a"),
+            &["f .wh.a", "d d/", "f d/.wh..wh..opq"],
+        ),
+        (
+            "a branch",
+            archive()
+                .file(".wh..wh.aufs", "")
+                .link(".wh..wh..opq", ".wh..wh.aufs")
+                .directory("d")
+                .link("d/.wh.x", ".wh..wh.aufs")
+                .link("d/.wh..wh..opq", ".wh..wh.aufs")
+                .link(".wh.a", ".wh..wh.aufs"),
+            &["f .wh..wh..opq", "f .wh.a", "d d/", "f d/.wh..wh..opq", "f d/.wh.x"],
+        ),
+        (
+            "to an opaque mark",
+            archive().file("d/.wh..wh..opq", "").link("d/.wh.x", "d/.wh..wh..opq"),
+            &["d d/", "f d/.wh..wh..opq", "f d/.wh.x"],
+        ),
+    ];
+    for (what, archive, expected) in cases {
+        for dialect in DIALECTS {
+            let store = Store::new(dialect);
+            store.apply("a", &archive.clone().end());
+            assert_eq!(members(&store.diff("a", None)), *expected, "{what}, {dialect:?}");
+        }
+    }
+}
+
+#[test]
 fn bookkeeping_of_aufs_is_dropped() {
     for dialect in DIALECTS {
         let store = Store::new(dialect);
@@ -173,7 +209,9 @@ fn what_breaks_a_rule_is_refused_by_name() {
     let marked = |key: &'static str| {
         archive().member("d", MemberKind::Directory, |it| it.xattrs.push((key.into(), b"y".to_vec())), b"")
     };
-    let cases: [(&str, Archive, &str); 17] = [
+    let cases: [(&str, Archive, &str); 19] = [
+        ("an opaque mark that is a link", archive().file("f", "").link(".wh..wh..opq", "f"), ".wh..wh..opq"),
+        ("a whiteout that is a link to nothing good", archive().link(".wh.x", "d/.wh."), ".wh.x"),
         ("a whiteout of nothing", archive().file("d/.wh.", ""), "d/.wh."),
         ("a whiteout of .", archive().file(".wh..", ""), ".wh.."),
         ("a whiteout of ..", archive().file(".wh...", ""), ".wh..."),
@@ -356,6 +394,22 @@ fn owners_are_mapped_both_ways() {
         let maps = IdMaps { uids, gids: Vec::new() };
         let found = store.try_apply(&format!("c{number}"), &with(0), ApplyOptions { maps, ..options() });
         assert!(matches!(found, Err(Error::InvalidArgument(_))), "{found:?}");
+    }
+}
+
+#[test]
+fn owners_of_hard_links_are_not_mapped() {
+    let range = IdRange { inside: 0, outside: 100_000, length: 1000 };
+    let maps = IdMaps { uids: vec![range], gids: vec![range] };
+    let link = MemberKind::HardLink(b"f".to_vec());
+    let archive = archive().file("f", "x").member("l", link, |it| (it.uid, it.mode) = (5000, 0o7777), b"");
+    for dialect in DIALECTS {
+        let store = Store::new(dialect);
+        store
+            .try_apply("a", &archive.clone().end(), ApplyOptions { maps: maps.clone(), ..options() })
+            .unwrap();
+        let found = fs::metadata(store.path("a").join("l")).unwrap();
+        assert_eq!((found.uid(), found.mode() & 0o7777), (100_000, 0o755));
     }
 }
 

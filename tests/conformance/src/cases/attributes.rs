@@ -3,6 +3,8 @@
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
 
+use rustix::fs::XattrFlags;
+
 use super::{Case, Context, Outcome, Scope, broad, case, diff_is, layer};
 use crate::check::{equal, holds};
 use crate::tar::{Archive, Entry, Header, Kind, records};

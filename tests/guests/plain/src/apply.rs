@@ -87,8 +87,8 @@ impl Filling<'_> {
         let refuse = |rule: &str| Err(refused(&member.raw, rule));
         let name = match member.place {
             Place::Bookkeeping => return Ok(()),
-            Place::Whiteout(_) | Place::Opaque(_) if !matches!(member.kind, Kind::File(_)) => {
-                return refuse("a mark of deletion that is no regular file");
+            Place::Whiteout(_) | Place::Opaque(_) if !may_mark(&member.kind) => {
+                return refuse("a mark of deletion that is no regular file and no link to a mark");
             }
             Place::Whiteout(name) => {
                 self.hidden.insert(name);
@@ -119,7 +119,11 @@ impl Filling<'_> {
             }
             kind => kind,
         };
-        let attributes = self.mapped(&member.raw, member.attributes)?;
+        // Those of a hard link are the file's, which has them already.
+        let attributes = match kind {
+            Kind::HardLink(_) => nothing(),
+            _ => self.mapped(&member.raw, member.attributes)?,
+        };
         self.parents(&name)?;
         match &mut archive.input {
             _ if archive.left == 0 => self.put(name, kind, attributes, Body::None, None),
@@ -215,5 +219,16 @@ impl Filling<'_> {
             made += 1;
         }
         Ok(made)
+    }
+}
+
+/// Whether this may be a mark of deletion. To aufs all of them are names of one file, and an archive has the others as links to the first.
+fn may_mark(kind: &Kind) -> bool {
+    match kind {
+        Kind::File(_) => true,
+        Kind::HardLink(target) => {
+            matches!(names::place(target), Ok(Place::Whiteout(_) | Place::Opaque(_) | Place::Bookkeeping))
+        }
+        _ => false,
     }
 }

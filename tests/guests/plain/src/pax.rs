@@ -98,6 +98,10 @@ impl Extension {
         let mut xattrs = self.xattrs.clone();
         for (key, text) in &self.lists {
             let Some((_, name)) = acl::KEYS.iter().find(|(known, _)| known == key) else { continue };
+            if text.trim_ascii().is_empty() && !xattrs.contains_key(*name) {
+                // GNU tar writes it so where there is none.
+                continue;
+            }
             match acl::value(text) {
                 Ok(list) if xattrs.get(*name).is_none_or(|known| *known == list) => {
                     xattrs.insert(name.to_vec(), list);

@@ -110,7 +110,7 @@ fn says(node: &Node, attribute: &[u8]) -> bool {
     node.attributes.xattrs.iter().any(|xattr| xattr.name == attribute && xattr.value == b"y")
 }
 
-/// Takes away what a file system keeps for itself.
+/// Takes away what a file system or the machine keeps for itself.
 fn strip(node: &mut Node) {
     let own = |name: &[u8]| OVERLAY_ATTRIBUTES.iter().any(|prefix| name.starts_with(prefix));
     node.attributes.xattrs.retain(|xattr| !own(&xattr.name));
