@@ -5,6 +5,7 @@ use crate::archive::{Member, MemberKind};
 use crate::error;
 use crate::host::{ApplyOptions, Attributes, Body, Device, Entry, Kind, Name, Result, Timestamp, Xattr};
 use crate::idmap::Owners;
+use crate::labels;
 use crate::whiteout::{self, Markers, Meaning};
 
 /// What becomes of an entry.
@@ -98,7 +99,8 @@ impl Admission {
             _ => self.owners.outside(uid, gid).map_err(|rule| error::refused(&name, rule))?,
         };
         let mtime = Timestamp { seconds: mtime.seconds, nanoseconds: mtime.nanoseconds };
-        let xattrs = xattrs.into_iter().map(|(name, value)| Xattr { name, value }).collect();
+        let xattrs = xattrs.into_iter().filter(|(name, _)| !labels::is_of_the_host(name));
+        let xattrs = xattrs.map(|(name, value)| Xattr { name, value }).collect();
         let attributes = Attributes { mode, uid, gid, mtime, xattrs };
         let entry = Entry { name, kind, attributes, body: Body::None };
         // An empty file, or one that is all hole, has no body either.

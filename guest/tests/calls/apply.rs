@@ -414,6 +414,26 @@ fn owners_of_hard_links_are_not_mapped() {
 }
 
 #[test]
+fn labels_of_the_host_are_not_taken() {
+    let labels = ["security.SMACK64", "security.SMACK64EXEC", "security.evm", "security.selinux"];
+    let labelled = |it: &mut Member| {
+        it.xattrs.extend(labels.map(|name| (name.into(), b"label".to_vec())));
+        it.xattrs.push((b"user.a".to_vec(), b"b".to_vec()));
+    };
+    let labelled = archive().member("f", MemberKind::File(0), labelled, b"").end();
+    let content = |it: &mut Member| it.xattrs.push((b"user.a".to_vec(), b"b".to_vec()));
+    let content = archive().member("f", MemberKind::File(0), content, b"").end();
+    for dialect in DIALECTS {
+        let store = Store::new(dialect);
+        store.apply("a", &labelled);
+        assert!(store.diff("a", None) == content, "{dialect:?}");
+        for label in labels {
+            assert_eq!(xattr::get(store.path("a").join("f"), label).unwrap(), None, "{dialect:?}: {label}");
+        }
+    }
+}
+
+#[test]
 fn devices_are_made_only_where_they_are_accepted() {
     let null = archive().other("null", MemberKind::CharacterDevice { major: 1, minor: 3 }).end();
     let disk = archive().other("disk", MemberKind::BlockDevice { major: 8, minor: 0 }).end();

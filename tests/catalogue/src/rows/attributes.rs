@@ -231,7 +231,21 @@ pub(super) fn rows() -> Vec<Row> {
         exact(
             "a label of SELinux, as GNU tar writes it",
             tar(&[file("a", "x").pax("RHT.security.selinux", "u:r:t:s0")]),
-            &["a file \"x\", security.selinux=u:r:t:s0"],
+            &["a file \"x\""],
+        ),
+        exact(
+            "labels that a host gives to every file",
+            tar(&[
+                dir("./").xattr("security.selinux", "u:r:t:s0\0").mtime(0),
+                file("a", "x")
+                    .xattr("security.SMACK64", "label")
+                    .xattr("security.SMACK64EXEC", "label")
+                    .xattr("security.evm", "\x02seal")
+                    .xattr("security.ima", "\x04content")
+                    .xattr("user.a", "b"),
+                symlink("l", "t").xattr("security.selinux", "u:r:t:s0\0"),
+            ]),
+            &["a file \"x\", security.ima=\\x04content, user.a=b", "l -> t"],
         ),
         refused(
             "an attribute of the namespace system that is no access list",

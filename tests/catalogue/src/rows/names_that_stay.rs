@@ -99,6 +99,7 @@ pub(crate) const NAMES: &[(&str, &str)] = &[
     ("mode-of-a-regular-file", "a symlink with the type of a regular file in its mode"),
     ("times-behind-the-prefix", "times behind the prefix of a ustar header"),
     ("access-control-list-of-no-entries", "a default access list as text that is empty"),
+    ("labels-of-the-host", "labels that a host gives to every file"),
     ("ustar-of-another-version", "a ustar header of another version"),
     ("unknown-charset", "a character set that nobody knows"),
     ("device-numbers-in-records", "device numbers in PAX records"),

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::acl;
 use crate::bindings::layerbox::driver::types::{Timestamp, Xattr};
 use crate::error::{Error, Result, limit, printable, refused};
-use crate::view::OVERLAY_ATTRIBUTES;
+use crate::view::{OVERLAY_ATTRIBUTES, is_label};
 
 /// A record: key and value.
 type Record<'a> = (&'a [u8], &'a [u8]);
@@ -124,6 +124,7 @@ impl Extension {
                 )));
             }
         }
+        xattrs.retain(|name, _| !is_label(name));
         let xattr = |(name, value): (&Vec<u8>, &Vec<u8>)| {
             check_attribute(name).map(|()| Xattr { name: name.clone(), value: value.clone() })
         };
