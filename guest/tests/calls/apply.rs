@@ -6,7 +6,7 @@ use std::os::unix::fs::MetadataExt;
 
 use layerbox_guest::apply::apply;
 use layerbox_guest::archive::{Member, MemberKind, TRAILER, Timestamp, encode, padding};
-use layerbox_guest::host::{ApplyOptions, Error, IdMaps, IdRange, Totals};
+use layerbox_guest::host::{ApplyOptions, Dialect, Error, IdMaps, IdRange, Totals};
 
 use crate::host::{Source, Writer};
 use crate::store::{DIALECTS, Store, members, options};
@@ -429,6 +429,21 @@ fn labels_of_the_host_are_not_taken() {
         assert!(store.diff("a", None) == content, "{dialect:?}");
         for label in labels {
             assert_eq!(xattr::get(store.path("a").join("f"), label).unwrap(), None, "{dialect:?}: {label}");
+        }
+    }
+}
+
+#[test]
+fn a_mark_that_would_be_too_deep_is_a_limit() {
+    // Of 4,096 components: the directory can be made, and in aufs a mark in it cannot.
+    let deep = vec!["d"; 4095].join("/");
+    let archive = archive().directory(&format!("{deep}/x")).file(&format!("{deep}/.wh.x"), "").end();
+    for dialect in DIALECTS {
+        let store = Store::new(dialect);
+        let found = store.try_apply("a", &archive, options());
+        match dialect {
+            Dialect::Aufs => assert!(matches!(found, Err(Error::Limit(_))), "{found:?}"),
+            _ => assert!(found.is_ok(), "{found:?}"),
         }
     }
 }

@@ -196,7 +196,12 @@ impl Filling<'_> {
                     self.writer.mark(std::slice::from_ref(directory), &opaque)?;
                 }
             }
-            None => marks.extend(self.opaque.iter().map(|directory| names::join(directory, OPAQUE))),
+            None => {
+                for directory in &self.opaque {
+                    // The mark is a name, too, and may be too long for one.
+                    marks.push(names::clean(&names::join(directory, OPAQUE))?);
+                }
+            }
         }
         let mut made = 0;
         if dialect == Dialect::Aufs && !marks.is_empty() {
