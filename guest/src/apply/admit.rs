@@ -93,14 +93,18 @@ impl Admission {
                 format!("attribute `{}` of overlayfs", attribute.escape_ascii()),
             ));
         }
-        let (uid, gid) = match kind {
-            // They say nothing, and the archive has zeros for them.
-            Kind::HardLink(_) => self.owners.root(),
-            _ => self.owners.outside(uid, gid).map_err(|rule| error::refused(&name, rule))?,
-        };
+        // Attributes of a hard link say nothing, so its owner is zeros and it has none.
+        let is_link = matches!(kind, Kind::HardLink(_));
+        let unmapped = |rule| error::refused(&name, rule);
+        let (uid, gid) =
+            if is_link { self.owners.root() } else { self.owners.outside(uid, gid).map_err(unmapped)? };
         let mtime = Timestamp { seconds: mtime.seconds, nanoseconds: mtime.nanoseconds };
-        let xattrs = xattrs.into_iter().filter(|(name, _)| !labels::is_of_the_host(name));
-        let xattrs = xattrs.map(|(name, value)| Xattr { name, value }).collect();
+        let xattrs = xattrs.into_iter().filter(|(name, _)| !labels::is_of_the_host(name) && !is_link);
+        let xattrs = xattrs.map(|(name, value)| {
+            let value = self.owners.xattr_outside(&name, value)?;
+            Ok(Xattr { name, value })
+        });
+        let xattrs = xattrs.collect::<std::result::Result<_, String>>().map_err(unmapped)?;
         let attributes = Attributes { mode, uid, gid, mtime, xattrs };
         let entry = Entry { name, kind, attributes, body: Body::None };
         // An empty file, or one that is all hole, has no body either.

@@ -207,7 +207,9 @@ impl<'a, T: Tree> Output<'a, T> {
         };
         let (uid, gid) =
             self.owners.inside(attributes.uid, attributes.gid).map_err(|what| unsupported(&what))?;
-        let xattrs = labels::content(&attributes.xattrs);
+        let xattrs = labels::content(&attributes.xattrs).map(|xattr| {
+            Ok((xattr.name.clone(), self.owners.xattr_inside(&xattr.name, xattr.value.clone())?))
+        });
         Ok(Member {
             name: node.name.clone(),
             stored: if let MemberKind::File(size) = kind { size } else { 0 },
@@ -216,7 +218,7 @@ impl<'a, T: Tree> Output<'a, T> {
             uid,
             gid,
             mtime: Timestamp { seconds: attributes.mtime.seconds, nanoseconds: attributes.mtime.nanoseconds },
-            xattrs: xattrs.map(|xattr| (xattr.name.clone(), xattr.value.clone())).collect(),
+            xattrs: xattrs.collect::<std::result::Result<_, String>>().map_err(|what| unsupported(&what))?,
             extents: None,
         })
     }

@@ -192,7 +192,7 @@ pub(super) fn rows() -> Vec<Row> {
                 "d directory, implied",
                 "d/b file \"y\"",
                 &format!("{} directory, implied", show(&[b'p'; 130])),
-                &format!("{}/c file \"z\"", show(&[b'p'; 130])),
+                &format!("{} file \"z\"", show(&[&[b'p'; 130][..], b"/c"].concat())),
             ],
         ),
         exact(

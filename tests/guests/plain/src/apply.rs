@@ -11,7 +11,7 @@ use crate::error::{Result, limit, refused};
 use crate::input::Input;
 use crate::member::{Archive, Member};
 use crate::names::{self, AUFS, OPAQUE, Place};
-use crate::owners;
+use crate::owners::{self, Way};
 use crate::view::{WHITEOUT, opaque_attribute};
 
 /// How large a body of a compressed archive is handed over at once.
@@ -79,7 +79,9 @@ impl Filling<'_> {
         let unmapped = |id: u32| refused(entry, format!("no range covers the owner {id}"));
         let uid = owners::outside(&self.options.maps.uids, attributes.uid).map_err(unmapped)?;
         let gid = owners::outside(&self.options.maps.gids, attributes.gid).map_err(unmapped)?;
-        Ok(Attributes { uid, gid, ..attributes })
+        let xattrs =
+            owners::attributes(&self.options.maps, Way::Outside, &attributes.xattrs).map_err(unmapped)?;
+        Ok(Attributes { uid, gid, xattrs, ..attributes })
     }
 
     /// Takes one member of the archive.
