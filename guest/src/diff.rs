@@ -11,9 +11,8 @@ mod ascent;
 use std::rc::Rc;
 use std::slice;
 
-use crate::host::{
-    Detail, Dialect, IdMaps, Kind, Name, Node, Outcome, Result, Tree, WalkOptions, Walker, Xattr,
-};
+use crate::host::{Detail, Dialect, IdMaps, Kind, Name, Node, Outcome, Result, Tree, WalkOptions, Walker};
+use crate::labels;
 use crate::merge::{Pair, Side, list, pairs};
 use crate::whiteout::{self, Found};
 use ascent::{Ascent, Directory, Opened, Step};
@@ -192,10 +191,5 @@ fn is_same(old: &Node, new: &Node) -> bool {
 fn has_same_attributes(old: &Node, new: &Node) -> bool {
     let (old, new) = (&old.attributes, &new.attributes);
     (old.mode, old.uid, old.gid, old.mtime) == (new.mode, new.uid, new.gid, new.mtime)
-        && content_xattrs(&old.xattrs).eq(content_xattrs(&new.xattrs))
-}
-
-/// Attributes that are content: those of overlayfs are not.
-fn content_xattrs(xattrs: &[Xattr]) -> impl Iterator<Item = &Xattr> {
-    xattrs.iter().filter(|xattr| !whiteout::is_overlay_attribute(&xattr.name))
+        && labels::content(&old.xattrs).eq(labels::content(&new.xattrs))
 }

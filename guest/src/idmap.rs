@@ -1,7 +1,18 @@
 //! Owners: ids inside a user namespace, which archives hold, and ids outside of it, which file systems hold
-//! (`user_namespaces(7)`).
+//! (`user_namespaces(7)`). There are some in extended attributes as well (`xattrs`).
+
+mod xattrs;
 
 use crate::host::{Error, IdMaps, IdRange, Result};
+
+/// Which way ids are mapped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Direction {
+    /// From an archive to the disk.
+    Outside,
+    /// From the disk to an archive.
+    Inside,
+}
 
 /// Both directions of both maps, checked.
 #[derive(Clone, Debug)]
@@ -25,8 +36,7 @@ impl Owners {
     /// # Errors
     /// What is not mapped, in words.
     pub fn outside(&self, uid: u32, gid: u32) -> std::result::Result<(u32, u32), String> {
-        let to = |ranges: &[IdRange], id| map(ranges, id, |range| (range.inside, range.outside));
-        self.both(uid, gid, to)
+        Ok((self.uid(uid, Direction::Outside)?, self.gid(gid, Direction::Outside)?))
     }
 
     /// Owner and group in an archive for those on disk.
@@ -34,8 +44,23 @@ impl Owners {
     /// # Errors
     /// What is not mapped, in words.
     pub fn inside(&self, uid: u32, gid: u32) -> std::result::Result<(u32, u32), String> {
-        let to = |ranges: &[IdRange], id| map(ranges, id, |range| (range.outside, range.inside));
-        self.both(uid, gid, to)
+        Ok((self.uid(uid, Direction::Inside)?, self.gid(gid, Direction::Inside)?))
+    }
+
+    /// The value on disk of an extended attribute in an archive: access control lists and capabilities with the ids on disk.
+    ///
+    /// # Errors
+    /// What is not mapped, in words.
+    pub fn xattr_outside(&self, name: &[u8], value: Vec<u8>) -> std::result::Result<Vec<u8>, String> {
+        xattrs::map(self, Direction::Outside, name, value)
+    }
+
+    /// The value in an archive of an extended attribute on disk, likewise.
+    ///
+    /// # Errors
+    /// What is not mapped, in words.
+    pub fn xattr_inside(&self, name: &[u8], value: Vec<u8>) -> std::result::Result<Vec<u8>, String> {
+        xattrs::map(self, Direction::Inside, name, value)
     }
 
     /// The owner on disk of what no archive speaks of: root, where the maps have one.
@@ -43,24 +68,24 @@ impl Owners {
         self.outside(0, 0).unwrap_or_default()
     }
 
-    fn both(
-        &self,
-        uid: u32,
-        gid: u32,
-        to: impl Fn(&[IdRange], u32) -> Option<u32>,
-    ) -> std::result::Result<(u32, u32), String> {
-        let uid = to(&self.maps.uids, uid).ok_or_else(|| format!("uid {uid} is not in the id map"))?;
-        let gid = to(&self.maps.gids, gid).ok_or_else(|| format!("gid {gid} is not in the id map"))?;
-        Ok((uid, gid))
+    fn uid(&self, uid: u32, direction: Direction) -> std::result::Result<u32, String> {
+        map(&self.maps.uids, uid, direction).ok_or_else(|| format!("uid {uid} is not in the id map"))
+    }
+
+    fn gid(&self, gid: u32, direction: Direction) -> std::result::Result<u32, String> {
+        map(&self.maps.gids, gid, direction).ok_or_else(|| format!("gid {gid} is not in the id map"))
     }
 }
 
-fn map(ranges: &[IdRange], id: u32, direction: impl Fn(&IdRange) -> (u32, u32)) -> Option<u32> {
+fn map(ranges: &[IdRange], id: u32, direction: Direction) -> Option<u32> {
     if ranges.is_empty() {
         return Some(id);
     }
     ranges.iter().find_map(|range| {
-        let (from, to) = direction(range);
+        let (from, to) = match direction {
+            Direction::Outside => (range.inside, range.outside),
+            Direction::Inside => (range.outside, range.inside),
+        };
         // `check` saw to it that the sum fits.
         id.checked_sub(from).filter(|offset| *offset < range.length).map(|offset| to + offset)
     })

@@ -20,7 +20,8 @@
 //! | [`changes`] | what differs between two trees, as a list |
 //! | [`size`] | what a layer adds up to |
 //! | [`idmap`] | owners in archives and on disk |
-//! | [`differ`] | the calls of the last five, by the ids of layers |
+//! | [`labels`] | which extended attributes are content |
+//! | [`differ`] | the calls about what layers hold, by their ids |
 //!
 //! Bodies of files do not pass through here: the host copies them from stream to file and from file to stream, at the word
 //! of this crate ([`host::Writer::put`], [`host::Tree::send`]).
@@ -34,6 +35,7 @@ pub mod differ;
 mod error;
 pub mod host;
 pub mod idmap;
+pub mod labels;
 pub mod layers;
 pub mod lifecycle;
 pub mod merge;

@@ -91,8 +91,13 @@ const NUMBERS: [&[u8]; 22] = [
     b"1\t\0",
 ];
 
-const KEYS: [&str; 26] = [
+/// Modes with the bits of a type before them.
+const MODES: [&[u8]; 6] =
+    [b"0100644\0", b"0120777\0", b"0040755\0", b"0060644\0", b"0140644\0", b"0200644\0"];
+
+const KEYS: [&str; 27] = [
     "path",
+    "linkpath",
     "linkpath",
     "size",
     "uid",
@@ -200,12 +205,28 @@ pub(crate) fn archive(random: &mut Random, corpus: &[Vec<u8>]) -> Vec<u8> {
     bytes
 }
 
-/// As another family of writers would have it: GNU's magic, Version 7 without any, or ustar with a prefix.
+/// As another family of writers would have it: GNU's magic, Version 7 without any, or ustar with a prefix, with times, or of
+/// another version.
 fn dialect(random: &mut Random, it: Member) -> Member {
-    match random.below(6) {
+    match random.below(8) {
         0 | 1 => it.patch(257, b"ustar  \0"),
         2 => it.patch(257, [0; 255]),
         3 => it.patch(345, random.choose(&[&b"p"[..], b"p/q", b"p/", b"/", b"."])),
+        4 => it.patch(263, random.choose(&[&b" \0"[..], b"\0\0", b"  ", b"01", b"xx"])),
+        // Times behind a short prefix, as npm has them.
+        5 => it
+            .patch(345, random.choose(&[&b""[..], b"p", b"p/q", &[b'p'; 130], &[b'p'; 131]]))
+            .patch(
+                476,
+                random.choose(&[
+                    &b"00000000001\0"[..],
+                    b"17777777777 ",
+                    b"\0",
+                    b"x",
+                    b"\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff",
+                ]),
+            )
+            .patch(488, random.choose(&[&b"00000000001\0"[..], b"           1", b"\0", b"1x"])),
         _ => it,
     }
 }
@@ -215,7 +236,8 @@ fn wrong(random: &mut Random, it: Member) -> Member {
     let (offset, width) = random.choose(&FIELDS);
     let mut bytes = match offset {
         156 => vec![random.choose(FLAGS)],
-        100..=147 | 329..=344 => random.choose(&NUMBERS).to_vec(),
+        100 => random.choose(&[&NUMBERS[..], &MODES].concat()).to_vec(),
+        101..=147 | 329..=344 => random.choose(&NUMBERS).to_vec(),
         0 | 157 | 345 => random.choose(&NAMES).to_vec(),
         _ => vec![random.choose(b"\0 0u1x"); 1 + random.below(width)],
     };

@@ -5,6 +5,7 @@ use crate::archive::{Member, MemberKind};
 use crate::error;
 use crate::host::{ApplyOptions, Attributes, Body, Device, Entry, Kind, Name, Result, Timestamp, Xattr};
 use crate::idmap::Owners;
+use crate::labels;
 use crate::whiteout::{self, Markers, Meaning};
 
 /// What becomes of an entry.
@@ -65,9 +66,10 @@ impl Admission {
                 self.admit(member)
             }
             Meaning::Bookkeeping => Ok(Admitted::Nothing(member.stored)),
-            Meaning::Deletion(_) | Meaning::Opaque(_) if !matches!(member.kind, MemberKind::File(_)) => {
-                Err(error::refused(&member.name, "whiteout that is not a regular file"))
-            }
+            Meaning::Deletion(_) | Meaning::Opaque(_) if !is_mark(&member.kind) => Err(error::refused(
+                &member.name,
+                "whiteout that is not a regular file or a link to a whiteout",
+            )),
             Meaning::Deletion(name) => {
                 self.markers.hide(name)?;
                 Ok(Admitted::Nothing(member.stored))
@@ -91,9 +93,18 @@ impl Admission {
                 format!("attribute `{}` of overlayfs", attribute.escape_ascii()),
             ));
         }
-        let (uid, gid) = self.owners.outside(uid, gid).map_err(|rule| error::refused(&name, rule))?;
+        // Attributes of a hard link say nothing, so its owner is zeros and it has none.
+        let is_link = matches!(kind, Kind::HardLink(_));
+        let unmapped = |rule| error::refused(&name, rule);
+        let (uid, gid) =
+            if is_link { self.owners.root() } else { self.owners.outside(uid, gid).map_err(unmapped)? };
         let mtime = Timestamp { seconds: mtime.seconds, nanoseconds: mtime.nanoseconds };
-        let xattrs = xattrs.into_iter().map(|(name, value)| Xattr { name, value }).collect();
+        let xattrs = xattrs.into_iter().filter(|(name, _)| !labels::is_of_the_host(name) && !is_link);
+        let xattrs = xattrs.map(|(name, value)| {
+            let value = self.owners.xattr_outside(&name, value)?;
+            Ok(Xattr { name, value })
+        });
+        let xattrs = xattrs.collect::<std::result::Result<_, String>>().map_err(unmapped)?;
         let attributes = Attributes { mode, uid, gid, mtime, xattrs };
         let entry = Entry { name, kind, attributes, body: Body::None };
         // An empty file, or one that is all hole, has no body either.
@@ -126,5 +137,17 @@ impl Admission {
             MemberKind::BlockDevice { major, minor } => Kind::BlockDevice(device(major, minor)?),
             MemberKind::Fifo => Kind::Fifo,
         })
+    }
+}
+
+/// Whether something with the name of a whiteout is of a kind that whiteouts have. On a branch of aufs they are names of one
+/// file, so all but the first are hard links to it in an archive: to another whiteout, or to the file that aufs keeps for it.
+fn is_mark(kind: &MemberKind) -> bool {
+    match kind {
+        MemberKind::File(_) => true,
+        MemberKind::HardLink(target) => {
+            whiteout::meaning(target).is_ok_and(|meaning| meaning != Meaning::Plain)
+        }
+        _ => false,
     }
 }

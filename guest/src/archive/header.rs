@@ -1,15 +1,24 @@
 //! One header block: its checksum, its family, and its fields, each checked before anything is made of them.
 
 use std::borrow::Cow;
+use std::ops::Range;
 
-use tar::{GnuHeader, GnuSparseHeader, Header, UstarHeader};
+use tar::{GnuHeader, GnuSparseHeader, Header};
 
 use super::{BLOCK, Fault, field};
+
+/// What a header has behind the link name, where Version 7 has nothing: 255 bytes.
+type Later = [u8; 255];
+
+/// Where in that ustar has its fields (POSIX.1-1988), as far as they are of use.
+const MAJOR: Range<usize> = 72..80;
+const MINOR: Range<usize> = 80..88;
+const PREFIX: Range<usize> = 88..243;
 
 /// The families of headers, told apart by their magic.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Family {
-    /// `ustar\0` `00`: POSIX, with a name prefix.
+    /// `ustar\0`: POSIX, with a name prefix. The version after it is `00`, and no reader looks at it.
     Ustar,
     /// `ustar  \0`: GNU tar before POSIX, with sparse files and without a prefix.
     Gnu,
@@ -68,9 +77,9 @@ pub(super) fn parse(block: &[u8; BLOCK]) -> Result<Fields<'_>, Fault> {
         major: 0,
         minor: 0,
     };
-    if let Some(ustar) = header.as_ustar() {
+    if old.pad.starts_with(b"ustar\0") {
         fields.family = Family::Ustar;
-        read_ustar(ustar, &mut fields)?;
+        read_ustar(&old.pad, &mut fields)?;
     } else if let Some(gnu) = header.as_gnu() {
         fields.family = Family::Gnu;
         read_gnu(gnu, &mut fields)?;
@@ -103,29 +112,41 @@ fn verify_checksum(block: &[u8; BLOCK]) -> Result<(), Fault> {
     Ok(())
 }
 
-/// Reads what ustar adds. Nothing may follow the prefix: star keeps times there, of which bsdtar takes no notice.
-fn read_ustar<'a>(ustar: &'a UstarHeader, fields: &mut Fields<'a>) -> Result<(), Fault> {
-    if !field::is_zero(&ustar.pad) {
+/// Reads what ustar adds. Nothing may follow the prefix: star marks its headers there, of which bsdtar takes no notice.
+fn read_ustar<'a>(later: &'a Later, fields: &mut Fields<'a>) -> Result<(), Fault> {
+    if !field::is_zero(&later[PREFIX.end..]) {
         return Err(Fault::rule("bytes after the prefix of a ustar header"));
     }
-    let prefix = field::text(&ustar.prefix, "name prefix")?;
+    let prefix = prefix(&later[PREFIX])?;
     if !prefix.is_empty() {
         fields.name = Cow::Owned([prefix, b"/", fields.short_name].concat());
     }
-    read_device(&ustar.dev_major, &ustar.dev_minor, fields)
+    read_device(&later[MAJOR], &later[MINOR], fields)
+}
+
+/// The prefix of a name. Where it is short, star and the `tar` of npm keep times of access and change in the last 24 bytes.
+/// All readers end at the first NUL, so times are all that may be behind it.
+fn prefix(prefix: &[u8]) -> Result<&[u8], Fault> {
+    const SHORT: usize = 131;
+    let (short, times) = prefix.split_at(SHORT);
+    let is_time = |time| field::number(time, "time behind the prefix").is_ok();
+    if short.ends_with(&[0]) && times.chunks(12).all(is_time) {
+        return field::text(short, "name prefix");
+    }
+    field::text(prefix, "name prefix")
 }
 
 /// Checks that a V7 header has nothing of the later ones. GNU tar writes device numbers of 0 into it.
-fn read_v7(pad: &[u8; 255], fields: &mut Fields<'_>) -> Result<(), Fault> {
-    const DEVICE: std::ops::Range<usize> = 72..88;
-    let (before, after) = (&pad[..DEVICE.start], &pad[DEVICE.end..]);
-    if !(field::is_zero(before) && field::is_zero(after)) {
+fn read_v7(later: &Later, fields: &mut Fields<'_>) -> Result<(), Fault> {
+    if !(field::is_zero(&later[..MAJOR.start]) && field::is_zero(&later[MINOR.end..])) {
         return Err(Fault::rule("header of an unknown family (magic)"));
     }
-    if !matches!(fields.flag, 0 | b'1' | b'2' | b'5') {
+    // `0` came later, and all readers take it all the same.
+    if !matches!(fields.flag, 0 | b'0' | b'1' | b'2' | b'5') {
         return Err(Fault::rule("V7 header of a type that V7 did not have"));
     }
-    pad[DEVICE].chunks(8).try_for_each(|number| field::unused(number, "device number"))
+    field::unused(&later[MAJOR], "device number")?;
+    field::unused(&later[MINOR], "device number")
 }
 
 /// Reads what GNU tar adds. Its times, and all else that only incremental and multi-volume archives use, lie where Python

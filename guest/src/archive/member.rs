@@ -35,9 +35,7 @@ pub(super) fn assemble(
     if !matches!(kind, MemberKind::Directory) && (name.is_empty() || name::says_directory(raw)) {
         return Err(Fault::rule("name of a directory on an entry that is none"));
     }
-    let mode = mode(fields.mode, &kind)?;
-    let uid = id(fields.uid, extended.uid, "uid")?;
-    let gid = id(fields.gid, extended.gid, "gid")?;
+    let (mode, uid, gid) = permissions(fields, &extended, &kind)?;
     let mtime = extended.mtime.unwrap_or(Timestamp { seconds: fields.mtime, nanoseconds: 0 });
     // The one second that cannot be written again, because its magnitude does not fit.
     if mtime.seconds == i64::MIN {
@@ -103,7 +101,10 @@ fn kind(fields: &Fields<'_>, extended: &Extended<'_>, size: u64) -> Result<Membe
         b'6' => MemberKind::Fifo,
         flag => return Err(Fault::rule(format!("unknown type `{}`", flag.escape_ascii()))),
     };
-    if link.is_some() && !matches!(kind, MemberKind::HardLink(_) | MemberKind::Symlink(_)) {
+    // On a file it says nothing to any reader. Docker leaves one on whiteouts that were links to another before.
+    let may_have_target =
+        matches!(kind, MemberKind::File(_) | MemberKind::HardLink(_) | MemberKind::Symlink(_));
+    if link.is_some() && !may_have_target {
         return Err(Fault::rule("link target on an entry that is no link"));
     }
     if size != 0 && !matches!(kind, MemberKind::File(_)) {
@@ -137,29 +138,49 @@ fn device(fields: &Fields<'_>, extended: &Extended<'_>) -> Result<MemberKind, Fa
     })
 }
 
-/// The permission bits. Old writers (Go before 1.9 among them) put the type of the file before them, as `st_mode` has it.
+/// Mode, owner and group. Those of a hard link say nothing: they are zeros, whatever the archive has. Docker writes the mode
+/// of the file that is linked to, with the bits of its type.
+fn permissions(
+    fields: &Fields<'_>,
+    extended: &Extended<'_>,
+    kind: &MemberKind,
+) -> Result<(u32, u32, u32), Fault> {
+    let uid = id(fields.uid, extended.uid, "uid")?;
+    let gid = id(fields.gid, extended.gid, "gid")?;
+    if matches!(kind, MemberKind::HardLink(_)) {
+        return Ok((0, 0, 0));
+    }
+    if uid == u32::MAX || gid == u32::MAX {
+        return Err(Fault::rule("owner that is none (4294967295)"));
+    }
+    Ok((mode(fields.mode, kind)?, uid, gid))
+}
+
+/// The permission bits. Some writers (Go before 1.9 among them) put the type of the file before them, as `st_mode` has it, or
+/// that of a regular file whatever it is (Commons Compress). The bits of another type would make it that type for some who
+/// read with Go.
 fn mode(mode: i64, kind: &MemberKind) -> Result<u32, Fault> {
-    let kind_bits = match kind {
+    const REGULAR: u32 = 0o100_000;
+    let own = match kind {
         MemberKind::Fifo => 0o010_000,
         MemberKind::CharacterDevice { .. } => 0o020_000,
         MemberKind::Directory => 0o040_000,
         MemberKind::BlockDevice { .. } => 0o060_000,
-        MemberKind::File(_) | MemberKind::HardLink(_) => 0o100_000,
+        MemberKind::File(_) | MemberKind::HardLink(_) => REGULAR,
         MemberKind::Symlink(_) => 0o120_000,
     };
     u32::try_from(mode)
         .ok()
-        .filter(|mode| [0, kind_bits].contains(&(mode & !0o7777)))
+        .filter(|mode| [0, own, REGULAR].contains(&(mode & !0o7777)))
         .map(|mode| mode & 0o7777)
         .ok_or_else(|| Fault::rule("mode with bits that are not permissions"))
 }
 
+/// An owner or group of 32 bits. GNU tar takes no other, not even on a hard link.
 fn id(header: i64, record: Option<u64>, what: &str) -> Result<u32, Fault> {
     record
         .map_or_else(|| u32::try_from(header), u32::try_from)
-        .ok()
-        .filter(|&id| id != u32::MAX)
-        .ok_or_else(|| Fault::rule(format!("{what} out of bounds")))
+        .map_err(|_| Fault::rule(format!("{what} out of bounds")))
 }
 
 /// The way in which a sparse file is written down.

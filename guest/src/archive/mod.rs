@@ -59,7 +59,7 @@ pub struct Member {
     pub name: Vec<u8>,
     /// What it is.
     pub kind: MemberKind,
-    /// The twelve permission bits: 0o7777.
+    /// The twelve permission bits: 0o7777. Of a hard link that was read, 0, and so are its owner and group.
     pub mode: u32,
     /// The owner; never 4,294,967,295, which is not an owner.
     pub uid: u32,

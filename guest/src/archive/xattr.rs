@@ -72,6 +72,10 @@ impl Xattrs {
             agree(&mut all, SELINUX.to_vec(), value, |one, other| trim(one) == trim(other))?;
         }
         for (name, text) in self.acls {
+            // GNU tar writes down the default list that a directory does not have.
+            if text.trim_ascii().is_empty() && !all.contains_key(name) {
+                continue;
+            }
             match acl::encode(&text) {
                 Ok(value) => agree(&mut all, name.to_vec(), value, |one, other| one == other)?,
                 // Names of users mean nothing here, but the ids are there as well when the kernel's form is.

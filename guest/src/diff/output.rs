@@ -8,7 +8,7 @@ use crate::host::{
     Content, Dialect, Error, IdMaps, Identity, Kind, Name, Node, Outcome, Piece, Result, Sink, Totals, Tree,
 };
 use crate::idmap::Owners;
-use crate::whiteout;
+use crate::{labels, whiteout};
 
 /// The most pieces, and about the most bytes of headers, that are sent in one call.
 const PIECES: usize = 256;
@@ -207,7 +207,9 @@ impl<'a, T: Tree> Output<'a, T> {
         };
         let (uid, gid) =
             self.owners.inside(attributes.uid, attributes.gid).map_err(|what| unsupported(&what))?;
-        let xattrs = attributes.xattrs.iter().filter(|xattr| !whiteout::is_overlay_attribute(&xattr.name));
+        let xattrs = labels::content(&attributes.xattrs).map(|xattr| {
+            Ok((xattr.name.clone(), self.owners.xattr_inside(&xattr.name, xattr.value.clone())?))
+        });
         Ok(Member {
             name: node.name.clone(),
             stored: if let MemberKind::File(size) = kind { size } else { 0 },
@@ -216,7 +218,7 @@ impl<'a, T: Tree> Output<'a, T> {
             uid,
             gid,
             mtime: Timestamp { seconds: attributes.mtime.seconds, nanoseconds: attributes.mtime.nanoseconds },
-            xattrs: xattrs.map(|xattr| (xattr.name.clone(), xattr.value.clone())).collect(),
+            xattrs: xattrs.collect::<std::result::Result<_, String>>().map_err(|what| unsupported(&what))?,
             extents: None,
         })
     }

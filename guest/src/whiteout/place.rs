@@ -16,6 +16,9 @@ const DEPTH: usize = 64;
 /// How many markers are looked up and put at a time.
 const BATCH: usize = 512;
 
+/// The most components of a name. The host takes no more.
+const MAX_COMPONENTS: usize = 4096;
+
 /// The most bytes of names that are kept until the archive has been read.
 const MAX_NAME_BYTES: u64 = 64 << 20;
 
@@ -143,6 +146,13 @@ impl<W: Writer> Hand<'_, W> {
             return directories.chunks(BATCH).try_for_each(|batch| self.writer.mark(batch, &attribute));
         }
         for directory in directories {
+            if !directory.is_empty() && depth(directory) >= MAX_COMPONENTS {
+                return Err(error::limit(
+                    directory,
+                    "components of the name of its mark",
+                    MAX_COMPONENTS as u64,
+                ));
+            }
             let at = [join(directory, OPAQUE)];
             if self.writer.stat(&at)? == [None] {
                 let [at] = at;

@@ -6,7 +6,7 @@ use std::os::unix::fs::MetadataExt;
 
 use layerbox_guest::apply::apply;
 use layerbox_guest::archive::{Member, MemberKind, TRAILER, Timestamp, encode, padding};
-use layerbox_guest::host::{ApplyOptions, Error, IdMaps, IdRange, Totals};
+use layerbox_guest::host::{ApplyOptions, Dialect, Error, IdMaps, IdRange, Totals};
 
 use crate::host::{Source, Writer};
 use crate::store::{DIALECTS, Store, members, options};
@@ -139,6 +139,42 @@ fn whiteouts_hide_lower_layers_only_and_in_any_order() {
 }
 
 #[test]
+fn whiteouts_may_be_links_to_others() {
+    // As an engine on aufs packs a layer, and as `tar` packs a branch of it: the names of one file are links to its first.
+    let cases: [(&str, Archive, &[&str]); 4] = [
+        ("two deletions", archive().file(".wh.a", "").link(".wh.b", ".wh.a"), &["f .wh.a", "f .wh.b"]),
+        (
+            "a deletion and an opaque directory",
+            archive().file(".wh.a", "").directory("d").link("d/.wh..wh..opq", ".wh.a"),
+            &["f .wh.a", "d d/", "f d/.wh..wh..opq"],
+        ),
+        (
+            "a branch",
+            archive()
+                .file(".wh..wh.aufs", "")
+                .link(".wh..wh..opq", ".wh..wh.aufs")
+                .directory("d")
+                .link("d/.wh.x", ".wh..wh.aufs")
+                .link("d/.wh..wh..opq", ".wh..wh.aufs")
+                .link(".wh.a", ".wh..wh.aufs"),
+            &["f .wh..wh..opq", "f .wh.a", "d d/", "f d/.wh..wh..opq", "f d/.wh.x"],
+        ),
+        (
+            "to an opaque mark",
+            archive().file("d/.wh..wh..opq", "").link("d/.wh.x", "d/.wh..wh..opq"),
+            &["d d/", "f d/.wh..wh..opq", "f d/.wh.x"],
+        ),
+    ];
+    for (what, archive, expected) in cases {
+        for dialect in DIALECTS {
+            let store = Store::new(dialect);
+            store.apply("a", &archive.clone().end());
+            assert_eq!(members(&store.diff("a", None)), *expected, "{what}, {dialect:?}");
+        }
+    }
+}
+
+#[test]
 fn bookkeeping_of_aufs_is_dropped() {
     for dialect in DIALECTS {
         let store = Store::new(dialect);
@@ -173,7 +209,9 @@ fn what_breaks_a_rule_is_refused_by_name() {
     let marked = |key: &'static str| {
         archive().member("d", MemberKind::Directory, |it| it.xattrs.push((key.into(), b"y".to_vec())), b"")
     };
-    let cases: [(&str, Archive, &str); 17] = [
+    let cases: [(&str, Archive, &str); 19] = [
+        ("an opaque mark that is a link", archive().file("f", "").link(".wh..wh..opq", "f"), ".wh..wh..opq"),
+        ("a whiteout that is a link to nothing good", archive().link(".wh.x", "d/.wh."), ".wh.x"),
         ("a whiteout of nothing", archive().file("d/.wh.", ""), "d/.wh."),
         ("a whiteout of .", archive().file(".wh..", ""), ".wh.."),
         ("a whiteout of ..", archive().file(".wh...", ""), ".wh..."),
@@ -356,6 +394,110 @@ fn owners_are_mapped_both_ways() {
         let maps = IdMaps { uids, gids: Vec::new() };
         let found = store.try_apply(&format!("c{number}"), &with(0), ApplyOptions { maps, ..options() });
         assert!(matches!(found, Err(Error::InvalidArgument(_))), "{found:?}");
+    }
+}
+
+#[test]
+fn owners_of_hard_links_are_not_mapped() {
+    let range = IdRange { inside: 0, outside: 100_000, length: 1000 };
+    let maps = IdMaps { uids: vec![range], gids: vec![range] };
+    let link = MemberKind::HardLink(b"f".to_vec());
+    let archive = archive().file("f", "x").member("l", link, |it| (it.uid, it.mode) = (5000, 0o7777), b"");
+    for dialect in DIALECTS {
+        let store = Store::new(dialect);
+        store
+            .try_apply("a", &archive.clone().end(), ApplyOptions { maps: maps.clone(), ..options() })
+            .unwrap();
+        let found = fs::metadata(store.path("a").join("l")).unwrap();
+        assert_eq!((found.uid(), found.mode() & 0o7777), (100_000, 0o755));
+    }
+}
+
+#[test]
+fn ids_in_extended_attributes_are_mapped_both_ways() {
+    let range = IdRange { inside: 0, outside: 100_000, length: 1000 };
+    let maps = IdMaps { uids: vec![range], gids: vec![range] };
+    let entry = |tag: u8, bits: u8, id: u32| [&[tag, 0, bits, 0][..], &id.to_le_bytes()].concat();
+    let none = u32::MAX;
+    let acl = |user: u32, group: u32| {
+        let entries = [entry(1, 7, none), entry(2, 7, user), entry(4, 5, none), entry(8, 5, group)];
+        [vec![2, 0, 0, 0], entries.concat(), entry(16, 7, none), entry(32, 5, none)].concat()
+    };
+    let capability = [1, 0, 0, 2, 0, 0x20, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+    let rooted = [&[1, 0, 0, 3][..], &capability[4..], &100_000_u32.to_le_bytes()].concat();
+    let with = |user| {
+        archive().directory("").member(
+            "f",
+            MemberKind::File(0),
+            |it| {
+                it.mode = 0o775;
+                it.xattrs = vec![
+                    (b"security.capability".to_vec(), capability.to_vec()),
+                    (b"system.posix_acl_access".to_vec(), acl(user, 7)),
+                ];
+            },
+            b"",
+        )
+    };
+    for dialect in DIALECTS {
+        let store = Store::new(dialect);
+        let bytes = with(5).end();
+        store.try_apply("a", &bytes, ApplyOptions { maps: maps.clone(), ..options() }).unwrap();
+        let get = |name| xattr::get(store.path("a").join("f"), name).unwrap().unwrap();
+        assert_eq!(get("system.posix_acl_access"), acl(100_005, 100_007), "{dialect:?}");
+        assert_eq!(get("security.capability"), rooted, "{dialect:?}");
+        let (found, _) = store.try_diff_with("a", None, maps.clone()).unwrap();
+        assert!(found == bytes, "{dialect:?}: the archive that it came from");
+        // Whom the maps do not have is refused as an owner would be, and is an error on the way out.
+        let refused =
+            store.try_apply("b", &with(1000).end(), ApplyOptions { maps: maps.clone(), ..options() });
+        assert!(matches!(refused, Err(Error::Refused(_))), "{refused:?}");
+        xattr::set(store.path("a").join("f"), "system.posix_acl_access", &acl(5, 7)).unwrap();
+        let found = store.try_diff_with("a", None, maps.clone());
+        assert!(matches!(found, Err(Error::Unsupported(_))), "{found:?}");
+        // Those of a hard link are nobody's.
+        let link = MemberKind::HardLink(b"f".to_vec());
+        let list = vec![(b"system.posix_acl_access".to_vec(), acl(1000, 7))];
+        let linked = with(5).member("l", link, |it| it.xattrs = list.clone(), b"").end();
+        store.try_apply("c", &linked, ApplyOptions { maps: maps.clone(), ..options() }).unwrap();
+        // Without maps all stays as it is.
+        store.apply("d", &bytes);
+        assert!(store.diff("d", None) == bytes, "{dialect:?}: without maps");
+    }
+}
+
+#[test]
+fn labels_of_the_host_are_not_taken() {
+    let labels = ["security.SMACK64", "security.SMACK64EXEC", "security.evm", "security.selinux"];
+    let labelled = |it: &mut Member| {
+        it.xattrs.extend(labels.map(|name| (name.into(), b"label".to_vec())));
+        it.xattrs.push((b"user.a".to_vec(), b"b".to_vec()));
+    };
+    let labelled = archive().member("f", MemberKind::File(0), labelled, b"").end();
+    let content = |it: &mut Member| it.xattrs.push((b"user.a".to_vec(), b"b".to_vec()));
+    let content = archive().member("f", MemberKind::File(0), content, b"").end();
+    for dialect in DIALECTS {
+        let store = Store::new(dialect);
+        store.apply("a", &labelled);
+        assert!(store.diff("a", None) == content, "{dialect:?}");
+        for label in labels {
+            assert_eq!(xattr::get(store.path("a").join("f"), label).unwrap(), None, "{dialect:?}: {label}");
+        }
+    }
+}
+
+#[test]
+fn a_mark_that_would_be_too_deep_is_a_limit() {
+    // Of 4,096 components: the directory can be made, and in aufs a mark in it cannot.
+    let deep = vec!["d"; 4095].join("/");
+    let archive = archive().directory(&format!("{deep}/x")).file(&format!("{deep}/.wh.x"), "").end();
+    for dialect in DIALECTS {
+        let store = Store::new(dialect);
+        let found = store.try_apply("a", &archive, options());
+        match dialect {
+            Dialect::Aufs => assert!(matches!(found, Err(Error::Limit(_))), "{found:?}"),
+            _ => assert!(found.is_ok(), "{found:?}"),
+        }
     }
 }
 

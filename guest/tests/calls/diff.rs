@@ -213,6 +213,30 @@ fn attributes_of_overlayfs_stay_out() {
 }
 
 #[test]
+fn labels_of_the_host_stay_out() {
+    let label = |layer: Layer, name: &str| {
+        ["security.selinux", "security.SMACK64", "security.evm"]
+            .into_iter()
+            .fold(layer, |layer, key| layer.xattr(name, key, b"label"))
+    };
+    for dialect in DIALECTS {
+        let store = Store::new(dialect);
+        let layer = label(store.layer("a", &[]).mode("", 0o755), "");
+        assert_eq!(store.diff("a", None), layerbox_guest::archive::TRAILER, "{dialect:?}: an empty layer");
+        let layer = layer.directory("d").file("d/f", "x").hide("gone");
+        let before = store.diff("a", None);
+        let layer = label(label(layer, "d"), "d/f");
+        assert!(store.diff("a", None) == before, "{dialect:?}");
+        // Nor is a directory another one for its label alone.
+        store.layer("b", &[]).directory("d").time("d", crate::store::TIME, 0);
+        label(store.layer("c", &[]).directory("d"), "d");
+        assert_eq!(store.diff("c", Some("b")), layerbox_guest::archive::TRAILER, "{dialect:?}: the same");
+        layer.xattr("d/f", "security.ima", b"\x04");
+        assert!(store.diff("a", None) != before, "{dialect:?}: a signature is content");
+    }
+}
+
+#[test]
 fn trees_as_deep_as_names_can_be() {
     for dialect in DIALECTS {
         let store = Store::new(dialect);

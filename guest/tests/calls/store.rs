@@ -71,8 +71,12 @@ impl Store {
     }
 
     pub fn try_diff(&self, id: &str, parent: Option<&str>) -> Result<(Vec<u8>, Outcome)> {
+        self.try_diff_with(id, parent, no_maps())
+    }
+
+    pub fn try_diff_with(&self, id: &str, parent: Option<&str>, maps: IdMaps) -> Result<(Vec<u8>, Outcome)> {
         let sink = Sink::new();
-        let outcome = self.differ().diff(id, parent, no_maps(), &sink)?;
+        let outcome = self.differ().diff(id, parent, maps, &sink)?;
         Ok((sink.into_bytes(), outcome))
     }
 

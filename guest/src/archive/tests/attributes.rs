@@ -138,12 +138,29 @@ fn acls_become_what_the_kernel_keeps() {
 }
 
 #[test]
+fn an_acl_without_entries_is_none() {
+    for text in [&b"\n"[..], b"", b" \n"] {
+        for key in ["SCHILY.acl.access", "SCHILY.acl.default"] {
+            assert_eq!(read_one(&with(&[(key, text)])), Ok(plain(b"f")));
+        }
+        let both = with(&[
+            ("SCHILY.acl.default", text),
+            ("SCHILY.xattr.system.posix_acl_default", b"\x02\0\0\0\x01\0\0\0\xff\xff\xff\xff"),
+        ]);
+        assert_refused("and an attribute", &both, "missing");
+    }
+    let minimal = b"user::rw-,group::r--,other::---";
+    let twice = with(&[("SCHILY.acl.default", b"\n"), ("SCHILY.acl.default", minimal)]);
+    assert_refused("twice", &twice, "given twice");
+}
+
+#[test]
 fn acls_that_cannot_be_stored_are_refused() {
     let cases: [(&str, &[u8], &str); 10] = [
         ("by name", b"user::rw-,user:bob:rwx,group::r--,mask::rwx,other::---", "by name"),
         ("no mask", b"user::rw-,user:1:rwx,group::r--,other::---", "missing"),
         ("no owner", b"group::r--,other::---", "missing"),
-        ("empty", b"", "missing"),
+        ("of commas", b",,", "missing"),
         ("the same twice", b"user::rw-,user:1:rwx,user:1:r--,group::r--,mask::rwx,other::---", "twice"),
         ("two ids", b"user::rw-,user:1:rwx:2,group::r--,mask::rwx,other::---", "form"),
         ("id of the owner", b"user::rw-:1,group::r--,other::---", "form"),

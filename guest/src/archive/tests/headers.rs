@@ -136,7 +136,7 @@ fn records_that_readers_take_differently_are_refused() {
         ("negative size", &[("size", b"-1")], "size: not a decimal"),
         ("hexadecimal size", &[("size", b"0x10")], "size: not a decimal"),
         ("negative owner", &[("uid", b"-1")], "uid: not a decimal"),
-        ("owner that is none", &[("uid", b"4294967295")], "uid out of bounds"),
+        ("owner that is none", &[("uid", b"4294967295")], "owner that is none"),
         ("group beyond 32 bits", &[("gid", b"4294967296")], "gid out of bounds"),
         ("time in words", &[("mtime", b"now")], "mtime"),
         ("time without seconds", &[("mtime", b".5")], "mtime"),

@@ -84,12 +84,26 @@ fn long_names_of_both_kinds_are_read() {
     assert_eq!((member.name, member.kind), (b"longer".to_vec(), MemberKind::Symlink(name.clone())));
     let two = archive(&[&extension(b'K', &name), &pax(&[("linkpath", &name)]), &link(b'1')]);
     assert_refused("a target of each kind", &two, "link target given twice");
-    assert_refused("a target without a link", &archive(&[&extension(b'K', &name), &file(b"f")]), "no link");
-    assert_refused(
-        "a target without a link",
-        &archive(&[&pax(&[("linkpath", b"t")]), &file(b"f")]),
-        "no link",
-    );
+}
+
+#[test]
+fn a_target_says_nothing_of_a_file_and_is_refused_elsewhere() {
+    // As Docker packs a layer that deletes a file with a long name and another one.
+    let long = [&b"d/"[..], &[b'n'; 110], b"/f"].concat();
+    let targets = [pax(&[("linkpath", &long)]), extension(b'K', &long), extension(b'K', b"../victim\0")];
+    for target in &targets {
+        for header in [file(b"d/.wh.b"), Raw::new(b'7', b"d/.wh.b").done(), Raw::v7(0, b"d/.wh.b").done()] {
+            assert_eq!(read_one(&archive(&[target, &header])), Ok(plain(b"d/.wh.b")));
+        }
+        for flag in *b"3456" {
+            let header = Raw::new(flag, b"x").done();
+            assert_refused("a target without a link", &archive(&[target, &header]), "no link");
+        }
+        let header = Raw::v7(0, b"x/").done();
+        assert_refused("a target of a directory of V7", &archive(&[target, &header]), "no link");
+    }
+    let two = archive(&[&targets[0], &targets[1], &file(b"f")]);
+    assert_refused("a target of each kind", &two, "link target given twice");
 }
 
 #[test]
@@ -102,7 +116,6 @@ fn types_are_told_apart() {
         (Raw::new(b'6', b"x"), MemberKind::Fifo),
         (Raw::new(b'2', b"x").at(LINK, b"/../a//b/"), MemberKind::Symlink(b"/../a//b/".to_vec())),
         (Raw::new(b'2', b"x").at(LINK, &[b't'; 100]), MemberKind::Symlink(vec![b't'; 100])),
-        (Raw::new(b'1', b"x").at(LINK, b"./a//b"), MemberKind::HardLink(b"a/b".to_vec())),
         (device(b'3'), MemberKind::CharacterDevice { major: 8, minor: 2047 }),
         (device(b'4'), MemberKind::BlockDevice { major: 8, minor: 2047 }),
         (Raw::new(b'3', b"x"), MemberKind::CharacterDevice { major: 0, minor: 0 }),
@@ -110,6 +123,9 @@ fn types_are_told_apart() {
     for (header, kind) in cases {
         assert_eq!(read_one(&archive(&[&header.done()])), Ok(Member { kind, ..plain(b"x") }));
     }
+    let header = Raw::new(b'1', b"x").at(LINK, b"./a//b").done();
+    let kind = MemberKind::HardLink(b"a/b".to_vec());
+    assert_eq!(read_one(&archive(&[&header])), Ok(Member { kind, mode: 0, uid: 0, gid: 0, ..plain(b"x") }));
 }
 
 #[test]

@@ -193,6 +193,9 @@ fn extended_attributes_and_acls_of_other_tools_are_read() {
         set("setfattr", &["-n", "user.a = b%", "-v", "0x00ff0a", "."]),
         set("setfacl", &["-m", "u:54321:rw-,g:0:r-x", "."]),
         set("setfacl", &["-d", "-m", "u:54321:---", "."]),
+        // With an access list alone, of which GNU tar says that its default list is empty.
+        set("mkdir", &["-m", "755", "../other"]),
+        set("setfacl", &["-m", "u:54321:rwx", "../other"]),
     ];
     if !prepared.into_iter().all(|status| status.is_ok_and(|status| status.success())) {
         eprintln!("SKIPPED: attributes cannot be set here, so those of other tools are not tested");
@@ -218,6 +221,10 @@ fn extended_attributes_and_acls_of_other_tools_are_read() {
         let member = read_one(&archive).unwrap();
         let found: Vec<_> = member.xattrs.iter().map(|(name, value)| (&name[..], value.clone())).collect();
         assert_eq!(found, expected, "{tool}");
+        let archive = run(tool, &words("--format=pax --acls -cf - other"), &scratch.0);
+        let member = read_one(&archive).unwrap();
+        let found: Vec<_> = member.xattrs.iter().map(|(name, value)| (&name[..], value.clone())).collect();
+        assert_eq!(found, [(&b"system.posix_acl_access"[..], acl(7, &[]))], "{tool}");
     }
 }
 

@@ -177,6 +177,17 @@ pub(super) fn rows() -> Vec<Row> {
             "an access list as text that is none",
             tar(&[file("a", "x").pax("SCHILY.acl.access", "all of them")]),
         ),
+        exact(
+            "a default access list as text that is empty",
+            {
+                let list = "user::rwx\nuser:54321:rwx\ngroup::r-x\nmask::rwx\nother::r-x\n";
+                tar(&[dir("d/").mode(0o775).pax("SCHILY.acl.access", list).pax("SCHILY.acl.default", "\n")])
+            },
+            &[&format!("d directory, mode 0775, system.posix_acl_access={}", show(&named_acl()))],
+        ),
+        refused("an access list as text that is empty and as an attribute that is not", {
+            tar(&[dir("d/").pax("SCHILY.acl.default", "\n").xattr("system.posix_acl_default", acl())])
+        }),
         refused(
             "an access list as text with names of users",
             tar(&[file("a", "x")
@@ -220,7 +231,21 @@ pub(super) fn rows() -> Vec<Row> {
         exact(
             "a label of SELinux, as GNU tar writes it",
             tar(&[file("a", "x").pax("RHT.security.selinux", "u:r:t:s0")]),
-            &["a file \"x\", security.selinux=u:r:t:s0"],
+            &["a file \"x\""],
+        ),
+        exact(
+            "labels that a host gives to every file",
+            tar(&[
+                dir("./").xattr("security.selinux", "u:r:t:s0\0").mtime(0),
+                file("a", "x")
+                    .xattr("security.SMACK64", "label")
+                    .xattr("security.SMACK64EXEC", "label")
+                    .xattr("security.evm", "\x02seal")
+                    .xattr("security.ima", "\x04content")
+                    .xattr("user.a", "b"),
+                symlink("l", "t").xattr("security.selinux", "u:r:t:s0\0"),
+            ]),
+            &["a file \"x\", security.ima=\\x04content, user.a=b", "l -> t"],
         ),
         refused(
             "an attribute of the namespace system that is no access list",
@@ -295,6 +320,19 @@ pub(super) fn rows() -> Vec<Row> {
             &["d directory, time 5", "d/e directory, time 6", "d/e/f file \"x\", time 7"],
         ),
     ]
+}
+
+/// A list that lets a user do all.
+fn named_acl() -> Vec<u8> {
+    let mut bytes = vec![2, 0, 0, 0];
+    for (tag, permissions, id) in
+        [(1u16, 7u16, u32::MAX), (2, 7, 54_321), (4, 5, u32::MAX), (16, 7, u32::MAX), (32, 5, u32::MAX)]
+    {
+        bytes.extend_from_slice(&tag.to_le_bytes());
+        bytes.extend_from_slice(&permissions.to_le_bytes());
+        bytes.extend_from_slice(&id.to_le_bytes());
+    }
+    bytes
 }
 
 /// A default list that gives nothing: the kernel's form (linux/posix_acl_xattr.h), version 2, entries of tag, permissions and id.

@@ -91,6 +91,33 @@ pub(super) fn rows() -> Vec<Row> {
             &["f file \"x\", mode 0600", "h file \"x\", mode 0600"],
         ),
         exact(
+            "a hard link with the type of a symlink in its mode",
+            tar(&[symlink("l", "t").mode(0o120_777), hard_link("h", "l").mode(0o120_777)]),
+            &["h -> t", "l -> t"],
+        ),
+        exact(
+            "a hard link with the types of a directory and of nothing in its mode",
+            tar(&[
+                file("f", "x"),
+                hard_link("g", "f").mode(0o040_755),
+                hard_link("h", "f").mode(0o7_777_777),
+            ]),
+            &["f file \"x\"", "g file \"x\"", "h file \"x\""],
+        ),
+        exact(
+            "a hard link whose owner is none",
+            tar(&[file("f", "x").owner(1, 2), hard_link("h", "f").owner(4_294_967_295, 4_294_967_295)]),
+            &["f file \"x\", owner 1:2", "h file \"x\", owner 1:2"],
+        ),
+        refused(
+            "a hard link whose owner is beyond 32 bits",
+            tar(&[file("f", "x"), hard_link("h", "f").owner(4_294_967_296, 0)]),
+        ),
+        refused(
+            "a hard link whose mode is no number",
+            tar(&[file("f", "x"), hard_link("h", "f").patch(100, b"junk\0")]),
+        ),
+        exact(
             "a symlink target of 4095 bytes",
             tar(&[symlink("l", "t".repeat(4095))]),
             &[

@@ -44,6 +44,8 @@ pub fn all() -> Vec<Row> {
 /// The titles of the rows that are [open](Row::open): what a fourth reader may take otherwise as long as it stays inside, and how much is too much.
 pub(crate) const OPEN: &[&str] = &[
     "a NUL in a prefix",
+    "times and junk behind the prefix",
+    "times behind a prefix that has a NUL in it",
     "a directory of the oldest type by a long name",
     "bytes after the prefix of a ustar header",
     "times in a GNU header, where others look for a prefix",

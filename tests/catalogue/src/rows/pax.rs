@@ -1,7 +1,8 @@
 //! Headers that say something about the entry after them: PAX records, and GNU's long names.
 
 use super::{Row, exact, limit, refused, tar};
-use crate::archive::{Tar, dir, file, hard_link, member, pax_records, symlink};
+use crate::archive::{Tar, dir, file, hard_link, member, pax_records, symlink, whiteout};
+use crate::look::show;
 
 pub(super) fn rows() -> Vec<Row> {
     let long = |kind: u8, body: &[u8]| Tar::new().extended(kind, body).add(&file("a", "x")).finish();
@@ -50,7 +51,10 @@ pub(super) fn rows() -> Vec<Row> {
             Tar::new().extended(b'K', b"t\0").add(&symlink("a", "u")).finish(),
             &["a -> t"],
         ),
-        refused("a GNU long link on a file", long(b'K', b"t\0")),
+        exact("a GNU long link on a file says nothing", long(b'K', b"../victim/hello\0"), &["a file \"x\""]),
+        refused("a GNU long link on a directory", {
+            Tar::new().extended(b'K', b"t\0").add(&dir("d/")).finish()
+        }),
         refused("a GNU long link that leads out, on a hard link", {
             Tar::new().extended(b'K', b"../victim/hello\0").add(&hard_link("a", "u")).finish()
         }),
@@ -60,7 +64,29 @@ pub(super) fn rows() -> Vec<Row> {
         refused("a GNU long link and a PAX linkpath", {
             Tar::new().extended(b'K', b"t\0").add(&symlink("a", "u").pax("linkpath", "v")).finish()
         }),
-        refused("a PAX linkpath on a file", tar(&[file("a", "x").pax("linkpath", "t")])),
+        exact("a PAX linkpath on a file", tar(&[file("b", "x").pax("linkpath", "../victim/hello")]), b),
+        exact(
+            "a PAX linkpath on a whiteout, which Docker leaves there when the first one's name is long",
+            {
+                let first = format!("d/{}/f", "n".repeat(110));
+                tar(&[whiteout(&first), whiteout("d/lower").pax("linkpath", first)])
+            },
+            &[
+                "d directory, implied",
+                "d/lower deleted",
+                &format!("d/{} directory, implied", show(&[b'n'; 110])),
+                &format!("d/{}/f deleted", show(&[b'n'; 110])),
+            ],
+        ),
+        refused("a PAX linkpath on a directory", tar(&[dir("d/").pax("linkpath", "t")])),
+        refused("a PAX linkpath on a FIFO", tar(&[member("f", b'6').pax("linkpath", "t")])),
+        refused("a PAX linkpath on a device", {
+            tar(&[crate::archive::character("c", 1, 3).pax("linkpath", "t")])
+        }),
+        refused("a PAX linkpath and a GNU long link on a file", {
+            Tar::new().extended(b'K', b"t\0").add(&file("a", "x").pax("linkpath", "u")).finish()
+        }),
+        refused("an empty PAX linkpath on a file", tar(&[file("a", "x").pax("linkpath", "")])),
         refused("a PAX linkpath that leads out, on a hard link", {
             tar(&[hard_link("a", "u").pax("linkpath", "../victim/hello")])
         }),

@@ -1,6 +1,7 @@
 //! Archives that two readers would read differently, or that are no archives.
 
-use crate::archive::{BLOCK, Tar, file, member, pax_records};
+use crate::archive::{BLOCK, Member, Tar, dir, file, member, pax_records, symlink};
+use crate::look::show;
 
 use super::{Row, exact, refused, tar};
 
@@ -165,6 +166,55 @@ pub(super) fn rows() -> Vec<Row> {
             &["a file \"x\", time -1"],
         ),
         refused("a mode that says another type than the flag", tar(&[file("a", "x").mode(0o120_777)])),
+        refused("a mode that says that a file is a directory", tar(&[file("a", "x").mode(0o040_755)])),
+        exact(
+            "a symlink with the type of a regular file in its mode",
+            tar(&[
+                symlink("l", "t").mode(0o100_644),
+                member("f", b'6').mode(0o100_600),
+                dir("d/").mode(0o100_755),
+            ]),
+            &["d directory", "f fifo, mode 0600", "l -> t"],
+        ),
+        exact(
+            "times behind the prefix of a ustar header",
+            {
+                let times = |member: Member| member.patch(476, b"14712345670 14712345670\0");
+                let long = [b'p'; 130];
+                tar(&[
+                    times(file("a", "x")),
+                    times(file("b", "y").patch(345, b"d")),
+                    times(file("c", "z").patch(345, long)),
+                ])
+            },
+            &[
+                "a file \"x\"",
+                "d directory, implied",
+                "d/b file \"y\"",
+                &format!("{} directory, implied", show(&[b'p'; 130])),
+                &format!("{} file \"z\"", show(&[&[b'p'; 130][..], b"/c"].concat())),
+            ],
+        ),
+        exact(
+            "a ustar header of another version",
+            tar(&[file("a", "x").patch(263, b" \0"), file("b", "y").patch(263, b"\0\0").patch(345, b"d")]),
+            &["a file \"x\"", "d directory, implied", "d/b file \"y\""],
+        ),
+        exact(
+            "a header of Version 7 of the type 0",
+            tar(&[file("a", "x").patch(257, [0; 8]).patch(329, [0; 16])]),
+            &["a file \"x\""],
+        ),
+        refused(
+            "a header of Version 7 of the type 0 with a slash at its end",
+            tar(&[file("a/", "x").patch(257, [0; 8]).patch(329, [0; 16])]),
+        ),
+        refused("times and junk behind the prefix", {
+            tar(&[file("a", "x").patch(345, b"p").patch(476, b"00000000001\0hidden")])
+        }),
+        refused("times behind a prefix that has a NUL in it", {
+            tar(&[file("a", "x").patch(345, b"p\0q").patch(476, b"00000000001\x0000000000001\0")])
+        }),
         refused("a mode with bits that are no type", tar(&[file("a", "x").mode(0o200_644)])),
     ];
     // Offset and width of the numbers of a header: POSIX pax, "ustar Header Block".

@@ -1,6 +1,6 @@
 //! Deletions that delete the wrong thing, or come in by the side door.
 
-use crate::archive::{Member, character, dir, file, member, opaque, symlink, whiteout};
+use crate::archive::{Member, character, dir, file, hard_link, member, opaque, symlink, whiteout};
 
 use super::{Row, exact, names, refused, tar};
 use crate::look::show;
@@ -16,6 +16,46 @@ pub(super) fn rows() -> Vec<Row> {
         refused("that is a directory", tar(&[dir(".wh.d/")])),
         refused("that is a symlink", tar(&[symlink(".wh.d", "x")])),
         refused("opaque mark that is a directory", tar(&[dir("d/.wh..wh..opq/")])),
+        exact(
+            "that is a hard link to another",
+            tar(&[whiteout("in-parent"), hard_link("d/.wh.lower", ".wh.in-parent")]),
+            &["d directory, implied", "d/lower deleted", "in-parent deleted"],
+        ),
+        exact(
+            "opaque mark that is a hard link to a whiteout",
+            tar(&[whiteout("in-parent"), dir("d/"), hard_link("d/.wh..wh..opq", ".wh.in-parent")]),
+            &["d directory", "d/ opaque", "in-parent deleted"],
+        ),
+        exact(
+            "that are hard links to aufs' bookkeeping: a branch of aufs",
+            tar(&[
+                dir("./"),
+                file("./.wh..wh.aufs", "").mode(0o444),
+                hard_link("./.wh..wh..opq", "./.wh..wh.aufs"),
+                dir("./d/"),
+                hard_link("./d/.wh.lower", "./.wh..wh.aufs").mode(0o444),
+                hard_link("./.wh.in-parent", "./.wh..wh.aufs").mode(0o444),
+                dir("./.wh..wh.orph/").mode(0o700),
+                dir("./.wh..wh.plnk/").mode(0o700),
+                file("./a", "x"),
+            ]),
+            &["/ opaque", "a file \"x\"", "d directory", "d/lower deleted", "in-parent deleted"],
+        ),
+        exact(
+            "that is a hard link to an opaque mark",
+            tar(&[dir("d/"), opaque("d"), hard_link(".wh.in-parent", "d/.wh..wh..opq")]),
+            &["d directory", "d/ opaque", "in-parent deleted"],
+        ),
+        refused("that is a hard link to a directory", tar(&[dir("d/"), hard_link(".wh.x", "d")])),
+        refused("that is a hard link to what no whiteout can be named", tar(&[hard_link(".wh.x", "d/.wh.")])),
+        refused("that is a hard link out", tar(&[hard_link(".wh.x", "../victim/.wh.hello")])),
+        refused(
+            "that is a hard link and has a body",
+            tar(&[whiteout("a"), hard_link(".wh.x", ".wh.a").size(1)]),
+        ),
+        refused("opaque mark that is a hard link to a file", {
+            tar(&[file("f", "x"), dir("d/"), hard_link("d/.wh..wh..opq", "f")])
+        }),
         exact("of a lower file", tar(&[whiteout("in-parent")]), &["in-parent deleted"]),
         exact("with a body that is ignored", tar(&[file(".wh.in-parent", "body")]), &["in-parent deleted"]),
         exact(

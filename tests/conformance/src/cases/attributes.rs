@@ -3,6 +3,8 @@
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
 
+use rustix::fs::XattrFlags;
+
 use super::{Case, Context, Outcome, Scope, broad, case, diff_is, layer};
 use crate::check::{equal, holds};
 use crate::tar::{Archive, Entry, Header, Kind, records};
@@ -45,6 +47,12 @@ pub(super) fn cases() -> Vec<Case> {
             "archive/reads-access-control-lists-as-text",
             "as GNU tar writes them, with numbers for names",
             acl_text,
+        ),
+        case(
+            Each,
+            "archive/labels-of-the-host-are-no-content",
+            "of an empty layer, of a file, of a directory that is the same but for its label",
+            labels,
         ),
         case(
             Each,
@@ -213,6 +221,32 @@ fn link_attributes(context: &Context<'_>) -> Outcome {
     layer(store.as_ref(), "a", None, &[file.clone(), link])?;
     let found = view::node(&store.content_path("a").join("g"))?;
     equal("the file by its second name", Some(found), crate::model::Node::of(&file))?;
+    Ok(())
+}
+
+fn labels(context: &Context<'_>) -> Outcome {
+    let store = context.quick()?;
+    let label = |id: &str, name: &str| {
+        let path = match name {
+            "" => store.content_path(id),
+            _ => store.content_path(id).join(name),
+        };
+        for attribute in ["security.selinux", "security.SMACK64", "security.evm"] {
+            // A kernel that has such labels may not take this one, and then has one on the file already.
+            let _ = rustix::fs::lsetxattr(&path, attribute, b"label", XattrFlags::empty());
+        }
+    };
+    store.create("empty", None)?;
+    label("empty", "");
+    holds("the archive of an empty layer is 1,024 zeros", store.diff("empty", None)?.archive == [0; 1024])?;
+    let entries = [Entry::directory("d"), Entry::file("d/f", "x").xattr("user.a", "b")];
+    layer(store.as_ref(), "a", None, &entries)?;
+    ["", "d", "d/f"].into_iter().for_each(|name| label("a", name));
+    diff_is(store.as_ref(), "a", &entries)?;
+    layer(store.as_ref(), "b", None, &entries[..1])?;
+    layer(store.as_ref(), "c", None, &entries[..1])?;
+    label("c", "d");
+    holds("the difference is 1,024 zeros", store.diff("c", Some("b"))?.archive == [0; 1024])?;
     Ok(())
 }
 

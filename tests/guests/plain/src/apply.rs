@@ -11,7 +11,7 @@ use crate::error::{Result, limit, refused};
 use crate::input::Input;
 use crate::member::{Archive, Member};
 use crate::names::{self, AUFS, OPAQUE, Place};
-use crate::owners;
+use crate::owners::{self, Way};
 use crate::view::{WHITEOUT, opaque_attribute};
 
 /// How large a body of a compressed archive is handed over at once.
@@ -79,7 +79,9 @@ impl Filling<'_> {
         let unmapped = |id: u32| refused(entry, format!("no range covers the owner {id}"));
         let uid = owners::outside(&self.options.maps.uids, attributes.uid).map_err(unmapped)?;
         let gid = owners::outside(&self.options.maps.gids, attributes.gid).map_err(unmapped)?;
-        Ok(Attributes { uid, gid, ..attributes })
+        let xattrs =
+            owners::attributes(&self.options.maps, Way::Outside, &attributes.xattrs).map_err(unmapped)?;
+        Ok(Attributes { uid, gid, xattrs, ..attributes })
     }
 
     /// Takes one member of the archive.
@@ -87,8 +89,8 @@ impl Filling<'_> {
         let refuse = |rule: &str| Err(refused(&member.raw, rule));
         let name = match member.place {
             Place::Bookkeeping => return Ok(()),
-            Place::Whiteout(_) | Place::Opaque(_) if !matches!(member.kind, Kind::File(_)) => {
-                return refuse("a mark of deletion that is no regular file");
+            Place::Whiteout(_) | Place::Opaque(_) if !may_mark(&member.kind) => {
+                return refuse("a mark of deletion that is no regular file and no link to a mark");
             }
             Place::Whiteout(name) => {
                 self.hidden.insert(name);
@@ -119,7 +121,11 @@ impl Filling<'_> {
             }
             kind => kind,
         };
-        let attributes = self.mapped(&member.raw, member.attributes)?;
+        // Those of a hard link are the file's, which has them already.
+        let attributes = match kind {
+            Kind::HardLink(_) => nothing(),
+            _ => self.mapped(&member.raw, member.attributes)?,
+        };
         self.parents(&name)?;
         match &mut archive.input {
             _ if archive.left == 0 => self.put(name, kind, attributes, Body::None, None),
@@ -192,7 +198,12 @@ impl Filling<'_> {
                     self.writer.mark(std::slice::from_ref(directory), &opaque)?;
                 }
             }
-            None => marks.extend(self.opaque.iter().map(|directory| names::join(directory, OPAQUE))),
+            None => {
+                for directory in &self.opaque {
+                    // The mark is a name, too, and may be too long for one.
+                    marks.push(names::clean(&names::join(directory, OPAQUE))?);
+                }
+            }
         }
         let mut made = 0;
         if dialect == Dialect::Aufs && !marks.is_empty() {
@@ -215,5 +226,16 @@ impl Filling<'_> {
             made += 1;
         }
         Ok(made)
+    }
+}
+
+/// Whether this may be a mark of deletion. To aufs all of them are names of one file, and an archive has the others as links to the first.
+fn may_mark(kind: &Kind) -> bool {
+    match kind {
+        Kind::File(_) => true,
+        Kind::HardLink(target) => {
+            matches!(names::place(target), Ok(Place::Whiteout(_) | Place::Opaque(_) | Place::Bookkeeping))
+        }
+        _ => false,
     }
 }

@@ -11,6 +11,7 @@ use crate::bindings::layerbox::driver::types::{
 };
 use crate::encode::{self, Member};
 use crate::error::{Error, Result, printable};
+use crate::owners::Way;
 use crate::view::{Layer, Merged, Seen, merge};
 use crate::{apply, names, owners, records};
 
@@ -275,6 +276,8 @@ impl Output<'_> {
         let unmapped = |id: u32| cannot(format!("no range covers the owner {id}"));
         attributes.uid = owners::inside(&self.maps.uids, attributes.uid).map_err(unmapped)?;
         attributes.gid = owners::inside(&self.maps.gids, attributes.gid).map_err(unmapped)?;
+        attributes.xattrs =
+            owners::attributes(self.maps, Way::Inside, &attributes.xattrs).map_err(unmapped)?;
         Ok(attributes)
     }
 }

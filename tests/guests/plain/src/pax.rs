@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::acl;
 use crate::bindings::layerbox::driver::types::{Timestamp, Xattr};
 use crate::error::{Error, Result, limit, printable, refused};
-use crate::view::OVERLAY_ATTRIBUTES;
+use crate::view::{OVERLAY_ATTRIBUTES, is_label};
 
 /// A record: key and value.
 type Record<'a> = (&'a [u8], &'a [u8]);
@@ -98,6 +98,10 @@ impl Extension {
         let mut xattrs = self.xattrs.clone();
         for (key, text) in &self.lists {
             let Some((_, name)) = acl::KEYS.iter().find(|(known, _)| known == key) else { continue };
+            if text.trim_ascii().is_empty() && !xattrs.contains_key(*name) {
+                // GNU tar writes it so where there is none.
+                continue;
+            }
             match acl::value(text) {
                 Ok(list) if xattrs.get(*name).is_none_or(|known| *known == list) => {
                     xattrs.insert(name.to_vec(), list);
@@ -120,6 +124,7 @@ impl Extension {
                 )));
             }
         }
+        xattrs.retain(|name, _| !is_label(name));
         let xattr = |(name, value): (&Vec<u8>, &Vec<u8>)| {
             check_attribute(name).map(|()| Xattr { name: name.clone(), value: value.clone() })
         };

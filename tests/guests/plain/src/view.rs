@@ -11,6 +11,11 @@ use crate::names;
 /// What overlayfs keeps for itself, with and without `userxattr`. It belongs into no archive, and must come from none.
 pub(crate) const OVERLAY_ATTRIBUTES: [&[u8]; 2] = [b"trusted.overlay.", b"user.overlay."];
 
+/// Whether an attribute is a label that the machine gives to each of its files.
+pub(crate) fn is_label(name: &[u8]) -> bool {
+    name == b"security.selinux" || name == b"security.evm" || name.starts_with(b"security.SMACK64")
+}
+
 /// How overlayfs writes a deletion.
 pub(crate) const WHITEOUT: Kind = Kind::CharacterDevice(Device { major: 0, minor: 0 });
 
@@ -110,9 +115,10 @@ fn says(node: &Node, attribute: &[u8]) -> bool {
     node.attributes.xattrs.iter().any(|xattr| xattr.name == attribute && xattr.value == b"y")
 }
 
-/// Takes away what a file system keeps for itself.
+/// Takes away what a file system or the machine keeps for itself.
 fn strip(node: &mut Node) {
-    let own = |name: &[u8]| OVERLAY_ATTRIBUTES.iter().any(|prefix| name.starts_with(prefix));
+    let own =
+        |name: &[u8]| is_label(name) || OVERLAY_ATTRIBUTES.iter().any(|prefix| name.starts_with(prefix));
     node.attributes.xattrs.retain(|xattr| !own(&xattr.name));
 }
 
