@@ -6,6 +6,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
+use std::time::Duration;
 
 use layerbox_privileged::id::LayerId;
 use layerbox_privileged::layer::{Filler, Tree};
@@ -155,6 +156,14 @@ impl Lease {
             return Err(Failure::Limit { entry: Vec::new(), bound });
         }
         Ok(())
+    }
+
+    /// How long the bytes of archives and files were moved and waited for.
+    pub(super) fn waited(&self) -> Duration {
+        let filled = self.filler.as_ref().map(|(_, filler)| filler.waited());
+        let read = self.source.as_ref().map(Source::waited);
+        let written = self.sink.as_ref().map(Sink::waited);
+        [filled, read, written].into_iter().flatten().sum()
     }
 
     /// Also lends the stream that goes out.

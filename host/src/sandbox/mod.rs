@@ -66,7 +66,7 @@ pub struct Limits {
     pub memory: usize,
     /// Time in which the component itself runs; the time of its imports does not count.
     pub guest_time: Duration,
-    /// Time in which the host works for it; moving the bytes of an archive does not count.
+    /// Time in which the host works for it; reading and writing the bytes of an archive and of files does not count.
     pub host_time: Duration,
     /// How often it may call the host.
     pub host_calls: u64,
@@ -320,7 +320,8 @@ impl Sandbox {
         store.set_hostcall_fuel(HANDED_OVER);
         store.limiter(|state| &mut state.limits);
         store.call_hook(|mut context, hook| {
-            context.data_mut().clock.cross(hook).map_err(wasmtime::Error::msg)
+            let State { clock, lease, .. } = context.data_mut();
+            clock.cross(hook, lease.waited()).map_err(wasmtime::Error::msg)
         });
         let gives_way = self.gives_way;
         store.epoch_deadline_callback(move |mut context| {

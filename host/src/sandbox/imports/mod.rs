@@ -80,6 +80,14 @@ impl driver::types::Host for State {
     }
 }
 
+impl State {
+    /// Ends the call where the host has worked for it as long as it may; asked between the steps of what a component can make long.
+    fn in_time(&mut self) -> Answer<()> {
+        let checked = self.clock.check_host(self.lease.waited());
+        checked.map_err(|bound| Refusal::Fault(wasmtime::Error::msg(bound)))
+    }
+}
+
 /// How generated code gets at the state of a call.
 struct Ours;
 

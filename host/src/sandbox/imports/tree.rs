@@ -50,27 +50,26 @@ impl HostTree for State {
 
     fn send(&mut self, handle: Resource<Tree>, pieces: Vec<Piece>, to: Resource<SinkHandle>) -> Answer<()> {
         self.table.get(&to)?;
-        let Some(sink) = &mut self.lease.sink else {
-            return Err(Failure::Denied("an archive to write".to_owned()).into());
-        };
-        let tree = self.table.get_mut(&handle)?;
-        let room = &mut self.archive_room;
-        self.clock.moving(|| {
-            for piece in pieces {
-                let length = match &piece {
-                    Piece::Bytes(bytes) => bytes.len() as u64,
-                    Piece::Content(content) => content.length,
-                };
-                *room = room.checked_sub(length).ok_or_else(too_long)?;
-                match piece {
-                    Piece::Bytes(bytes) => sink.write(&bytes)?,
-                    Piece::Content(content) => {
-                        tree.send(&convert::name(content.name)?, content.length, sink)?;
-                    }
+        for piece in pieces {
+            let Some(sink) = &mut self.lease.sink else {
+                return Err(Failure::Denied("an archive to write".to_owned()).into());
+            };
+            let length = match &piece {
+                Piece::Bytes(bytes) => bytes.len() as u64,
+                Piece::Content(content) => content.length,
+            };
+            self.archive_room = self.archive_room.checked_sub(length).ok_or_else(too_long)?;
+            match piece {
+                Piece::Bytes(bytes) => sink.write(&bytes)?,
+                Piece::Content(content) => {
+                    let tree = self.table.get(&handle)?;
+                    tree.send(&convert::name(content.name)?, content.length, sink)?;
                 }
             }
-            Ok(())
-        })
+            // A piece of no bytes is work as well.
+            self.in_time()?;
+        }
+        Ok(())
     }
 
     fn drop(&mut self, handle: Resource<Tree>) -> wasmtime::Result<()> {

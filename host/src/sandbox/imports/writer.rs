@@ -49,18 +49,17 @@ impl HostWriter for State {
         if let Some(bodies) = &bodies {
             self.table.get(bodies)?;
         }
-        let lease = &mut self.lease;
-        let Some((_, filler)) = &mut lease.filler else {
-            return Err(Failure::Denied("a layer to fill".to_owned()).into());
-        };
-        self.clock.moving(|| -> Answer<()> {
-            for entry in entries {
-                let source = if bodies.is_some() { lease.source.as_mut() } else { None };
-                filler.put(convert::entry(entry)?, source)?;
-                lease.progress.entries.fetch_add(1, Ordering::Relaxed);
-            }
-            Ok(())
-        })?;
+        for entry in entries {
+            let lease = &mut self.lease;
+            let Some((_, filler)) = &mut lease.filler else {
+                return Err(Failure::Denied("a layer to fill".to_owned()).into());
+            };
+            let source = if bodies.is_some() { lease.source.as_mut() } else { None };
+            filler.put(convert::entry(entry)?, source)?;
+            lease.progress.entries.fetch_add(1, Ordering::Relaxed);
+            // Finding the way to a name can take as long as the archive likes.
+            self.in_time()?;
+        }
         Ok(self.lease.check_expansion()?)
     }
 

@@ -1,6 +1,8 @@
-//! `apply-diff`: what it tries with the layer that it is to fill.
+//! `apply-diff`: what it tries with the layer that it is to fill; and `diff`.
 
-use crate::bindings::layerbox::driver::streams::Source;
+use crate::bindings::exports::layerbox::driver::differ::Outcome;
+use crate::bindings::layerbox::driver::streams::{Sink, Source};
+use crate::bindings::layerbox::driver::tree::{Content, Piece, Tree};
 use crate::bindings::layerbox::driver::types::{Attributes, Error, Kind, Timestamp, Totals, Xattr};
 use crate::bindings::layerbox::driver::writer::{Body, Entry, Extent, Writer};
 use crate::{Result, must_fail, no_such_attack};
@@ -81,6 +83,30 @@ pub(crate) fn apply(id: &str) -> Result<Totals> {
         "puts-more-entries-than-it-may" => loop {
             put(file(b"file"))?;
         },
+        "puts-a-directory-for-ever" => loop {
+            put(entry(b"d", Kind::Directory, Body::None))?;
+        },
+        "puts-the-root-for-ever" => loop {
+            put(entry(b"", Kind::Directory, Body::None))?;
+        },
+        _ => no_such_attack(id),
+    }
+}
+
+/// In `diff`, which is lent a layer and a stream to write to.
+pub(crate) fn diff(id: &str) -> Result<Outcome> {
+    let (tree, sink) = (Tree::open(id)?, Sink::open()?);
+    match id {
+        // Each of them is looked for and opened, and nothing goes out.
+        "loops-in-empty-pieces" => {
+            let pieces: Vec<Piece> =
+                std::iter::repeat_with(|| Piece::Content(Content { name: b"f".to_vec(), length: 0 }))
+                    .take(100_000)
+                    .collect();
+            loop {
+                tree.send(&pieces, &sink)?;
+            }
+        }
         _ => no_such_attack(id),
     }
 }

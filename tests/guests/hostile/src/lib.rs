@@ -92,7 +92,7 @@ impl lifecycle::Guest for Hostile {
 
 impl differ::Guest for Hostile {
     fn diff(id: String, _parent: Option<String>, _maps: IdMaps) -> Result<Outcome> {
-        no_such_attack(&id)
+        content::diff(&id)
     }
 
     fn apply_diff(id: String, _parent: Option<String>, _options: ApplyOptions) -> Result<Totals> {

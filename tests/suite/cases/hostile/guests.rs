@@ -111,6 +111,8 @@ const DIFF_SIZE: &[Row] = &[
     ("asks-for-too-many-names", "invalid-argument", "4096"),
 ];
 
+const DIFF: &[Row] = &[("loops-in-empty-pieces", "limit", "time of the host (12 s)")];
+
 const APPLY: &[Row] = &[
     ("traps-half-filled", "guest-failed", "in the middle of it"),
     ("does-not-finish", "guest-failed", "did not finish"),
@@ -124,6 +126,8 @@ const APPLY: &[Row] = &[
     ("puts-after-the-end", "invalid-argument", ""),
     ("brings-a-deletion-in-as-a-device", "refused", ""),
     ("puts-more-entries-than-it-may", "limit", "entries"),
+    ("puts-a-directory-for-ever", "limit", "entries (1000)"),
+    ("puts-the-root-for-ever", "limit", "entries (1000)"),
 ];
 
 const EXISTS: &[Row] = &[
@@ -140,12 +144,13 @@ const LIST: &[Row] = &[
 const METADATA: &[Row] = &[("has-a-path-for-a-parent", "invalid-id", "victim")];
 
 pub(super) fn cases() -> Vec<Case> {
-    let tables: [(&'static str, &[Row]); 9] = [
+    let tables: [(&'static str, &[Row]); 10] = [
         ("create", CREATE),
         ("remove", REMOVE),
         ("get", GET),
         ("changes", CHANGES),
         ("diff-size", DIFF_SIZE),
+        ("diff", DIFF),
         ("apply-diff", APPLY),
         ("exists", EXISTS),
         ("list", LIST),
@@ -211,7 +216,9 @@ fn attacked(guest: &Path, store: &Store, call: &str, attack: &str) -> Result<Out
     if attack == "brings-a-deletion-in-as-a-device" {
         command.args(["--devices", "refuse"]);
     }
-    if attack == "puts-more-entries-than-it-may" {
+    if attack.starts_with("puts-") && attack.ends_with("-for-ever")
+        || attack == "puts-more-entries-than-it-may"
+    {
         command.args(["--max-entries", "1000"]);
     }
     command.arg("--guest").arg(guest);

@@ -14,6 +14,9 @@ use crate::layer::read::status;
 use crate::layer::resolve::{HANDLE, LONGEST, beneath, in_root};
 use crate::{Attributes, Error, Name, Xattr};
 
+/// How many symbolic links to directories are remembered.
+const LINKS: usize = 4096;
+
 /// The most bytes of directories' extended attributes that are kept until the end.
 const MOST_PUT_OFF: usize = 64 * 1024 * 1024;
 
@@ -72,11 +75,13 @@ impl Filler {
         let (mut here, mut end) = (self.root_inode, 0);
         for component in name.split(|byte| *byte == b'/').filter(|component| !component.is_empty()) {
             end += component.len() + usize::from(end > 0);
-            let known = self.directories.get(&here).and_then(|it| it.children.get(component));
+            let own = self.directories.get(&here).and_then(|it| it.children.get(component));
+            let known = own.or_else(|| self.links.get(&here)?.get(component));
             if let Some(next) = known {
                 here = *next;
                 continue;
             }
+            let from = here;
             let found = match name.get(..end) {
                 Some(way) if end <= LONGEST => in_root(self.root.as_fd(), way),
                 _ => beneath(self.handle(here)?.as_fd(), component, HANDLE),
@@ -102,9 +107,23 @@ impl Filler {
             if !self.directories.contains_key(&here) {
                 return Err(changed());
             }
+            self.remember_link(from, component, here);
         }
         self.latest = Some((name.to_vec(), here));
         Ok(Some(here))
+    }
+
+    /// Remembers what a component led to, unless it is the directory of that name. Asking the kernel again costs the whole way over all links before it.
+    fn remember_link(&mut self, from: u64, component: &[u8], to: u64) {
+        if self.directories.get(&from).is_some_and(|it| it.children.contains_key(component)) {
+            return;
+        }
+        if self.linked == LINKS {
+            self.links.clear();
+            self.linked = 0;
+        }
+        self.links.entry(from).or_default().insert(component.into(), to);
+        self.linked += 1;
     }
 
     /// A descriptor of a directory in the table.

@@ -14,6 +14,7 @@ mod put;
 use std::collections::HashMap;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use nix::sys::stat::{Mode, umask};
 
@@ -94,6 +95,10 @@ pub struct Filler {
     handles: Recent<u64, Arc<OwnedFd>>,
     /// The parent that was resolved last.
     latest: Option<(Vec<u8>, u64)>,
+    /// Where symbolic links in a directory were found to lead: what an archive's names go over again and again.
+    links: HashMap<u64, HashMap<Box<[u8]>, u64>>,
+    /// How many of them there are.
+    linked: usize,
     bodies: Bodies,
     /// The file that is filled by `fill`, its attributes, and the end of what came.
     later: Option<(Arc<Target>, Attributes, u64)>,
@@ -161,6 +166,8 @@ impl Filler {
             directories: HashMap::from([(found.stx_ino, root)]),
             handles: Recent::new(HANDLES),
             latest: None,
+            links: HashMap::new(),
+            linked: 0,
             bodies: Bodies::new(),
             later: None,
             totals: Totals::default(),
@@ -185,7 +192,12 @@ impl Filler {
         }
         if name.is_root() {
             return match kind {
-                Kind::Directory => self.put_directory_attributes(self.root_inode, attributes),
+                Kind::Directory => {
+                    let counted = self.count_entry();
+                    let put =
+                        counted.and_then(|()| self.put_directory_attributes(self.root_inode, attributes));
+                    put.map_err(|error| error.at(&name))
+                }
                 _ => Err(refused("the root of a layer is a directory")),
             };
         }
@@ -265,6 +277,11 @@ impl Filler {
     /// How many bytes were written to files so far, those of replaced ones counted, holes not.
     pub fn written(&self) -> u64 {
         self.written
+    }
+
+    /// How long the bytes of files were waited for on their way to the disk.
+    pub fn waited(&self) -> Duration {
+        self.bodies.waited()
     }
 
     /// What something is like that is made with the permission bits of `mode`.

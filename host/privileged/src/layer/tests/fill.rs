@@ -304,6 +304,18 @@ fn limits_stop_the_filling() {
             false,
         ),
         (
+            "by a directory over itself",
+            Policy { max_entries: 2, ..ANYTHING },
+            vec![dir("a"), dir("a"), dir("a")],
+            false,
+        ),
+        (
+            "by the root over itself",
+            Policy { max_entries: 2, ..ANYTHING },
+            vec![dir(""), dir(""), dir("")],
+            false,
+        ),
+        (
             "bytes reached",
             Policy { max_bytes: 4, ..ANYTHING },
             vec![file("a", b"12"), file("b", b"34")],
