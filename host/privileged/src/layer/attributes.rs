@@ -38,10 +38,15 @@ impl Made {
     }
 }
 
+/// The most extended attributes of one entry, and the most bytes of them: what is set waits in memory for it, and what is found is kept there.
+pub(super) const MOST_XATTRS: usize = 64;
+pub(super) const MOST_XATTR_BYTES: usize = 1024 * 1024;
+
 /// Refuses what no file can have, and extended attributes that are not a layer's to set.
 ///
 /// # Errors
-/// [`Error::InvalidArgument`] for numbers out of their range, [`Error::Refused`] (without an entry) for the rest.
+/// [`Error::InvalidArgument`] for numbers out of their range, [`Error::Limit`] for too many extended attributes, [`Error::Refused`] for the rest; all
+/// without an entry.
 pub(super) fn check(attributes: &Attributes) -> Result<(), Error> {
     if attributes.mode > 0o7777 || attributes.mtime.nanoseconds > 999_999_999 {
         return Err(Error::InvalidArgument("mode or nanoseconds".into()));
@@ -50,7 +55,20 @@ pub(super) fn check(attributes: &Attributes) -> Result<(), Error> {
         // To chown(2) this means: leave it as it is.
         return Err(refused("4294967295 is not an owner"));
     }
+    if attributes.xattrs.len() > MOST_XATTRS {
+        let bound = format!("extended attributes of one entry ({MOST_XATTRS})");
+        return Err(Error::Limit { entry: None, bound });
+    }
+    if attributes.xattr_bytes() > MOST_XATTR_BYTES {
+        return Err(too_large());
+    }
     attributes.xattrs.iter().try_for_each(check_xattr)
+}
+
+/// More bytes of extended attributes than an entry may have.
+pub(super) fn too_large() -> Error {
+    let bound = format!("bytes of extended attributes of one entry ({MOST_XATTR_BYTES})");
+    Error::Limit { entry: None, bound }
 }
 
 /// As [`check`], for one extended attribute.

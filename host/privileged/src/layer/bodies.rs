@@ -240,8 +240,11 @@ impl State {
 }
 
 impl Job {
+    /// What of it lies in memory, in bytes.
     fn weight(&self) -> usize {
-        self.data.as_ref().map_or(0, |data| data.bytes.len())
+        let data = self.data.as_ref().map_or(0, |data| data.bytes.len());
+        let last = self.last.as_ref().map_or(0, Attributes::xattr_bytes);
+        data + last + self.target.name.as_bytes().len()
     }
 
     fn run(&self) -> Result<(), Error> {
@@ -297,5 +300,40 @@ impl Target {
             nix::unistd::ftruncate(&self.file, self.size as i64).map_err(Error::io("ftruncate"))?;
         }
         settle_file(&self.file, self.made, attributes)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Timestamp, Xattr};
+
+    #[test]
+    fn what_waits_is_bounded_with_its_attributes() {
+        let path = std::env::temp_dir().join(format!("layerbox-bodies-{}", std::process::id()));
+        let file = File::create(&path).unwrap();
+        std::fs::remove_file(&path).unwrap();
+        let target = Arc::new(Target {
+            file,
+            name: Name::found(b"f".to_vec()),
+            size: 0,
+            made: Made::default(),
+            reached: AtomicU64::new(0),
+        });
+        let value = vec![0; 60_000];
+        let xattrs =
+            (0..16).map(|n| Xattr { name: format!("user.{n}").into(), value: value.clone() }).collect();
+        let last = Attributes { mtime: Timestamp::default(), xattrs, ..Attributes::default() };
+        let mut bodies = Bodies::new();
+        for _ in 0..100 {
+            let job = Job { target: Arc::clone(&target), data: None, last: Some(last.clone()) };
+            let pushed = bodies.push(job);
+            let waiting = bodies.shared.lock().jobs.iter().filter_map(|job| job.last.as_ref()).count();
+            assert!(waiting <= 3, "{waiting} megabytes");
+            // Few file systems take so much, and that is told.
+            if pushed.is_err() {
+                break;
+            }
+        }
     }
 }

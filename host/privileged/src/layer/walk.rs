@@ -75,8 +75,7 @@ impl Walk {
         while nodes.len() < most && bytes < MOST_BYTES {
             let Some(found) = self.step()? else { break };
             let node = found.node(|| Name::found(self.path.clone()));
-            let xattrs = &node.attributes.xattrs;
-            bytes += self.path.len() + xattrs.iter().map(|x| x.name.len() + x.value.len()).sum::<usize>();
+            bytes += self.path.len() + node.attributes.xattr_bytes();
             nodes.push(node);
         }
         Ok(nodes)

@@ -86,6 +86,12 @@ pub(crate) fn apply(id: &str) -> Result<Totals> {
         "puts-a-directory-for-ever" => loop {
             put(entry(b"d", Kind::Directory, Body::None))?;
         },
+        "puts-too-many-attributes" => {
+            let mut much = entry(b"f", Kind::File(0), Body::None);
+            let xattr = |n| Xattr { name: format!("user.{n}").into_bytes(), value: vec![0; 1 << 16] };
+            much.attributes.xattrs = (0..1000).map(xattr).collect();
+            Err(must_fail(id, put(much)))
+        }
         "puts-the-root-for-ever" => loop {
             put(entry(b"", Kind::Directory, Body::None))?;
         },

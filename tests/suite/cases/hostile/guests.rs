@@ -127,6 +127,7 @@ const APPLY: &[Row] = &[
     ("brings-a-deletion-in-as-a-device", "refused", ""),
     ("puts-more-entries-than-it-may", "limit", "entries"),
     ("puts-a-directory-for-ever", "limit", "entries (1000)"),
+    ("puts-too-many-attributes", "limit", "extended attributes of one entry (64)"),
     ("puts-the-root-for-ever", "limit", "entries (1000)"),
 ];
 

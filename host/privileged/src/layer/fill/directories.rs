@@ -43,9 +43,9 @@ impl Filler {
         inode: u64,
         attributes: Attributes,
     ) -> Result<(), Error> {
-        let weight = |it: &Attributes| it.xattrs.iter().map(|x| x.name.len() + x.value.len()).sum::<usize>();
         let Some(directory) = self.directories.get_mut(&inode) else { return Err(changed()) };
-        self.put_off = self.put_off.saturating_sub(weight(&directory.attributes)) + weight(&attributes);
+        self.put_off =
+            self.put_off.saturating_sub(directory.attributes.xattr_bytes()) + attributes.xattr_bytes();
         if self.put_off > MOST_PUT_OFF {
             let bound = format!("bytes of directories' extended attributes ({MOST_PUT_OFF})");
             return Err(Error::Limit { entry: None, bound });

@@ -329,6 +329,15 @@ fn limits_stop_the_filling() {
         ),
         ("holes are free", Policy { max_bytes: 4, ..ANYTHING }, vec![entry("a", Kind::File(1 << 40))], true),
         ("no such size", ANYTHING, vec![entry("a", Kind::File(u64::MAX))], false),
+        ("attributes", ANYTHING, vec![marked("a", 64, 10)], true),
+        ("one attribute more", ANYTHING, vec![marked("a", 65, 10)], false),
+        ("bytes of attributes", ANYTHING, vec![marked("a", 17, 62_000)], false),
+        (
+            "those of a directory",
+            ANYTHING,
+            vec![Entry { kind: Kind::Directory, ..marked("a", 65, 10) }],
+            false,
+        ),
     ];
     for (case, policy, entries, good) in rows {
         let Some(scene) = Scene::new("limits") else { return };
@@ -341,6 +350,13 @@ fn limits_stop_the_filling() {
             Err(other) => panic!("{case}: {other}"),
         }
     }
+}
+
+/// An empty file with so many attributes of so many bytes.
+fn marked(name: &str, count: usize, length: usize) -> Entry {
+    let mut it = entry(name, Kind::File(0));
+    it.attributes.xattrs = (0..count).map(|n| xattr(&format!("user.{n:02}"), &vec![0; length])).collect();
+    it
 }
 
 #[test]
