@@ -18,7 +18,7 @@ use super::{ChangeKind, Changes, Driver, IdRange, Limits, layer_id, require_root
 use crate::error::{Error, Failure};
 use crate::sandbox::differ;
 use crate::sandbox::types;
-use crate::sandbox::{Access, Lease};
+use crate::sandbox::{Access, Lease, MOST_DIRECTORIES};
 use crate::store::lock::{Guard, Mode};
 use crate::store::record::{Record, Size};
 
@@ -275,7 +275,13 @@ impl Driver {
         let limits = given.over(self.sandbox.limits());
         let devices = devices.unwrap_or(self.devices);
         let root = self.store.format().maps().root()?;
-        let policy = Policy { root, devices, max_entries: limits.entries, max_bytes: limits.bytes };
+        let policy = Policy {
+            root,
+            devices,
+            max_entries: limits.entries,
+            max_directories: MOST_DIRECTORIES,
+            max_bytes: limits.bytes,
+        };
         let stage = self.store.stage(id)?;
         let (writeback, archive): (_, Box<dyn Read + Send>) = if *sync {
             let stage = stage.try_clone().map_err(|e| Failure::io("dup", &e))?;

@@ -87,6 +87,9 @@ pub struct Limits {
 /// What an archive may write whatever its own length is.
 pub const FREE_EXPANSION: u64 = 64 << 20;
 
+/// The directories that an archive may make: the host keeps a few hundred bytes for each until the layer is whole.
+pub const MOST_DIRECTORIES: usize = 1_000_000;
+
 impl Limits {
     /// How much longer than the component the host may work.
     const HOST_SHARE: u32 = 12;

@@ -7,7 +7,7 @@
 //! (utimensat(2), since Linux 5.4), and that is accepted: reading every time back would cost a call for each entry.
 
 use std::fs::File;
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsFd, BorrowedFd};
 
 use nix::fcntl::AtFlags;
 use nix::sys::stat::{FchmodatFlags, Mode, UtimensatFlags, fchmod, fchmodat, futimens, utimensat};
@@ -90,8 +90,14 @@ pub(super) fn refused(rule: &str) -> Error {
 
 /// Why an extended attribute was not set. The kernel checks values that it acts upon (capabilities, access control lists), and some kinds of files
 /// take none of a namespace: then it is the archive that asks for what cannot be, and not the machine that fails.
-fn not_set(operation: &'static str, name: &[u8], errno: Errno) -> Error {
+///
+/// Some file systems say ENOSPC both of a value that is too large for them and of a disk that is full; `place` lies on the file system.
+fn not_set(operation: &'static str, name: &[u8], errno: Errno, place: BorrowedFd<'_>) -> Error {
     match errno {
+        Errno::NOSPC if has_room(place) => refused(&format!(
+            "the file system does not take an extended attribute as large as `{}`",
+            name.escape_ascii()
+        )),
         Errno::INVAL | Errno::PERM | Errno::ACCESS | Errno::OPNOTSUPP | Errno::RANGE | Errno::TOOBIG => {
             refused(&format!(
                 "the kernel does not take the extended attribute `{}` ({errno})",
@@ -100,6 +106,14 @@ fn not_set(operation: &'static str, name: &[u8], errno: Errno) -> Error {
         }
         other => Error::io(operation)(other),
     }
+}
+
+/// Whether a file system has room for all extended attributes that an entry can have.
+fn has_room(place: BorrowedFd<'_>) -> bool {
+    rustix::fs::fstatvfs(place).is_ok_and(|it| {
+        let inodes = it.f_files == 0 || it.f_ffree > 0;
+        inodes && it.f_bfree.saturating_mul(it.f_frsize) > 2 * MOST_XATTR_BYTES as u64
+    })
 }
 
 /// Sets the attributes of an open regular file.
@@ -113,7 +127,7 @@ pub(super) fn settle_file(file: &File, made: Made, attributes: &Attributes) -> R
     }
     for Xattr { name, value } in &attributes.xattrs {
         rustix::fs::fsetxattr(file, name, value, XattrFlags::empty())
-            .map_err(|errno| not_set("fsetxattr", name, errno))?;
+            .map_err(|errno| not_set("fsetxattr", name, errno, file.as_fd()))?;
     }
     let time = time(attributes.mtime);
     futimens(file, &time, &time).map_err(Error::io("futimens"))
@@ -137,7 +151,7 @@ pub(super) fn settle(
     for Xattr { name, value } in &attributes.xattrs {
         let path = by_descriptor(dir, last);
         rustix::fs::lsetxattr(path, name, value, XattrFlags::empty())
-            .map_err(|errno| not_set("lsetxattr", name, errno))?;
+            .map_err(|errno| not_set("lsetxattr", name, errno, dir))?;
     }
     let time = time(attributes.mtime);
     utimensat(dir, last, &time, &time, UtimensatFlags::NoFollowSymlink).map_err(Error::io("utimensat"))

@@ -23,6 +23,11 @@ const MOST_PUT_OFF: usize = 64 * 1024 * 1024;
 impl Filler {
     /// Makes a directory with its later mode, less what would hinder or be passed on, and answers its inode.
     pub(super) fn make_directory(&mut self, place: &Place<'_>, mode: u32) -> Result<u64, Error> {
+        // The root is one of them.
+        if self.directories.len() > self.policy.max_directories {
+            let bound = format!("directories ({})", self.policy.max_directories);
+            return Err(Error::Limit { entry: None, bound });
+        }
         let made = self.made(mode | 0o700);
         let perm = Mode::from_bits_truncate(made.mode);
         self.create(place, "mkdirat", |dir, last| mkdirat(dir, last, perm))?;

@@ -38,7 +38,9 @@ pub struct Policy {
     pub root: (u32, u32),
     /// The most names that are made, replaced ones counted.
     pub max_entries: u64,
-    /// The most bytes that are written to files; holes do not count.
+    /// The most directories that a layer has: there is a table of them, and nothing else grows with the number of entries.
+    pub max_directories: usize,
+    /// The most bytes that are written: the content of files without holes, targets of symbolic links, and extended attributes.
     pub max_bytes: u64,
 }
 
@@ -190,6 +192,13 @@ impl Filler {
         if !matches!(kind, Kind::File(_)) && !matches!(body, Body::None) {
             return Err(Error::InvalidArgument(format!("{name}: only a regular file has a body")));
         }
+        // Not those of a hard link, which are not set.
+        let beside = match &kind {
+            Kind::HardLink(_) => 0,
+            Kind::Symlink(target) => target.len() + attributes.xattr_bytes(),
+            _ => attributes.xattr_bytes(),
+        };
+        self.count_bytes(beside as u64).map_err(|error| error.at(&name))?;
         if name.is_root() {
             return match kind {
                 Kind::Directory => {
@@ -274,7 +283,7 @@ impl Filler {
         Ok(self.totals)
     }
 
-    /// How many bytes were written to files so far, those of replaced ones counted, holes not.
+    /// How many bytes were written so far (see [`Policy::max_bytes`]), those of replaced entries counted.
     pub fn written(&self) -> u64 {
         self.written
     }

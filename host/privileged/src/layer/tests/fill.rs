@@ -304,6 +304,24 @@ fn limits_stop_the_filling() {
             false,
         ),
         (
+            "directories reached",
+            Policy { max_directories: 2, ..ANYTHING },
+            vec![dir("a/b"), file("c", b""), dir("a")],
+            true,
+        ),
+        (
+            "directories passed",
+            Policy { max_directories: 2, ..ANYTHING },
+            vec![dir("a/b"), file("d/c", b"")],
+            false,
+        ),
+        (
+            "directories that went are not counted",
+            Policy { max_directories: 2, ..ANYTHING },
+            vec![dir("a/b"), file("a", b""), dir("d/c")],
+            true,
+        ),
+        (
             "by a directory over itself",
             Policy { max_entries: 2, ..ANYTHING },
             vec![dir("a"), dir("a"), dir("a")],
@@ -327,11 +345,35 @@ fn limits_stop_the_filling() {
             vec![file("a", b"12"), file("b", b"345")],
             false,
         ),
+        (
+            "bytes of attributes",
+            Policy { max_bytes: 35, ..ANYTHING },
+            vec![marked("a", 2, 10), marked("b", 1, 10)],
+            false,
+        ),
+        (
+            "bytes of a directory's attributes",
+            Policy { max_bytes: 9, ..ANYTHING },
+            vec![Entry { kind: Kind::Directory, ..marked("a", 1, 10) }],
+            false,
+        ),
+        (
+            "bytes of targets",
+            Policy { max_bytes: 4, ..ANYTHING },
+            vec![link("a", "12"), link("b", "345")],
+            false,
+        ),
+        (
+            "attributes of hard links are not set",
+            Policy { max_bytes: 17, ..ANYTHING },
+            vec![marked("a", 1, 10), Entry { kind: Kind::HardLink(name("a")), ..marked("b", 1, 10) }],
+            true,
+        ),
         ("holes are free", Policy { max_bytes: 4, ..ANYTHING }, vec![entry("a", Kind::File(1 << 40))], true),
         ("no such size", ANYTHING, vec![entry("a", Kind::File(u64::MAX))], false),
         ("attributes", ANYTHING, vec![marked("a", 64, 10)], true),
         ("one attribute more", ANYTHING, vec![marked("a", 65, 10)], false),
-        ("bytes of attributes", ANYTHING, vec![marked("a", 17, 62_000)], false),
+        ("bytes of one entry's attributes", ANYTHING, vec![marked("a", 17, 62_000)], false),
         (
             "those of a directory",
             ANYTHING,
@@ -450,6 +492,26 @@ fn errors_of_work_under_way_are_told_with_the_entry() {
         other => panic!("{other}"),
     }
     assert!(filler.finish().is_err(), "and stays");
+}
+
+#[test]
+fn attributes_too_large_for_the_file_system_are_the_archives_fault() {
+    // On ext4 one block holds all of a file's. Others hold them.
+    let big = |kind| {
+        let mut it = entry("big", kind);
+        it.attributes.xattrs = vec![xattr("user.a", &[7; 5000])];
+        it
+    };
+    for kind in [Kind::File(0), Kind::Directory] {
+        let Some(scene) = Scene::new("large-attributes") else { return };
+        match scene.fill(vec![big(kind)]) {
+            Ok(_) => eprintln!("SKIPPED, this file system takes it"),
+            Err(Error::Refused { entry, rule }) => {
+                assert!(entry == b"big" && rule.contains("user.a"), "{rule}")
+            }
+            Err(other) => panic!("{other}"),
+        }
+    }
 }
 
 #[test]
