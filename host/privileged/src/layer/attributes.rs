@@ -56,13 +56,18 @@ pub(super) fn check(attributes: &Attributes) -> Result<(), Error> {
         return Err(refused("4294967295 is not an owner"));
     }
     if attributes.xattrs.len() > MOST_XATTRS {
-        let bound = format!("extended attributes of one entry ({MOST_XATTRS})");
-        return Err(Error::Limit { entry: None, bound });
+        return Err(too_many());
     }
     if attributes.xattr_bytes() > MOST_XATTR_BYTES {
         return Err(too_large());
     }
     attributes.xattrs.iter().try_for_each(check_xattr)
+}
+
+/// More extended attributes than an entry may have.
+pub(super) fn too_many() -> Error {
+    let bound = format!("extended attributes of one entry ({MOST_XATTRS})");
+    Error::Limit { entry: None, bound }
 }
 
 /// More bytes of extended attributes than an entry may have.

@@ -10,6 +10,7 @@ mod tree;
 mod writer;
 
 use layerbox_privileged::error::Error as Privileged;
+use layerbox_privileged::name::Name;
 use wasmtime::StoreContextMut;
 use wasmtime::component::{HasData, Linker, LinkerInstance, Resource, ResourceTableError};
 use wasmtime_wasi::WasiView;
@@ -86,6 +87,17 @@ impl State {
         let checked = self.clock.check_host(self.lease.waited());
         checked.map_err(|bound| Refusal::Fault(wasmtime::Error::msg(bound)))
     }
+}
+
+/// The most names or nodes that one call of an import is about.
+const MOST_NODES: usize = 4096;
+
+/// Names that a component wants looked up or marked, checked.
+fn names(names: Vec<Vec<u8>>) -> Answer<Vec<Name>> {
+    if names.len() > MOST_NODES {
+        return Err(Failure::InvalidArgument(format!("at most {MOST_NODES} names in a call")).into());
+    }
+    Ok(convert::names(names)?)
 }
 
 /// How generated code gets at the state of a call.

@@ -6,10 +6,7 @@ use wasmtime::component::Resource;
 
 use super::driver::tree::{Detail, Host, HostTree, HostWalker, Names, Piece, WalkOptions};
 use super::streams::too_long;
-use super::{Answer, Failure, SinkHandle, State, convert, types};
-
-/// The most nodes in one answer.
-const MAX_NODES: u32 = 4096;
+use super::{Answer, Failure, MOST_NODES, SinkHandle, State, convert, names as checked, types};
 
 impl Host for State {}
 
@@ -40,10 +37,7 @@ impl HostTree for State {
         names: Vec<Vec<u8>>,
         detail: Detail,
     ) -> Answer<Vec<Option<types::Node>>> {
-        if names.len() > MAX_NODES as usize {
-            return Err(Failure::InvalidArgument(format!("at most {MAX_NODES} names in a call")).into());
-        }
-        let names = convert::names(names)?;
+        let names = checked(names)?;
         let nodes = self.table.get_mut(&handle)?.stat(&names, convert::detail(detail))?;
         Ok(nodes.into_iter().map(|node| node.map(convert::node)).collect())
     }
@@ -80,12 +74,12 @@ impl HostTree for State {
 
 impl HostWalker for State {
     fn next(&mut self, handle: Resource<Walker>, max: u32) -> Answer<Vec<types::Node>> {
-        let nodes = self.table.get_mut(&handle)?.next(max.clamp(1, MAX_NODES))?;
+        let nodes = self.table.get_mut(&handle)?.next(max.clamp(1, MOST_NODES as u32))?;
         Ok(nodes.into_iter().map(convert::node).collect())
     }
 
     fn names(&mut self, handle: Resource<Walker>, max: u32) -> Answer<Names> {
-        let names = self.table.get_mut(&handle)?.names(max.clamp(1, MAX_NODES))?;
+        let names = self.table.get_mut(&handle)?.names(max.clamp(1, MOST_NODES as u32))?;
         let mut rest = names.bytes.as_slice();
         let entry = |(length, kind): &(usize, _)| {
             let name = rest.split_off(..*length).unwrap_or_default();

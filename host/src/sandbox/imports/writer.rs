@@ -7,7 +7,7 @@ use layerbox_privileged::layer::Filler;
 use wasmtime::component::Resource;
 
 use super::driver::writer::{Entry, Host, HostWriter};
-use super::{Answer, Failure, SourceHandle, State, convert, types};
+use super::{Answer, Failure, SourceHandle, State, convert, names as checked, types};
 
 /// A handle of the layer that is filled; the layer itself is in the lease.
 #[derive(Debug)]
@@ -74,7 +74,7 @@ impl HostWriter for State {
         directories: Vec<Vec<u8>>,
         attribute: types::Xattr,
     ) -> Answer<()> {
-        let directories = convert::names(directories)?;
+        let directories = checked(directories)?;
         Ok(self.filler(&handle)?.mark(&directories, &convert::xattr(attribute))?)
     }
 
@@ -83,7 +83,7 @@ impl HostWriter for State {
         handle: Resource<WriterHandle>,
         names: Vec<Vec<u8>>,
     ) -> Answer<Vec<Option<types::Node>>> {
-        let names = convert::names(names)?;
+        let names = checked(names)?;
         let nodes = self.filler(&handle)?.stat(&names)?;
         Ok(nodes.into_iter().map(|node| node.map(convert::node)).collect())
     }

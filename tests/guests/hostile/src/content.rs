@@ -17,6 +17,10 @@ fn file(name: &[u8]) -> Entry {
     entry(name, Kind::File(1), Body::Bytes(b"x".to_vec()))
 }
 
+fn opaque() -> Xattr {
+    Xattr { name: b"trusted.overlay.opaque".to_vec(), value: b"y".to_vec() }
+}
+
 pub(crate) fn apply(id: &str) -> Result<Totals> {
     let writer = Writer::open(id)?;
     let put = |entry| writer.put(&[entry], None);
@@ -92,6 +96,8 @@ pub(crate) fn apply(id: &str) -> Result<Totals> {
             much.attributes.xattrs = (0..1000).map(xattr).collect();
             Err(must_fail(id, put(much)))
         }
+        "marks-too-many-names" => Err(must_fail(id, writer.mark(&vec![b"d".to_vec(); 4097], &opaque()))),
+        "looks-at-too-many-names" => Err(must_fail(id, writer.stat(&vec![b"d".to_vec(); 4097]))),
         "puts-the-root-for-ever" => loop {
             put(entry(b"", Kind::Directory, Body::None))?;
         },

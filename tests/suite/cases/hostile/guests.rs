@@ -128,6 +128,8 @@ const APPLY: &[Row] = &[
     ("puts-more-entries-than-it-may", "limit", "entries"),
     ("puts-a-directory-for-ever", "limit", "entries (1000)"),
     ("puts-too-many-attributes", "limit", "extended attributes of one entry (64)"),
+    ("marks-too-many-names", "invalid-argument", "4096"),
+    ("looks-at-too-many-names", "invalid-argument", "4096"),
     ("puts-the-root-for-ever", "limit", "entries (1000)"),
 ];
 

@@ -8,7 +8,7 @@ use nix::errno::Errno;
 use nix::sys::stat::{Mode, mkdirat};
 
 use super::{Directory, Filler, Place};
-use crate::layer::attributes::{check_xattr, refused, settle};
+use crate::layer::attributes::{MOST_XATTRS, check_xattr, refused, settle, too_many};
 use crate::layer::descent::Descent;
 use crate::layer::read::status;
 use crate::layer::resolve::{HANDLE, LONGEST, beneath, in_root};
@@ -49,13 +49,18 @@ impl Filler {
         attributes: Attributes,
     ) -> Result<(), Error> {
         let Some(directory) = self.directories.get_mut(&inode) else { return Err(changed()) };
-        self.put_off =
-            self.put_off.saturating_sub(directory.attributes.xattr_bytes()) + attributes.xattr_bytes();
+        let before = std::mem::replace(&mut directory.attributes, attributes).xattr_bytes();
+        let after = directory.attributes.xattr_bytes();
+        self.put_off(before, after)
+    }
+
+    /// Counts what is kept for `finish`.
+    fn put_off(&mut self, before: usize, after: usize) -> Result<(), Error> {
+        self.put_off = self.put_off.saturating_sub(before) + after;
         if self.put_off > MOST_PUT_OFF {
             let bound = format!("bytes of directories' extended attributes ({MOST_PUT_OFF})");
             return Err(Error::Limit { entry: None, bound });
         }
-        directory.attributes = attributes;
         Ok(())
     }
 
@@ -63,10 +68,18 @@ impl Filler {
     pub(super) fn mark_directory(&mut self, name: &Name, attribute: &Xattr) -> Result<(), Error> {
         check_xattr(attribute)?;
         let inode = self.directory(name.as_bytes(), true)?.ok_or_else(changed)?;
-        let mut attributes = self.directories.get(&inode).ok_or_else(changed)?.attributes.clone();
+        let Some(Directory { attributes, .. }) = self.directories.get_mut(&inode) else {
+            return Err(changed());
+        };
+        let before = attributes.xattr_bytes();
         attributes.xattrs.retain(|known| known.name != attribute.name);
+        // A mark may come on top of all that an archive can have put.
+        if attributes.xattrs.len() > MOST_XATTRS {
+            return Err(too_many());
+        }
         attributes.xattrs.push(attribute.clone());
-        self.put_directory_attributes(inode, attributes)
+        let after = attributes.xattr_bytes();
+        self.put_off(before, after)
     }
 
     /// The inode of the directory that a name leads to. Missing ones are made, or else the answer is `None`, as where the

@@ -536,6 +536,24 @@ fn marks_go_to_directories_and_make_them() {
 }
 
 #[test]
+fn marking_one_directory_again_and_again_keeps_little() {
+    let Some(scene) = Scene::new("marks") else { return };
+    let mut filler = scene.filler();
+    // Copying its megabyte for each of 50,000 names would take long.
+    let large: Vec<Xattr> = (0..16).map(|n| xattr(&format!("user.{n}"), &vec![0; 60_000])).collect();
+    let mut d = dir("d");
+    d.attributes.xattrs = large;
+    filler.put(d, None).unwrap();
+    let began = std::time::Instant::now();
+    for _ in 0..50 {
+        filler.mark(&vec![name("d"); 1000], &xattr("trusted.overlay.opaque", b"y")).unwrap();
+    }
+    assert!(began.elapsed().as_secs() < 3, "{:?}", began.elapsed());
+    let marks = (0..100).try_for_each(|n| filler.mark(&[name("d")], &xattr(&format!("user.m{n}"), b"")));
+    assert!(matches!(marks, Err(Error::Limit { .. })), "{marks:?}");
+}
+
+#[test]
 fn names_that_were_put_can_be_looked_up() {
     let Some(scene) = Scene::new("stat") else { return };
     let mut filler = scene.filler();
