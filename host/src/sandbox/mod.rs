@@ -43,8 +43,8 @@ mod bindings {
         with: {
             "layerbox:driver/streams.source": crate::sandbox::imports::SourceHandle,
             "layerbox:driver/streams.sink": crate::sandbox::imports::SinkHandle,
-            "layerbox:driver/tree.tree": layerbox_privileged::layer::Tree,
-            "layerbox:driver/tree.walker": layerbox_privileged::layer::Walker,
+            "layerbox:driver/tree.tree": crate::sandbox::imports::TreeHandle,
+            "layerbox:driver/tree.walker": crate::sandbox::imports::WalkerHandle,
             "layerbox:driver/writer.writer": crate::sandbox::imports::WriterHandle,
             "layerbox:driver/mounts.branch": crate::sandbox::imports::Branch,
         },
@@ -160,6 +160,8 @@ pub(in crate::sandbox) struct State {
     pub(in crate::sandbox) clock: clock::CallClock,
     /// What may still be written to `layers/`, in bytes.
     pub(in crate::sandbox) record_room: layers::Room,
+    /// How many walks are under way.
+    pub(in crate::sandbox) walks: usize,
     /// What may still go out as an archive, in bytes.
     pub(in crate::sandbox) archive_room: u64,
     log: log::GuestLog,
@@ -316,6 +318,7 @@ impl Sandbox {
             limits: memory::Bounds::new(limits.memory),
             clock: clock::CallClock::new(limits),
             record_room: layers::Room::new(),
+            walks: 0,
             archive_room,
             log,
         };

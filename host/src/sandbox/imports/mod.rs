@@ -25,6 +25,7 @@ use super::{State, convert, types};
 use crate::error::Failure;
 pub use store::Branch;
 pub use streams::{SinkHandle, SourceHandle};
+pub use tree::{TreeHandle, WalkerHandle};
 pub use writer::WriterHandle;
 
 /// Why an import does not do what it was asked for: an answer that the component gets, or a fault that ends the call.

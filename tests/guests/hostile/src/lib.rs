@@ -86,7 +86,7 @@ impl lifecycle::Guest for Hostile {
     }
 
     fn cleanup() -> Result<u32> {
-        no_such_attack("")
+        unions::cleanup()
     }
 }
 

@@ -107,6 +107,7 @@ const CHANGES: &[Row] = &[
 const DIFF_SIZE: &[Row] = &[
     ("loops-in-dear-calls", "limit", "time of the host (12 s)"),
     ("hoards-handles", "limit", "open handles"),
+    ("hoards-walks", "limit", "walks at once (64)"),
     ("asks-too-much-at-once", "limit", "handed to the host"),
     ("asks-for-too-many-names", "invalid-argument", "4096"),
 ];
@@ -144,10 +145,12 @@ const LIST: &[Row] = &[
     ("lists-what-is-no-id", "invalid-id", "victim"),
 ];
 
+const CLEANUP: &[Row] = &[("counts-what-is-no-layer", "denied", "counting users of layer nobody")];
+
 const METADATA: &[Row] = &[("has-a-path-for-a-parent", "invalid-id", "victim")];
 
 pub(super) fn cases() -> Vec<Case> {
-    let tables: [(&'static str, &[Row]); 10] = [
+    let tables: [(&'static str, &[Row]); 11] = [
         ("create", CREATE),
         ("remove", REMOVE),
         ("get", GET),
@@ -157,6 +160,7 @@ pub(super) fn cases() -> Vec<Case> {
         ("apply-diff", APPLY),
         ("exists", EXISTS),
         ("list", LIST),
+        ("cleanup", CLEANUP),
         ("metadata", METADATA),
     ];
     let mut cases = Vec::new();
@@ -208,7 +212,7 @@ fn attacked(guest: &Path, store: &Store, call: &str, attack: &str) -> Result<Out
     let honest = store.command(["--json", "--guest-time", time, call]);
     command.arg(honest.get_program()).args(honest.get_args()).env_remove("LAYERBOX_ROOT");
     match call {
-        "list" => {}
+        "list" | "cleanup" => {}
         "create" => {
             command.args([attack, "--parent", "base"]);
         }
