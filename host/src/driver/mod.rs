@@ -284,20 +284,9 @@ impl Driver {
         self.store.lock(id, mode)
     }
 
-    /// Whether a layer is mounted, and may change at any time.
-    fn is_live(&self, id: &LayerId) -> Result<bool, Failure> {
+    /// Whether a layer is mounted.
+    fn is_mounted(&self, id: &LayerId) -> Result<bool, Failure> {
         Ok(self.unions.mounted(id)?)
-    }
-
-    /// Those of the layers that are mounted.
-    fn live(&self, ids: &[LayerId]) -> Result<Vec<LayerId>, Failure> {
-        let mut live = Vec::new();
-        for id in ids {
-            if self.is_live(id)? {
-                live.push(id.clone());
-            }
-        }
-        Ok(live)
     }
 }
 

@@ -46,8 +46,8 @@ pub struct Tree {
 }
 
 impl Tree {
-    /// Reads below `dir`, an open directory. `live` says that somebody may change the layer meanwhile (it is mounted
-    /// writable): names that disappear are then no error, and files are opened in a way that no exchange can abuse.
+    /// Reads below `dir`, an open directory. `live` says that somebody may change the layer meanwhile (it was lent to be
+    /// written): names that disappear are then no error, and files are opened in a way that no exchange can abuse.
     pub fn new(dir: OwnedFd, live: bool) -> Self {
         Self { root: dir, live, parents: Mutex::new(Recent::new(PARENTS)), room: Arc::default() }
     }

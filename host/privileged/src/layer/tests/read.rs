@@ -337,3 +337,45 @@ fn a_large_directory_is_read_whole() {
     wanted.sort_unstable();
     assert!(found == wanted, "{} of {}", found.len(), wanted.len());
 }
+
+#[test]
+fn what_becomes_a_device_is_not_read_in_a_layer_that_changes() {
+    let Some(scene) = Scene::new("swapped") else { return };
+    let layer = scene.layer();
+    scene
+        .fill(vec![file("f", &[1; 100]), entry("z", Kind::CharacterDevice(Device { major: 1, minor: 5 }))])
+        .unwrap();
+    let stop = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let exchange = nix::fcntl::RenameFlags::RENAME_EXCHANGE;
+            let dir = File::open(&layer).unwrap();
+            while !stop.load(Ordering::Relaxed) {
+                nix::fcntl::renameat2(&dir, "f", &dir, "z", exchange).unwrap();
+            }
+        });
+        let tree = Tree::new(scene.dir(), true);
+        for _ in 0..20_000 {
+            let found = std::sync::Arc::new(std::sync::Mutex::new(Vec::new()));
+            let mut sink = Sink::new(Box::new(Kept(found.clone())));
+            if tree.send(&name("f"), 100, &mut sink).is_ok() {
+                sink.flush().unwrap();
+                assert!(*found.lock().unwrap() == [1; 100], "it is /dev/zero's");
+            }
+        }
+        stop.store(true, Ordering::Relaxed);
+    });
+}
+
+struct Kept(std::sync::Arc<std::sync::Mutex<Vec<u8>>>);
+
+impl std::io::Write for Kept {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
