@@ -152,7 +152,13 @@ impl std::io::Write for Shared {
 
 impl<'a> Session<'a> {
     fn new(store: &'a Store<'a>, bytes: &[u8]) -> Self {
-        let policy = Policy { devices: false, root: (0, 0), max_entries: 200, max_bytes: 1 << 20 };
+        let policy = Policy {
+            devices: false,
+            root: (0, 0),
+            max_entries: 200,
+            max_directories: 100,
+            max_bytes: 1 << 20,
+        };
         let sent = Arc::default();
         Self {
             store,

@@ -238,8 +238,13 @@ pub struct Writer {
 
 impl Writer {
     pub fn new(path: &Path, dialect: Dialect) -> Self {
-        let policy =
-            privileged::Policy { root: (0, 0), devices: true, max_entries: 1 << 20, max_bytes: 1 << 40 };
+        let policy = privileged::Policy {
+            root: (0, 0),
+            devices: true,
+            max_entries: 1 << 20,
+            max_directories: 1 << 20,
+            max_bytes: 1 << 40,
+        };
         let filler = privileged::Filler::new(open(path), policy).expect("an empty directory");
         Self { filler: RefCell::new(filler), dialect }
     }

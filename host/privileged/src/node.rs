@@ -65,6 +65,13 @@ pub struct Attributes {
     pub xattrs: Vec<Xattr>,
 }
 
+impl Attributes {
+    /// How many bytes the names and values of its extended attributes have.
+    pub(crate) fn xattr_bytes(&self) -> usize {
+        self.xattrs.iter().map(|xattr| xattr.name.len() + xattr.value.len()).sum()
+    }
+}
+
 /// One name of a layer, as it was found.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Node {

@@ -9,6 +9,7 @@ use std::io::{self, ErrorKind, Read, Write};
 use std::ops::{Deref, Range};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 use std::{cmp, fmt};
 
 use rustix::io::Errno;
@@ -73,12 +74,13 @@ pub struct Source {
     position: u64,
     /// Buffers that were handed out, to be used again once nobody holds them.
     spare: Vec<Arc<Vec<u8>>>,
+    waited: Duration,
 }
 
 impl Source {
     /// A source that reads from the beginning of `reader`. An [`Error`] wrapped in an `io::Error` is passed on as it is.
     pub fn new(reader: Box<dyn Read + Send>) -> Self {
-        Self { reader, window: Chunk::default(), position: 0, spare: Vec::new() }
+        Self { reader, window: Chunk::default(), position: 0, spare: Vec::new(), waited: Duration::ZERO }
     }
 
     /// The next bytes: at least one and at most `max` (clamped to 1 MiB), or none at the end. They become the window.
@@ -134,6 +136,11 @@ impl Source {
         self.position
     }
 
+    /// How long the stream was read from and waited for.
+    pub fn waited(&self) -> Duration {
+        self.waited
+    }
+
     /// Reads once, or until there are `length` bytes or the stream ends.
     fn fetch(&mut self, length: usize, whole: bool) -> Result<Chunk, Error> {
         let free = self.spare.iter().position(|buffer| Arc::strong_count(buffer) == 1);
@@ -145,7 +152,10 @@ impl Source {
         }
         let mut end = 0;
         while end < length {
-            match self.reader.read(&mut bytes[end..length]) {
+            let began = Instant::now();
+            let read = self.reader.read(&mut bytes[end..length]);
+            self.waited += began.elapsed();
+            match read {
                 Ok(0) => break,
                 Ok(count) => end += count,
                 Err(error) if error.kind() == ErrorKind::Interrupted => continue,
@@ -196,6 +206,14 @@ impl Far {
     }
 }
 
+/// Writes all the bytes, and adds to `waited` how long that took.
+fn write_far(far: &mut Far, bytes: &[u8], waited: &mut Duration) -> Result<(), Error> {
+    let began = Instant::now();
+    let written = far.write_all(bytes);
+    *waited += began.elapsed();
+    written
+}
+
 /// Writes all the bytes, and asks before each operation.
 fn write_when_ready(file: &mut File, ready: &mut Ready, mut bytes: &[u8]) -> io::Result<()> {
     while !bytes.is_empty() {
@@ -216,12 +234,13 @@ pub struct Sink {
     buffer: Vec<u8>,
     used: usize,
     written: u64,
+    waited: Duration,
 }
 
 impl Sink {
     /// A sink that writes to `writer`.
     pub fn new(writer: Box<dyn Write + Send>) -> Self {
-        Self { far: Far::Writer(writer), buffer: vec![0; PIECE], used: 0, written: 0 }
+        Self { far: Far::Writer(writer), buffer: vec![0; PIECE], used: 0, written: 0, waited: Duration::ZERO }
     }
 
     /// A sink that writes to a descriptor (blocking), and lets the kernel copy large files to it.
@@ -246,7 +265,7 @@ impl Sink {
             self.empty()?;
         }
         if bytes.len() >= self.buffer.len() {
-            self.far.write_all(bytes)?;
+            write_far(&mut self.far, bytes, &mut self.waited)?;
         } else {
             self.buffer[self.used..self.used + bytes.len()].copy_from_slice(bytes);
             self.used += bytes.len();
@@ -260,6 +279,13 @@ impl Sink {
     /// # Errors
     /// [`Error::Io`] when the file cannot be read or the far end breaks.
     pub fn send_file(&mut self, file: &File, length: u64) -> Result<u64, Error> {
+        let (waited, began) = (self.waited, Instant::now());
+        let sent = self.copy(file, length);
+        self.waited = waited + began.elapsed();
+        sent
+    }
+
+    fn copy(&mut self, file: &File, length: u64) -> Result<u64, Error> {
         let mut rest = length;
         if length > SMALL && matches!(self.far, Far::Descriptor(_, true, _)) {
             self.empty()?;
@@ -318,10 +344,15 @@ impl Sink {
         self.written
     }
 
+    /// How long bytes were written to the far end, files read for it, and somebody there waited for.
+    pub fn waited(&self) -> Duration {
+        self.waited
+    }
+
     /// Empties the buffer.
     fn empty(&mut self) -> Result<(), Error> {
         let used = std::mem::take(&mut self.used);
-        self.far.write_all(&self.buffer[..used])
+        write_far(&mut self.far, &self.buffer[..used], &mut self.waited)
     }
 }
 

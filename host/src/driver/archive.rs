@@ -18,7 +18,7 @@ use super::{ChangeKind, Changes, Driver, IdRange, Limits, layer_id, require_root
 use crate::error::{Error, Failure};
 use crate::sandbox::differ;
 use crate::sandbox::types;
-use crate::sandbox::{Access, Lease};
+use crate::sandbox::{Access, Lease, MOST_DIRECTORIES};
 use crate::store::lock::{Guard, Mode};
 use crate::store::record::{Record, Size};
 
@@ -112,29 +112,10 @@ impl Driver {
     ///
     /// Those of [`Driver::diff`].
     pub(crate) fn diff_into(&self, id: &str, parent: Option<&str>, out: Sink) -> Result<DiffOutcome, Error> {
-        self.diff_of(id, parent, out, false)
-    }
-
-    /// As [`Driver::diff`], of a layer that somebody else may have mounted ([`Driver::lend`]).
-    ///
-    /// # Errors
-    ///
-    /// Those of [`Driver::diff`].
-    pub(crate) fn diff_lent(
-        &self,
-        id: &str,
-        parent: Option<&str>,
-        out: OwnedFd,
-    ) -> Result<DiffOutcome, Error> {
-        self.diff_of(id, parent, Sink::from_fd(out), true)
-    }
-
-    fn diff_of(&self, id: &str, parent: Option<&str>, out: Sink, lent: bool) -> Result<DiffOutcome, Error> {
         self.reading_call("diff", id, |id| {
             let comparison = self.comparison(id, parent)?;
             let own = comparison.is_own();
             let (lease, _guards) = self.reading(id, &comparison, !own)?;
-            let lease = if lent { lease.trees([], [id.clone()]) } else { lease };
             let lease = lease.writing_to(out);
             let other = comparison.other.as_ref().map(LayerId::to_string);
             let (outcome, _) = self.sandbox.run(lease, |guest, call| {
@@ -244,7 +225,7 @@ impl Driver {
                     return Err(Failure::Conflict(format!("{parent} is not the layer's parent")));
                 }
             }
-            if self.is_live(id)? {
+            if self.is_mounted(id)? {
                 return Err(Failure::Conflict("the layer is mounted".to_owned()));
             }
             if !self.store.vacate(id)? {
@@ -275,7 +256,13 @@ impl Driver {
         let limits = given.over(self.sandbox.limits());
         let devices = devices.unwrap_or(self.devices);
         let root = self.store.format().maps().root()?;
-        let policy = Policy { root, devices, max_entries: limits.entries, max_bytes: limits.bytes };
+        let policy = Policy {
+            root,
+            devices,
+            max_entries: limits.entries,
+            max_directories: MOST_DIRECTORIES,
+            max_bytes: limits.bytes,
+        };
         let stage = self.store.stage(id)?;
         // In this order: whoever mounts a layer above looks into stage/ once it is mounted, so one of the two sees the other.
         self.require_unmounted_above(id)?;
@@ -354,6 +341,9 @@ impl Driver {
     }
 
     /// A lease of the layers that a comparison reads, and the locks on them. With `ancestors`, of those below as well.
+    ///
+    /// A layer may change while it is read unless its size is known: that is forgotten when the layer is mounted, or lent to an engine to be mounted, and
+    /// when its directory itself is handed out.
     fn reading(
         &self,
         id: &LayerId,
@@ -380,7 +370,8 @@ impl Driver {
                 below.extend(record.ancestors.iter().cloned());
             }
         }
-        live.extend(self.live(&below)?);
+        // Of the layers below nobody knows so quickly whether they change. It makes a difference only where content of them is sent.
+        live.extend(below.iter().cloned());
         trees.extend(below);
         Ok((self.lease(Access::Read).trees(trees, live), guards))
     }

@@ -135,7 +135,7 @@ impl Driver {
             })?;
             match place {
                 Place::Content => Ok(self.store.content_path(id)),
-                Place::Merged if self.is_live(id)? => Ok(self.store.mount_point(id)),
+                Place::Merged if self.is_mounted(id)? => Ok(self.store.mount_point(id)),
                 Place::Merged => Err(Failure::GuestFailed("it did not mount the layer".to_owned())),
             }
         })

@@ -315,20 +315,14 @@ impl Driver {
         Ok(if self.is_live(id)? { (vec![layer], true) } else { (vec![mount, layer], false) })
     }
 
-    /// Whether a layer is mounted, and may change at any time.
+    /// Whether a layer may change at any time: it is mounted, or has been lent to be written since it was filled, which took its size away.
     fn is_live(&self, id: &LayerId) -> Result<bool, Failure> {
-        Ok(self.unions.mounted(id)?)
+        Ok(self.is_mounted(id)? || self.store.existing(id)?.size.is_none())
     }
 
-    /// Those of the layers that are mounted.
-    fn live(&self, ids: &[LayerId]) -> Result<Vec<LayerId>, Failure> {
-        let mut live = Vec::new();
-        for id in ids {
-            if self.is_live(id)? {
-                live.push(id.clone());
-            }
-        }
-        Ok(live)
+    /// Whether a layer is mounted.
+    fn is_mounted(&self, id: &LayerId) -> Result<bool, Failure> {
+        Ok(self.unions.mounted(id)?)
     }
 }
 

@@ -2,8 +2,8 @@
 //!
 //! Wasmtime interrupts a component when a counter of the engine, the epoch, has been moved on. A thread moves it while calls are under way; at each
 //! interruption a call looks how long its component has really run. What the host does for it is measured at each of its calls, so that a component cannot
-//! escape its bound by spending its time there: in reading a layer again and again, say. Time in which the host moves the bytes of an archive or waits for whoever is
-//! at its other end counts for neither; what is moved has bounds of its own.
+//! escape its bound by spending its time there: in reading a layer again and again, say. Reading and writing the bytes of an archive and of files, and waiting for
+//! whoever is at its other end, counts for neither; what is moved has bounds of its own. What is done around it, such as finding and making files, counts.
 
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -51,6 +51,8 @@ pub(super) struct CallClock {
     host_calls: u64,
     guest: Stopwatch,
     host: Stopwatch,
+    /// How much of the host's time was spent in moving bytes.
+    waited: Duration,
     calls: u64,
     spent: Option<String>,
     long: bool,
@@ -64,18 +66,19 @@ impl CallClock {
             host_calls: limits.host_calls,
             guest: Stopwatch::default(),
             host: Stopwatch::default(),
+            waited: Duration::ZERO,
             calls: 0,
             spent: None,
             long: false,
         }
     }
 
-    /// Goes from one side to the other.
+    /// Goes from one side to the other. `waited` is how long bytes were moved and waited for since the beginning of the call.
     ///
     /// # Errors
     ///
     /// The bound that was reached, in words for a person.
-    pub(super) fn cross(&mut self, hook: CallHook) -> Result<(), String> {
+    pub(super) fn cross(&mut self, hook: CallHook, waited: Duration) -> Result<(), String> {
         // For each list that the host answers the component is asked for room, for a list of names as many times as there are names: too often to look at a
         // clock each time. It is time of the host's call.
         if self.host.since.is_some() && matches!(hook, CallHook::CallingWasm | CallHook::ReturningFromWasm) {
@@ -96,19 +99,32 @@ impl CallClock {
             CallHook::ReturningFromHost => {
                 self.host.stop(now);
                 self.guest.start(now);
-                if self.host.used > self.host_time {
-                    return Err(self.spend_host_time());
-                }
+                return self.check_host(waited);
             }
         }
         Ok(())
+    }
+
+    /// Holds the host's time to its bound, within something that may take long. `waited` as for [`CallClock::cross`].
+    ///
+    /// # Errors
+    ///
+    /// The bound that was reached, in words for a person.
+    pub(super) fn check_host(&mut self, waited: Duration) -> Result<(), String> {
+        self.waited = waited;
+        if self.host_elapsed() > self.host_time { Err(self.spend_host_time()) } else { Ok(()) }
+    }
+
+    /// How long the host has worked.
+    fn host_elapsed(&self) -> Duration {
+        self.host.elapsed().saturating_sub(self.waited)
     }
 
     /// Whether the component has run for as long as it may.
     pub(super) fn is_over(&mut self) -> bool {
         if self.guest.elapsed() > self.guest_time {
             self.spend(format!("time of the component ({} s)", self.guest_time.as_secs()));
-        } else if self.host.elapsed() > self.host_time {
+        } else if self.host_elapsed() > self.host_time {
             self.spend_host_time();
         } else {
             return false;
@@ -118,7 +134,7 @@ impl CallClock {
 
     /// Whether the call has turned out to be a long one since this was last asked.
     pub(super) fn became_long(&mut self) -> bool {
-        let became = !self.long && self.guest.elapsed() + self.host.elapsed() > SHORT;
+        let became = !self.long && self.guest.elapsed() + self.host_elapsed() > SHORT;
         self.long |= became;
         became
     }
@@ -135,14 +151,6 @@ impl CallClock {
     /// The bound for which the call was ended, if it was.
     pub(super) fn spent(&self) -> Option<&str> {
         self.spent.as_deref()
-    }
-
-    /// Does what moves an archive's bytes within a call of the host: its time does not count.
-    pub(super) fn moving<T>(&mut self, work: impl FnOnce() -> T) -> T {
-        self.host.stop(Instant::now());
-        let result = work();
-        self.host.start(Instant::now());
-        result
     }
 }
 
@@ -233,9 +241,11 @@ impl Drop for Ticker {
 mod tests {
     use super::*;
 
+    const NONE: Duration = Duration::ZERO;
+
     fn clock(limits: Limits) -> CallClock {
         let mut clock = CallClock::new(&limits);
-        clock.cross(CallHook::CallingWasm).unwrap();
+        clock.cross(CallHook::CallingWasm, NONE).unwrap();
         clock
     }
 
@@ -243,10 +253,10 @@ mod tests {
     fn calls_of_the_host_are_counted() {
         let mut clock = clock(Limits { host_calls: 2, ..Limits::default() });
         for _ in 0..2 {
-            clock.cross(CallHook::CallingHost).unwrap();
-            clock.cross(CallHook::ReturningFromHost).unwrap();
+            clock.cross(CallHook::CallingHost, NONE).unwrap();
+            clock.cross(CallHook::ReturningFromHost, NONE).unwrap();
         }
-        assert_eq!(clock.cross(CallHook::CallingHost).unwrap_err(), "calls of the host (2)");
+        assert_eq!(clock.cross(CallHook::CallingHost, NONE).unwrap_err(), "calls of the host (2)");
         assert_eq!(clock.spent(), Some("calls of the host (2)"));
     }
 
@@ -254,25 +264,29 @@ mod tests {
     fn time_of_the_host_counts_but_for_moving_bytes() {
         let mut clock = clock(Limits { host_time: Duration::from_millis(40), ..Limits::default() });
         let nap = || std::thread::sleep(Duration::from_millis(50));
-        clock.cross(CallHook::CallingHost).unwrap();
-        clock.moving(nap);
-        clock.cross(CallHook::ReturningFromHost).unwrap();
-        clock.cross(CallHook::CallingHost).unwrap();
+        let began = Instant::now();
+        clock.cross(CallHook::CallingHost, NONE).unwrap();
         nap();
-        assert!(clock.cross(CallHook::ReturningFromHost).is_err());
+        let waited = began.elapsed();
+        clock.check_host(waited).unwrap();
+        clock.cross(CallHook::ReturningFromHost, waited).unwrap();
+        clock.cross(CallHook::CallingHost, waited).unwrap();
+        nap();
+        assert!(clock.check_host(waited).is_err(), "it is looked at within a call as well");
+        assert!(clock.cross(CallHook::ReturningFromHost, waited).is_err());
         assert_eq!(clock.spent(), Some("time of the host (0 s)"), "none of it was the component's");
     }
 
     #[test]
     fn time_of_the_component_within_a_call_of_the_host_is_the_calls() {
         let mut clock = clock(Limits { host_time: Duration::from_millis(40), ..Limits::default() });
-        clock.cross(CallHook::CallingHost).unwrap();
-        clock.cross(CallHook::CallingWasm).unwrap();
+        clock.cross(CallHook::CallingHost, NONE).unwrap();
+        clock.cross(CallHook::CallingWasm, NONE).unwrap();
         assert!(!clock.is_over());
         std::thread::sleep(Duration::from_millis(50));
         assert!(clock.is_over() && clock.spent().is_some_and(|bound| bound.starts_with("time of the host")));
-        clock.cross(CallHook::ReturningFromWasm).unwrap();
-        assert!(clock.cross(CallHook::ReturningFromHost).is_err());
+        clock.cross(CallHook::ReturningFromWasm, NONE).unwrap();
+        assert!(clock.cross(CallHook::ReturningFromHost, NONE).is_err());
     }
 
     #[test]

@@ -3,12 +3,13 @@
 //! A lease is made by the driver before the call and dies with it. Every import asks it first, and answers `denied` where it says no. It names layers
 //! by id; paths and descriptors stay in the host.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
+use std::time::Duration;
 
 use layerbox_privileged::id::LayerId;
-use layerbox_privileged::layer::{Filler, Tree};
+use layerbox_privileged::layer::{Filler, Room, Tree};
 use layerbox_privileged::mount::{Backend, Unions};
 use layerbox_privileged::node::Totals;
 use layerbox_privileged::references::References;
@@ -65,6 +66,10 @@ pub struct Lease {
     pub(super) store: Arc<Store>,
     pub(super) trees: BTreeSet<LayerId>,
     pub(super) live: BTreeSet<LayerId>,
+    /// Those of the trees that were opened. However many handles there are of one, it is one.
+    open: BTreeMap<LayerId, Arc<Tree>>,
+    /// What the walks of the call may hold in memory.
+    room: Arc<Room>,
     pub(super) filler: Option<(LayerId, Filler)>,
     pub(super) filled: Option<Totals>,
     pub(super) progress: Arc<Progress>,
@@ -100,6 +105,8 @@ impl Lease {
             store,
             trees: BTreeSet::new(),
             live: BTreeSet::new(),
+            open: BTreeMap::new(),
+            room: Arc::default(),
             filler: None,
             filled: None,
             progress: Arc::default(),
@@ -119,7 +126,7 @@ impl Lease {
         self
     }
 
-    /// Also lends layers to read. Those in `live` are mounted and may change while they are read.
+    /// Also lends layers to read. Those in `live` may change while they are read.
     pub fn trees(
         mut self,
         ids: impl IntoIterator<Item = LayerId>,
@@ -162,6 +169,14 @@ impl Lease {
         Ok(())
     }
 
+    /// How long the bytes of archives and files were moved and waited for.
+    pub(super) fn waited(&self) -> Duration {
+        let filled = self.filler.as_ref().map(|(_, filler)| filler.waited());
+        let read = self.source.as_ref().map(Source::waited);
+        let written = self.sink.as_ref().map(Sink::waited);
+        [filled, read, written].into_iter().flatten().sum()
+    }
+
     /// Also lends the stream that goes out.
     pub fn writing_to(mut self, sink: Sink) -> Lease {
         self.sink = Some(sink);
@@ -201,11 +216,17 @@ impl Lease {
     }
 
     /// Opens a layer for reading.
-    pub(super) fn open_tree(&self, id: &LayerId) -> Result<Tree, Failure> {
+    pub(super) fn open_tree(&mut self, id: &LayerId) -> Result<Arc<Tree>, Failure> {
         if !self.trees.contains(id) {
             return Err(Failure::Denied(format!("the tree of layer {id}")));
         }
-        Ok(Tree::new(self.store.content(id)?, self.live.contains(id)))
+        if let Some(open) = self.open.get(id) {
+            return Ok(open.clone());
+        }
+        let tree = Tree::new(self.store.content(id)?, self.live.contains(id));
+        let tree = Arc::new(tree.within(self.room.clone()));
+        self.open.insert(id.clone(), tree.clone());
+        Ok(tree)
     }
 
     pub(super) fn dialect(&self) -> types::Dialect {
@@ -219,6 +240,15 @@ impl Lease {
     /// Mounts and counts, to be asked.
     pub(super) fn querying(&self) -> Result<&UnionLease, Failure> {
         self.unions.as_ref().ok_or_else(|| Failure::Denied("mounts and reference counts".to_owned()))
+    }
+
+    /// The count of the layer that the call is about, to go up and down.
+    pub(super) fn counting(&self, id: &LayerId) -> Result<&UnionLease, Failure> {
+        let lease = self.changing(id)?;
+        if lease.target.is_none() {
+            return Err(Failure::Denied(format!("counting users of layer {id}")));
+        }
+        Ok(lease)
     }
 
     /// Mounts and counts of one layer, to be changed.

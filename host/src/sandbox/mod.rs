@@ -43,8 +43,8 @@ mod bindings {
         with: {
             "layerbox:driver/streams.source": crate::sandbox::imports::SourceHandle,
             "layerbox:driver/streams.sink": crate::sandbox::imports::SinkHandle,
-            "layerbox:driver/tree.tree": layerbox_privileged::layer::Tree,
-            "layerbox:driver/tree.walker": layerbox_privileged::layer::Walker,
+            "layerbox:driver/tree.tree": crate::sandbox::imports::TreeHandle,
+            "layerbox:driver/tree.walker": crate::sandbox::imports::WalkerHandle,
             "layerbox:driver/writer.writer": crate::sandbox::imports::WriterHandle,
             "layerbox:driver/mounts.branch": crate::sandbox::imports::Branch,
         },
@@ -66,7 +66,7 @@ pub struct Limits {
     pub memory: usize,
     /// Time in which the component itself runs; the time of its imports does not count.
     pub guest_time: Duration,
-    /// Time in which the host works for it; moving the bytes of an archive does not count.
+    /// Time in which the host works for it; reading and writing the bytes of an archive and of files does not count.
     pub host_time: Duration,
     /// How often it may call the host.
     pub host_calls: u64,
@@ -86,6 +86,9 @@ pub struct Limits {
 
 /// What an archive may write whatever its own length is.
 pub const FREE_EXPANSION: u64 = 64 << 20;
+
+/// The directories that an archive may make: the host keeps a few hundred bytes for each until the layer is whole.
+pub const MOST_DIRECTORIES: usize = 1_000_000;
 
 impl Limits {
     /// How much longer than the component the host may work.
@@ -157,6 +160,8 @@ pub(in crate::sandbox) struct State {
     pub(in crate::sandbox) clock: clock::CallClock,
     /// What may still be written to `layers/`, in bytes.
     pub(in crate::sandbox) record_room: layers::Room,
+    /// How many walks are under way.
+    pub(in crate::sandbox) walks: usize,
     /// What may still go out as an archive, in bytes.
     pub(in crate::sandbox) archive_room: u64,
     log: log::GuestLog,
@@ -313,6 +318,7 @@ impl Sandbox {
             limits: memory::Bounds::new(limits.memory),
             clock: clock::CallClock::new(limits),
             record_room: layers::Room::new(),
+            walks: 0,
             archive_room,
             log,
         };
@@ -320,7 +326,8 @@ impl Sandbox {
         store.set_hostcall_fuel(HANDED_OVER);
         store.limiter(|state| &mut state.limits);
         store.call_hook(|mut context, hook| {
-            context.data_mut().clock.cross(hook).map_err(wasmtime::Error::msg)
+            let State { clock, lease, .. } = context.data_mut();
+            clock.cross(hook, lease.waited()).map_err(wasmtime::Error::msg)
         });
         let gives_way = self.gives_way;
         store.epoch_deadline_callback(move |mut context| {

@@ -7,7 +7,7 @@
 //! (utimensat(2), since Linux 5.4), and that is accepted: reading every time back would cost a call for each entry.
 
 use std::fs::File;
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsFd, BorrowedFd};
 
 use nix::fcntl::AtFlags;
 use nix::sys::stat::{FchmodatFlags, Mode, UtimensatFlags, fchmod, fchmodat, futimens, utimensat};
@@ -38,10 +38,15 @@ impl Made {
     }
 }
 
+/// The most extended attributes of one entry, and the most bytes of them: what is set waits in memory for it, and what is found is kept there.
+pub(super) const MOST_XATTRS: usize = 64;
+pub(super) const MOST_XATTR_BYTES: usize = 1024 * 1024;
+
 /// Refuses what no file can have, and extended attributes that are not a layer's to set.
 ///
 /// # Errors
-/// [`Error::InvalidArgument`] for numbers out of their range, [`Error::Refused`] (without an entry) for the rest.
+/// [`Error::InvalidArgument`] for numbers out of their range, [`Error::Limit`] for too many extended attributes, [`Error::Refused`] for the rest; all
+/// without an entry.
 pub(super) fn check(attributes: &Attributes) -> Result<(), Error> {
     if attributes.mode > 0o7777 || attributes.mtime.nanoseconds > 999_999_999 {
         return Err(Error::InvalidArgument("mode or nanoseconds".into()));
@@ -50,7 +55,25 @@ pub(super) fn check(attributes: &Attributes) -> Result<(), Error> {
         // To chown(2) this means: leave it as it is.
         return Err(refused("4294967295 is not an owner"));
     }
+    if attributes.xattrs.len() > MOST_XATTRS {
+        return Err(too_many());
+    }
+    if attributes.xattr_bytes() > MOST_XATTR_BYTES {
+        return Err(too_large());
+    }
     attributes.xattrs.iter().try_for_each(check_xattr)
+}
+
+/// More extended attributes than an entry may have.
+pub(super) fn too_many() -> Error {
+    let bound = format!("extended attributes of one entry ({MOST_XATTRS})");
+    Error::Limit { entry: None, bound }
+}
+
+/// More bytes of extended attributes than an entry may have.
+pub(super) fn too_large() -> Error {
+    let bound = format!("bytes of extended attributes of one entry ({MOST_XATTR_BYTES})");
+    Error::Limit { entry: None, bound }
 }
 
 /// As [`check`], for one extended attribute.
@@ -72,8 +95,14 @@ pub(super) fn refused(rule: &str) -> Error {
 
 /// Why an extended attribute was not set. The kernel checks values that it acts upon (capabilities, access control lists), and some kinds of files
 /// take none of a namespace: then it is the archive that asks for what cannot be, and not the machine that fails.
-fn not_set(operation: &'static str, name: &[u8], errno: Errno) -> Error {
+///
+/// Some file systems say ENOSPC both of a value that is too large for them and of a disk that is full; `place` lies on the file system.
+fn not_set(operation: &'static str, name: &[u8], errno: Errno, place: BorrowedFd<'_>) -> Error {
     match errno {
+        Errno::NOSPC if has_room(place) => refused(&format!(
+            "the file system does not take an extended attribute as large as `{}`",
+            name.escape_ascii()
+        )),
         Errno::INVAL | Errno::PERM | Errno::ACCESS | Errno::OPNOTSUPP | Errno::RANGE | Errno::TOOBIG => {
             refused(&format!(
                 "the kernel does not take the extended attribute `{}` ({errno})",
@@ -82,6 +111,14 @@ fn not_set(operation: &'static str, name: &[u8], errno: Errno) -> Error {
         }
         other => Error::io(operation)(other),
     }
+}
+
+/// Whether a file system has room for all extended attributes that an entry can have.
+fn has_room(place: BorrowedFd<'_>) -> bool {
+    rustix::fs::fstatvfs(place).is_ok_and(|it| {
+        let inodes = it.f_files == 0 || it.f_ffree > 0;
+        inodes && it.f_bfree.saturating_mul(it.f_frsize) > 2 * MOST_XATTR_BYTES as u64
+    })
 }
 
 /// Sets the attributes of an open regular file.
@@ -95,7 +132,7 @@ pub(super) fn settle_file(file: &File, made: Made, attributes: &Attributes) -> R
     }
     for Xattr { name, value } in &attributes.xattrs {
         rustix::fs::fsetxattr(file, name, value, XattrFlags::empty())
-            .map_err(|errno| not_set("fsetxattr", name, errno))?;
+            .map_err(|errno| not_set("fsetxattr", name, errno, file.as_fd()))?;
     }
     let time = time(attributes.mtime);
     futimens(file, &time, &time).map_err(Error::io("futimens"))
@@ -119,7 +156,7 @@ pub(super) fn settle(
     for Xattr { name, value } in &attributes.xattrs {
         let path = by_descriptor(dir, last);
         rustix::fs::lsetxattr(path, name, value, XattrFlags::empty())
-            .map_err(|errno| not_set("lsetxattr", name, errno))?;
+            .map_err(|errno| not_set("lsetxattr", name, errno, dir))?;
     }
     let time = time(attributes.mtime);
     utimensat(dir, last, &time, &time, UtimensatFlags::NoFollowSymlink).map_err(Error::io("utimensat"))

@@ -10,6 +10,7 @@ use std::panic::AssertUnwindSafe;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
 use std::{cmp, fmt};
 
 use super::attributes::{Made, settle_file};
@@ -60,6 +61,7 @@ pub(super) struct Bodies {
     worker: Option<JoinHandle<()>>,
     /// Whether there is a processor for a worker.
     parallel: bool,
+    waited: Duration,
 }
 
 #[derive(Default)]
@@ -87,7 +89,7 @@ struct State {
 impl Bodies {
     pub(super) fn new() -> Self {
         let parallel = thread::available_parallelism().is_ok_and(|processors| processors.get() > 1);
-        Self { shared: Arc::default(), worker: None, parallel }
+        Self { shared: Arc::default(), worker: None, parallel, waited: Duration::ZERO }
     }
 
     /// The first error of work that was handed over.
@@ -114,16 +116,20 @@ impl Bodies {
             let worker = thread::Builder::new().name("layer bodies".into()).spawn(move || shared.work_off());
             self.worker = Some(worker.map_err(Error::io("clone"))?);
         }
-        while state.error.is_none() && (state.jobs.len() >= MOST_JOBS || state.bytes >= MOST_BYTES) {
-            state.caller_sleeps = true;
-            state = shared.wake(state);
-            state = shared.room.wait(state).unwrap_or_else(PoisonError::into_inner);
+        let is_full = |state: &State| state.jobs.len() >= MOST_JOBS || state.bytes >= MOST_BYTES;
+        if state.error.is_none() && is_full(&state) {
+            let began = Instant::now();
+            while state.error.is_none() && is_full(&state) {
+                state = shared.wait_for_room(state);
+            }
+            self.waited += began.elapsed();
         }
         shared.wake(state).outcome()
     }
 
     /// Waits until all that was handed over is done.
     pub(super) fn drain(&mut self) -> Result<(), Error> {
+        let began = Instant::now();
         let mut state = self.shared.lock();
         if self.worker.is_none() {
             while let Some(job) = state.next() {
@@ -132,11 +138,15 @@ impl Bodies {
             }
         }
         while state.busy || !state.jobs.is_empty() {
-            state.caller_sleeps = true;
-            state = self.shared.wake(state);
-            state = self.shared.room.wait(state).unwrap_or_else(PoisonError::into_inner);
+            state = self.shared.wait_for_room(state);
         }
+        self.waited += began.elapsed();
         state.outcome()
+    }
+
+    /// How long the work of the queue was waited for, or done here.
+    pub(super) fn waited(&self) -> Duration {
+        self.waited
     }
 }
 
@@ -170,6 +180,13 @@ impl Shared {
             self.work.notify_one();
         }
         state
+    }
+
+    /// Sleeps until the worker has taken jobs off.
+    fn wait_for_room<'a>(&self, mut state: MutexGuard<'a, State>) -> MutexGuard<'a, State> {
+        state.caller_sleeps = true;
+        let state = self.wake(state);
+        self.room.wait(state).unwrap_or_else(PoisonError::into_inner)
     }
 
     /// What the worker does.
@@ -223,8 +240,11 @@ impl State {
 }
 
 impl Job {
+    /// What of it lies in memory, in bytes.
     fn weight(&self) -> usize {
-        self.data.as_ref().map_or(0, |data| data.bytes.len())
+        let data = self.data.as_ref().map_or(0, |data| data.bytes.len());
+        let last = self.last.as_ref().map_or(0, Attributes::xattr_bytes);
+        data + last + self.target.name.as_bytes().len()
     }
 
     fn run(&self) -> Result<(), Error> {
@@ -280,5 +300,40 @@ impl Target {
             nix::unistd::ftruncate(&self.file, self.size as i64).map_err(Error::io("ftruncate"))?;
         }
         settle_file(&self.file, self.made, attributes)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Timestamp, Xattr};
+
+    #[test]
+    fn what_waits_is_bounded_with_its_attributes() {
+        let path = std::env::temp_dir().join(format!("layerbox-bodies-{}", std::process::id()));
+        let file = File::create(&path).unwrap();
+        std::fs::remove_file(&path).unwrap();
+        let target = Arc::new(Target {
+            file,
+            name: Name::found(b"f".to_vec()),
+            size: 0,
+            made: Made::default(),
+            reached: AtomicU64::new(0),
+        });
+        let value = vec![0; 60_000];
+        let xattrs =
+            (0..16).map(|n| Xattr { name: format!("user.{n}").into(), value: value.clone() }).collect();
+        let last = Attributes { mtime: Timestamp::default(), xattrs, ..Attributes::default() };
+        let mut bodies = Bodies::new();
+        for _ in 0..100 {
+            let job = Job { target: Arc::clone(&target), data: None, last: Some(last.clone()) };
+            let pushed = bodies.push(job);
+            let waiting = bodies.shared.lock().jobs.iter().filter_map(|job| job.last.as_ref()).count();
+            assert!(waiting <= 3, "{waiting} megabytes");
+            // Few file systems take so much, and that is told.
+            if pushed.is_err() {
+                break;
+            }
+        }
     }
 }

@@ -18,7 +18,7 @@ pub use delete::{delete_tree, delete_tree_while};
 pub use fill::{Body, Entry, Extent, Filler, Policy};
 pub use read::{Detail, Tree};
 pub(crate) use touch::touch;
-pub use walk::{Names, WalkOptions};
+pub use walk::{Names, Room, WalkOptions};
 
 #[cfg(test)]
 mod tests;

@@ -11,8 +11,9 @@ use nix::sys::stat::Mode;
 use rustix::fs::{AtFlags, FileType, RawDir, Statx, StatxAttributes, StatxFlags};
 
 use super::ahead::Walker;
+use super::attributes::{MOST_XATTR_BYTES, too_large};
 use super::resolve::{HANDLE, Recent, beneath, by_descriptor};
-use super::walk::{Walk, WalkOptions};
+use super::walk::{Room, Share, Walk, WalkOptions};
 use crate::{Attributes, Device, Error, Kind, Name, Node, Sink, Timestamp, Xattr};
 
 /// How many parent directories a tree keeps open.
@@ -20,6 +21,9 @@ const PARENTS: usize = 16;
 /// The largest list of names, and the largest value, that the kernel hands out (`XATTR_LIST_MAX`, `XATTR_SIZE_MAX`), so
 /// that a buffer of this size never needs a second try.
 const LARGEST_XATTR: usize = 64 * 1024;
+
+/// The most bytes of extended attributes in an answer about many names: 16 KiB for each of 4,096.
+const MOST_BYTES: usize = 64 * 1024 * 1024;
 
 /// How much is looked up for a name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -38,13 +42,19 @@ pub struct Tree {
     root: OwnedFd,
     live: bool,
     parents: Mutex<Recent<Vec<u8>, Arc<OwnedFd>>>,
+    room: Arc<Room>,
 }
 
 impl Tree {
-    /// Reads below `dir`, an open directory. `live` says that somebody may change the layer meanwhile (it is mounted
-    /// writable): names that disappear are then no error, and files are opened in a way that no exchange can abuse.
+    /// Reads below `dir`, an open directory. `live` says that somebody may change the layer meanwhile (it was lent to be
+    /// written): names that disappear are then no error, and files are opened in a way that no exchange can abuse.
     pub fn new(dir: OwnedFd, live: bool) -> Self {
-        Self { root: dir, live, parents: Mutex::new(Recent::new(PARENTS)) }
+        Self { root: dir, live, parents: Mutex::new(Recent::new(PARENTS)), room: Arc::default() }
+    }
+
+    /// Lets its walks share room in memory with those of other trees.
+    pub fn within(self, room: Arc<Room>) -> Self {
+        Self { room, ..self }
     }
 
     /// Begins a walk. A start that is missing, or is no directory, gives an empty walk.
@@ -52,20 +62,28 @@ impl Tree {
     /// # Errors
     /// [`Error::Io`] when the start cannot be opened for another reason.
     pub fn walk(&self, options: WalkOptions) -> Result<Walker, Error> {
-        Ok(Walker::new(Walk::new(&self.root, self.live, options)?))
+        Ok(Walker::new(Walk::new(&self.root, self.live, options, Arc::clone(&self.room))?))
     }
 
     /// Looks up names, answers in their order: `None` where there is no such name, or the way to it leads over something
     /// that is not a directory.
     ///
     /// # Errors
-    /// [`Error::Io`], with EXDEV where something is mounted inside the layer.
+    /// [`Error::Io`], with EXDEV where something is mounted inside the layer; [`Error::Limit`] where there are too many extended attributes, of one name or
+    /// of all.
     pub fn stat(&self, names: &[Name], detail: Detail) -> Result<Vec<Option<Node>>, Error> {
-        let look_up = |name: &Name| match self.parent(name)? {
-            Some(parent) => look(parent.as_fd(), name.split().1, name.clone(), detail),
-            None => Ok(None),
+        let mut left = MOST_BYTES;
+        let mut look_up = |name: &Name| {
+            let Some(parent) = self.parent(name)? else { return Ok(None) };
+            let found = look(parent.as_fd(), name.split().1, name.clone(), detail)?;
+            let bytes = found.as_ref().map_or(0, |node| node.attributes.xattr_bytes());
+            left = left.checked_sub(bytes).ok_or_else(|| Error::Limit {
+                entry: Some(name.clone()),
+                bound: format!("bytes of extended attributes in one answer ({MOST_BYTES})"),
+            })?;
+            Ok(found)
         };
-        names.iter().map(look_up).collect()
+        names.iter().map(&mut look_up).collect()
     }
 
     /// Sends the first `length` bytes of a regular file.
@@ -219,7 +237,8 @@ pub(super) fn kind_said(kind: FileType, device: Device) -> Kind {
     }
 }
 
-/// The extended attributes of what `path` names, sorted by name; none where the file system has none or it is gone.
+/// The extended attributes of what `path` names, sorted by name; none where the file system has none or it is gone. More of them than an archive can hold
+/// are a limit.
 fn xattrs(path: &[u8]) -> Result<Vec<Xattr>, Error> {
     use rustix::io::Errno;
     let mut buffer = [MaybeUninit::<u8>::uninit(); LARGEST_XATTR];
@@ -228,10 +247,16 @@ fn xattrs(path: &[u8]) -> Result<Vec<Xattr>, Error> {
         Err(Errno::OPNOTSUPP | Errno::NOENT) => return Ok(Vec::new()),
         Err(error) => return Err(Error::io("llistxattr")(error)),
     };
-    let mut found = Vec::new();
+    let (mut found, mut bytes) = (Vec::new(), 0);
     for name in names.split(|byte| *byte == 0).filter(|name| !name.is_empty()) {
         match rustix::fs::lgetxattr(path, name, &mut buffer) {
-            Ok((value, _)) => found.push(Xattr { name: name.to_vec(), value: value.to_vec() }),
+            Ok((value, _)) => {
+                bytes += name.len() + value.len();
+                if bytes > MOST_XATTR_BYTES {
+                    return Err(too_large());
+                }
+                found.push(Xattr { name: name.to_vec(), value: value.to_vec() });
+            }
             Err(Errno::NODATA | Errno::NOENT) => {}
             Err(error) => return Err(Error::io("lgetxattr")(error)),
         }
@@ -239,6 +264,9 @@ fn xattrs(path: &[u8]) -> Result<Vec<Xattr>, Error> {
     found.sort_unstable();
     Ok(found)
 }
+
+/// How many names of a directory are read before room is asked for.
+const PART: usize = 64 * 1024;
 
 /// What a directory holds, `.` and `..` left out: all names in one buffer.
 #[derive(Debug, Default)]
@@ -280,6 +308,26 @@ impl Listing {
             }
         }
         Ok(listing)
+    }
+
+    /// Reads a whole directory, as far as there is room.
+    pub(super) fn whole(dir: BorrowedFd<'_>, share: &mut Share) -> Result<Self, Error> {
+        let mut whole = Self::default();
+        loop {
+            let mut part = Self::read(dir, PART)?;
+            share.grow(part.names.len() + size_of_val(part.items.as_slice()))?;
+            let is_last = part.items.len() < PART;
+            if whole.items.is_empty() {
+                whole = part;
+            } else {
+                part.items.iter_mut().for_each(|item| item.start += whole.names.len());
+                whole.names.append(&mut part.names);
+                whole.items.append(&mut part.items);
+            }
+            if is_last {
+                return Ok(whole);
+            }
+        }
     }
 
     /// The name of an item of this listing.

@@ -82,7 +82,13 @@ impl Drop for Scene {
     }
 }
 
-const ANYTHING: Policy = Policy { root: (0, 0), devices: true, max_entries: u64::MAX, max_bytes: u64::MAX };
+const ANYTHING: Policy = Policy {
+    root: (0, 0),
+    devices: true,
+    max_entries: u64::MAX,
+    max_directories: usize::MAX,
+    max_bytes: u64::MAX,
+};
 
 /// All that a victim could show of having been touched (but access times).
 fn state(path: &Path) -> String {

@@ -2,6 +2,8 @@
 //! bytes.
 
 use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use nix::errno::Errno;
 use rustix::fs::FileType;
@@ -13,6 +15,10 @@ use crate::{Device, Error, Kind, Name, Node};
 
 /// About the most bytes of names and attributes in one answer.
 const MOST_BYTES: usize = 1024 * 1024;
+/// The most bytes of directories' contents that walks hold which share their room. A directory is put into order before the first of its names is given, and
+/// whoever fills a layer may put into one directory as many names as the disk takes. Ten million names, the most that an archive may make, fit in when they
+/// are 70 bytes long.
+const MOST_LISTED: usize = 1024 * 1024 * 1024;
 
 /// What to walk.
 #[derive(Clone, Debug)]
@@ -23,6 +29,51 @@ pub struct WalkOptions {
     pub recursive: bool,
     /// What to look up.
     pub detail: Detail,
+}
+
+/// Memory for the directories that walks are in.
+#[derive(Debug)]
+pub struct Room {
+    used: AtomicUsize,
+    most: usize,
+}
+
+impl Default for Room {
+    fn default() -> Self {
+        Self::new(MOST_LISTED)
+    }
+}
+
+impl Room {
+    /// Room for so many bytes.
+    pub(super) fn new(most: usize) -> Self {
+        Self { used: AtomicUsize::new(0), most }
+    }
+}
+
+/// A part of the room, until it is dropped.
+#[derive(Debug)]
+pub(super) struct Share {
+    room: Arc<Room>,
+    bytes: usize,
+}
+
+impl Share {
+    pub(super) fn grow(&mut self, bytes: usize) -> Result<(), Error> {
+        // Added first: where that is too much, dropping takes it back.
+        self.bytes += bytes;
+        if self.room.used.fetch_add(bytes, Ordering::Relaxed) + bytes > self.room.most {
+            let bound = format!("bytes of directories that are read at once ({})", self.room.most);
+            return Err(Error::Limit { entry: None, bound });
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Share {
+    fn drop(&mut self) {
+        self.room.used.fetch_sub(self.bytes, Ordering::Relaxed);
+    }
 }
 
 /// A walk, step by step.
@@ -36,27 +87,35 @@ pub(super) struct Walk {
     descent: Descent<Level>,
     /// The name of the innermost of them, with what was last added to it.
     path: Vec<u8>,
+    room: Arc<Room>,
 }
 
 /// What is known of a directory that the walk is in.
 #[derive(Debug)]
 struct Level {
     listing: Listing,
+    /// What the listing takes of the room.
+    _share: Share,
     next: usize,
     /// How much of the path names it.
     length: usize,
 }
 
 impl Walk {
-    pub(super) fn new(root: &OwnedFd, live: bool, options: WalkOptions) -> Result<Self, Error> {
+    pub(super) fn new(
+        root: &OwnedFd,
+        live: bool,
+        options: WalkOptions,
+        room: Arc<Room>,
+    ) -> Result<Self, Error> {
         let path = options.start.as_bytes().to_vec();
-        let mut walker = Self { live, options, first: None, descent: Descent::new(), path };
+        let mut walker = Self { live, options, first: None, descent: Descent::new(), path, room };
         let start = &walker.options.start;
         if let Some(dir) =
             present(beneath(root.as_fd(), &walker.path, LIST)).map_err(|error| error.at(start))?
         {
             walker.first = look(dir.as_fd(), b"", start.clone(), walker.options.detail)?;
-            walker.enter(dir)?;
+            walker.enter(dir).map_err(|error| error.at(&walker.options.start))?;
         }
         Ok(walker)
     }
@@ -75,8 +134,7 @@ impl Walk {
         while nodes.len() < most && bytes < MOST_BYTES {
             let Some(found) = self.step()? else { break };
             let node = found.node(|| Name::found(self.path.clone()));
-            let xattrs = &node.attributes.xattrs;
-            bytes += self.path.len() + xattrs.iter().map(|x| x.name.len() + x.value.len()).sum::<usize>();
+            bytes += self.path.len() + node.attributes.xattr_bytes();
             nodes.push(node);
         }
         Ok(nodes)
@@ -147,9 +205,10 @@ impl Walk {
 
     /// Goes down into the directory that `self.path` names.
     fn enter(&mut self, dir: OwnedFd) -> Result<(), Error> {
-        let mut listing = Listing::read(dir.as_fd(), usize::MAX)?;
+        let mut share = Share { room: Arc::clone(&self.room), bytes: 0 };
+        let mut listing = Listing::whole(dir.as_fd(), &mut share)?;
         listing.sort();
-        self.descent.enter(dir, Level { listing, next: 0, length: self.path.len() })
+        self.descent.enter(dir, Level { listing, _share: share, next: 0, length: self.path.len() })
     }
 }
 

@@ -202,3 +202,45 @@ fn a_sink_keeps_the_order_of_bytes_and_files_whatever_its_far_end() {
     std::fs::remove_file(path).unwrap();
     std::fs::remove_file(out).unwrap();
 }
+
+/// Takes a while for each byte, as the other end of a pipe may.
+struct Slow;
+
+const WHILE: std::time::Duration = std::time::Duration::from_millis(20);
+
+impl Read for Slow {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        std::thread::sleep(WHILE);
+        buffer[0] = 1;
+        Ok(1)
+    }
+}
+
+impl Write for Slow {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        std::thread::sleep(WHILE);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[test]
+fn time_at_the_other_end_is_told_apart_from_work() {
+    let mut source = Source::new(Box::new(Slow));
+    source.read(10).unwrap();
+    source
+        .take(1, 2, |_| {
+            std::thread::sleep(10 * WHILE);
+            Ok(())
+        })
+        .unwrap();
+    assert!((3 * WHILE..9 * WHILE).contains(&source.waited()), "{:?}", source.waited());
+    let mut sink = Sink::new(Box::new(Slow));
+    sink.write(&[1]).unwrap();
+    assert!(sink.waited() < WHILE, "it is in the buffer");
+    sink.write(&vec![1; 2 * PIECE]).unwrap();
+    assert!(sink.waited() >= 2 * WHILE, "{:?}", sink.waited());
+}

@@ -137,7 +137,7 @@ pub(super) struct Global {
 
     /// Let the component compute no longer than this in a call; s, m, h [default: 5m]
     ///
-    /// What the host does for it may take twelve times as long, not counting the moving of archives. The variable
+    /// What the host does for it may take twelve times as long, not counting the reading and writing of bytes. The variable
     /// LAYERBOX_GUEST_TIME says it for a whole machine.
     #[arg(long, global = true, value_name = "TIME", value_parser = values::time, hide_short_help = true)]
     pub(super) guest_time: Option<Duration>,

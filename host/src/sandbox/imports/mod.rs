@@ -10,6 +10,7 @@ mod tree;
 mod writer;
 
 use layerbox_privileged::error::Error as Privileged;
+use layerbox_privileged::name::Name;
 use wasmtime::StoreContextMut;
 use wasmtime::component::{HasData, Linker, LinkerInstance, Resource, ResourceTableError};
 use wasmtime_wasi::WasiView;
@@ -24,6 +25,7 @@ use super::{State, convert, types};
 use crate::error::Failure;
 pub use store::Branch;
 pub use streams::{SinkHandle, SourceHandle};
+pub use tree::{TreeHandle, WalkerHandle};
 pub use writer::WriterHandle;
 
 /// Why an import does not do what it was asked for: an answer that the component gets, or a fault that ends the call.
@@ -78,6 +80,25 @@ impl driver::types::Host for State {
             Refusal::Fault(fault) => Err(fault),
         }
     }
+}
+
+impl State {
+    /// Ends the call where the host has worked for it as long as it may; asked between the steps of what a component can make long.
+    fn in_time(&mut self) -> Answer<()> {
+        let checked = self.clock.check_host(self.lease.waited());
+        checked.map_err(|bound| Refusal::Fault(wasmtime::Error::msg(bound)))
+    }
+}
+
+/// The most names or nodes that one call of an import is about.
+const MOST_NODES: usize = 4096;
+
+/// Names that a component wants looked up or marked, checked.
+fn names(names: Vec<Vec<u8>>) -> Answer<Vec<Name>> {
+    if names.len() > MOST_NODES {
+        return Err(Failure::InvalidArgument(format!("at most {MOST_NODES} names in a call")).into());
+    }
+    Ok(convert::names(names)?)
 }
 
 /// How generated code gets at the state of a call.

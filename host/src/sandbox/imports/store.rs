@@ -1,7 +1,7 @@
 //! `directories`, `mounts`, `references`: what a call may do to the layer that it was lent as a whole.
 //!
 //! The worst that a component can do: make, discard, mount or unmount the one layer that the call is about, and mount it over some of its own
-//! ancestors only, or in another order.
+//! ancestors only, or in another order. A call over all layers may unmount them and clear their counts, and makes none.
 
 use layerbox_privileged::id::LayerId;
 use wasmtime::component::Resource;
@@ -113,12 +113,12 @@ impl references::Host for State {
 
     fn acquire(&mut self, id: String) -> Answer<u32> {
         let id = convert::layer_id(&id)?;
-        Ok(self.lease.changing(&id)?.references.acquire(&id)?)
+        Ok(self.lease.counting(&id)?.references.acquire(&id)?)
     }
 
     fn release(&mut self, id: String) -> Answer<u32> {
         let id = convert::layer_id(&id)?;
-        Ok(self.lease.changing(&id)?.references.release(&id)?)
+        Ok(self.lease.counting(&id)?.references.release(&id)?)
     }
 
     fn clear(&mut self, id: String) -> Answer<()> {

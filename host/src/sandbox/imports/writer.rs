@@ -7,7 +7,7 @@ use layerbox_privileged::layer::Filler;
 use wasmtime::component::Resource;
 
 use super::driver::writer::{Entry, Host, HostWriter};
-use super::{Answer, Failure, SourceHandle, State, convert, types};
+use super::{Answer, Failure, SourceHandle, State, convert, names as checked, types};
 
 /// A handle of the layer that is filled; the layer itself is in the lease.
 #[derive(Debug)]
@@ -49,18 +49,17 @@ impl HostWriter for State {
         if let Some(bodies) = &bodies {
             self.table.get(bodies)?;
         }
-        let lease = &mut self.lease;
-        let Some((_, filler)) = &mut lease.filler else {
-            return Err(Failure::Denied("a layer to fill".to_owned()).into());
-        };
-        self.clock.moving(|| -> Answer<()> {
-            for entry in entries {
-                let source = if bodies.is_some() { lease.source.as_mut() } else { None };
-                filler.put(convert::entry(entry)?, source)?;
-                lease.progress.entries.fetch_add(1, Ordering::Relaxed);
-            }
-            Ok(())
-        })?;
+        for entry in entries {
+            let lease = &mut self.lease;
+            let Some((_, filler)) = &mut lease.filler else {
+                return Err(Failure::Denied("a layer to fill".to_owned()).into());
+            };
+            let source = if bodies.is_some() { lease.source.as_mut() } else { None };
+            filler.put(convert::entry(entry)?, source)?;
+            lease.progress.entries.fetch_add(1, Ordering::Relaxed);
+            // Finding the way to a name can take as long as the archive likes.
+            self.in_time()?;
+        }
         Ok(self.lease.check_expansion()?)
     }
 
@@ -75,7 +74,7 @@ impl HostWriter for State {
         directories: Vec<Vec<u8>>,
         attribute: types::Xattr,
     ) -> Answer<()> {
-        let directories = convert::names(directories)?;
+        let directories = checked(directories)?;
         Ok(self.filler(&handle)?.mark(&directories, &convert::xattr(attribute))?)
     }
 
@@ -84,7 +83,7 @@ impl HostWriter for State {
         handle: Resource<WriterHandle>,
         names: Vec<Vec<u8>>,
     ) -> Answer<Vec<Option<types::Node>>> {
-        let names = convert::names(names)?;
+        let names = checked(names)?;
         let nodes = self.filler(&handle)?.stat(&names)?;
         Ok(nodes.into_iter().map(|node| node.map(convert::node)).collect())
     }

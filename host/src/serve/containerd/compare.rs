@@ -157,7 +157,7 @@ async fn begin(
             SnapshotError::Driver(error) => error,
             other => Failure::Corrupt(other.to_string()).during("diff", None),
         })?;
-        open.driver().diff_lent(&sides.layer, sides.other.as_deref(), OwnedFd::from(writer))
+        open.driver().diff(&sides.layer, sides.other.as_deref(), OwnedFd::from(writer))
     });
     let archive = archive.await?;
     let (sender, pieces) = mpsc::channel(QUEUE);

@@ -22,6 +22,17 @@ pub(super) fn rows() -> Vec<Row> {
             tar(&[file("a", vec![7; 1 << 19]), file("a", vec![7; 1 << 19]), file("a", "x")])
         })
         .bounds(bytes(1 << 20)),
+        limit("extended attributes that are larger together than the set bound", {
+            let marked = |name: &str| file(name, "").xattr("user.x", vec![b'v'; 600]);
+            tar(&[marked("a"), marked("b")])
+        })
+        .bounds(bytes(1000))
+        .saying("bytes (1000)"),
+        limit("targets of symbolic links that are larger together than the set bound", {
+            tar(&[symlink("a", "t/".repeat(300)), symlink("b", "t/".repeat(300))])
+        })
+        .bounds(bytes(1000))
+        .saying("bytes (1000)"),
         limit("more entries than the set bound", empty_files("f", 2000))
             .bounds(entries(1000))
             .saying("entries (1000)"),

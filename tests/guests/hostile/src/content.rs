@@ -1,6 +1,8 @@
-//! `apply-diff`: what it tries with the layer that it is to fill.
+//! `apply-diff`: what it tries with the layer that it is to fill; and `diff`.
 
-use crate::bindings::layerbox::driver::streams::Source;
+use crate::bindings::exports::layerbox::driver::differ::Outcome;
+use crate::bindings::layerbox::driver::streams::{Sink, Source};
+use crate::bindings::layerbox::driver::tree::{Content, Piece, Tree};
 use crate::bindings::layerbox::driver::types::{Attributes, Error, Kind, Timestamp, Totals, Xattr};
 use crate::bindings::layerbox::driver::writer::{Body, Entry, Extent, Writer};
 use crate::{Result, must_fail, no_such_attack};
@@ -13,6 +15,10 @@ fn entry(name: &[u8], kind: Kind, body: Body) -> Entry {
 
 fn file(name: &[u8]) -> Entry {
     entry(name, Kind::File(1), Body::Bytes(b"x".to_vec()))
+}
+
+fn opaque() -> Xattr {
+    Xattr { name: b"trusted.overlay.opaque".to_vec(), value: b"y".to_vec() }
 }
 
 pub(crate) fn apply(id: &str) -> Result<Totals> {
@@ -81,6 +87,38 @@ pub(crate) fn apply(id: &str) -> Result<Totals> {
         "puts-more-entries-than-it-may" => loop {
             put(file(b"file"))?;
         },
+        "puts-a-directory-for-ever" => loop {
+            put(entry(b"d", Kind::Directory, Body::None))?;
+        },
+        "puts-too-many-attributes" => {
+            let mut much = entry(b"f", Kind::File(0), Body::None);
+            let xattr = |n| Xattr { name: format!("user.{n}").into_bytes(), value: vec![0; 1 << 16] };
+            much.attributes.xattrs = (0..1000).map(xattr).collect();
+            Err(must_fail(id, put(much)))
+        }
+        "marks-too-many-names" => Err(must_fail(id, writer.mark(&vec![b"d".to_vec(); 4097], &opaque()))),
+        "looks-at-too-many-names" => Err(must_fail(id, writer.stat(&vec![b"d".to_vec(); 4097]))),
+        "puts-the-root-for-ever" => loop {
+            put(entry(b"", Kind::Directory, Body::None))?;
+        },
+        _ => no_such_attack(id),
+    }
+}
+
+/// In `diff`, which is lent a layer and a stream to write to.
+pub(crate) fn diff(id: &str) -> Result<Outcome> {
+    let (tree, sink) = (Tree::open(id)?, Sink::open()?);
+    match id {
+        // Each of them is looked for and opened, and nothing goes out.
+        "loops-in-empty-pieces" => {
+            let pieces: Vec<Piece> =
+                std::iter::repeat_with(|| Piece::Content(Content { name: b"f".to_vec(), length: 0 }))
+                    .take(100_000)
+                    .collect();
+            loop {
+                tree.send(&pieces, &sink)?;
+            }
+        }
         _ => no_such_attack(id),
     }
 }

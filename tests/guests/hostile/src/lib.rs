@@ -86,13 +86,13 @@ impl lifecycle::Guest for Hostile {
     }
 
     fn cleanup() -> Result<u32> {
-        no_such_attack("")
+        unions::cleanup()
     }
 }
 
 impl differ::Guest for Hostile {
     fn diff(id: String, _parent: Option<String>, _maps: IdMaps) -> Result<Outcome> {
-        no_such_attack(&id)
+        content::diff(&id)
     }
 
     fn apply_diff(id: String, _parent: Option<String>, _options: ApplyOptions) -> Result<Totals> {

@@ -4,7 +4,7 @@ use std::fs::File;
 use std::hint::black_box;
 use std::time::Duration;
 
-use crate::bindings::layerbox::driver::tree::{Detail, Tree};
+use crate::bindings::layerbox::driver::tree::{Detail, Tree, WalkOptions};
 use crate::bindings::layerbox::driver::types::{Error, Totals};
 use crate::{Result, denied, no_such_attack};
 
@@ -73,6 +73,13 @@ pub(crate) fn diff_size(id: &str) -> Result<Totals> {
             let mut kept = Vec::new();
             loop {
                 kept.push(Tree::open(id)?);
+            }
+        }
+        "hoards-walks" => {
+            let options = WalkOptions { start: Vec::new(), recursive: true, detail: Detail::Names };
+            let mut kept = Vec::new();
+            loop {
+                kept.push(tree.walk(&options)?);
             }
         }
         "asks-too-much-at-once" => {

@@ -3,7 +3,7 @@
 use crate::bindings::exports::layerbox::driver::lifecycle::Place;
 use crate::bindings::layerbox::driver::mounts::{self, Access, Branch};
 use crate::bindings::layerbox::driver::references;
-use crate::{Result, must_fail, no_such_attack};
+use crate::{Result, is_wanted, must_fail, no_such_attack};
 
 pub(crate) fn get(id: &str) -> Result<Place> {
     let open = |id: &str, access| Branch::open(id, access);
@@ -35,4 +35,13 @@ pub(crate) fn get(id: &str) -> Result<Place> {
         }
         _ => no_such_attack(id),
     }
+}
+
+/// In `cleanup`, which is about all layers.
+pub(crate) fn cleanup() -> Result<u32> {
+    if is_wanted("counts-what-is-no-layer") {
+        must_fail("release", references::release("nobody"));
+        return Err(must_fail("acquire", references::acquire("nobody")));
+    }
+    no_such_attack("")
 }

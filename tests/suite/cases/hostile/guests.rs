@@ -107,9 +107,12 @@ const CHANGES: &[Row] = &[
 const DIFF_SIZE: &[Row] = &[
     ("loops-in-dear-calls", "limit", "time of the host (12 s)"),
     ("hoards-handles", "limit", "open handles"),
+    ("hoards-walks", "limit", "walks at once (64)"),
     ("asks-too-much-at-once", "limit", "handed to the host"),
     ("asks-for-too-many-names", "invalid-argument", "4096"),
 ];
+
+const DIFF: &[Row] = &[("loops-in-empty-pieces", "limit", "time of the host (12 s)")];
 
 const APPLY: &[Row] = &[
     ("traps-half-filled", "guest-failed", "in the middle of it"),
@@ -124,6 +127,11 @@ const APPLY: &[Row] = &[
     ("puts-after-the-end", "invalid-argument", ""),
     ("brings-a-deletion-in-as-a-device", "refused", ""),
     ("puts-more-entries-than-it-may", "limit", "entries"),
+    ("puts-a-directory-for-ever", "limit", "entries (1000)"),
+    ("puts-too-many-attributes", "limit", "extended attributes of one entry (64)"),
+    ("marks-too-many-names", "invalid-argument", "4096"),
+    ("looks-at-too-many-names", "invalid-argument", "4096"),
+    ("puts-the-root-for-ever", "limit", "entries (1000)"),
 ];
 
 const EXISTS: &[Row] = &[
@@ -137,18 +145,22 @@ const LIST: &[Row] = &[
     ("lists-what-is-no-id", "invalid-id", "victim"),
 ];
 
+const CLEANUP: &[Row] = &[("counts-what-is-no-layer", "denied", "counting users of layer nobody")];
+
 const METADATA: &[Row] = &[("has-a-path-for-a-parent", "invalid-id", "victim")];
 
 pub(super) fn cases() -> Vec<Case> {
-    let tables: [(&'static str, &[Row]); 9] = [
+    let tables: [(&'static str, &[Row]); 11] = [
         ("create", CREATE),
         ("remove", REMOVE),
         ("get", GET),
         ("changes", CHANGES),
         ("diff-size", DIFF_SIZE),
+        ("diff", DIFF),
         ("apply-diff", APPLY),
         ("exists", EXISTS),
         ("list", LIST),
+        ("cleanup", CLEANUP),
         ("metadata", METADATA),
     ];
     let mut cases = Vec::new();
@@ -200,7 +212,7 @@ fn attacked(guest: &Path, store: &Store, call: &str, attack: &str) -> Result<Out
     let honest = store.command(["--json", "--guest-time", time, call]);
     command.arg(honest.get_program()).args(honest.get_args()).env_remove("LAYERBOX_ROOT");
     match call {
-        "list" => {}
+        "list" | "cleanup" => {}
         "create" => {
             command.args([attack, "--parent", "base"]);
         }
@@ -211,7 +223,9 @@ fn attacked(guest: &Path, store: &Store, call: &str, attack: &str) -> Result<Out
     if attack == "brings-a-deletion-in-as-a-device" {
         command.args(["--devices", "refuse"]);
     }
-    if attack == "puts-more-entries-than-it-may" {
+    if attack.starts_with("puts-") && attack.ends_with("-for-ever")
+        || attack == "puts-more-entries-than-it-may"
+    {
         command.args(["--max-entries", "1000"]);
     }
     command.arg("--guest").arg(guest);

@@ -12,7 +12,7 @@ use crate::scratch::Place;
 use crate::snapshotter::{Mounted, Snapshotter};
 
 pub(super) fn cases() -> Vec<Case> {
-    let all: [(&'static str, Body); 14] = [
+    let all: [(&'static str, Body); 15] = [
         ("a file of the same size is overwritten", overwritten),
         ("a lower directory that was removed and made again is empty", remade),
         ("an owner that was changed is kept, and the parent has its own", chown),
@@ -27,6 +27,7 @@ pub(super) fn cases() -> Vec<Case> {
         ("128 layers, each with a file of its own", deep),
         ("170 layers: more than mount options hold", deeper),
         ("usage counts what a snapshot itself holds", usage),
+        ("usage of one whose files come and go", usage_of_what_changes),
     ];
     all.into_iter().map(served).collect()
 }
@@ -277,4 +278,31 @@ fn usage(place: &Place, s: &Snapshotter) -> Result<()> {
     s.commit("two", "active")?;
     ensure!(s.usage("two")? == (100, 2) && s.usage("one")? == (5000, 3));
     Ok(())
+}
+
+fn usage_of_what_changes(place: &Place, s: &Snapshotter) -> Result<()> {
+    let mounted = Mounted::new(place, &s.prepare("active", "")?)?;
+    let directory = mounted.path().join("d");
+    fs::create_dir(&directory)?;
+    let make = |index: usize| fs::write(directory.join(index.to_string()), "x");
+    (0..2000).try_for_each(make)?;
+    let stop = std::sync::atomic::AtomicBool::new(false);
+    let answers = std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !stop.load(std::sync::atomic::Ordering::Relaxed) {
+                for index in 0..2000 {
+                    // What goes wrong shows as a usage that stays the same.
+                    drop(fs::remove_file(directory.join(index.to_string())));
+                    drop(make(index));
+                }
+            }
+        });
+        let answers: Vec<_> = (0..50).map(|_| s.usage("active")).collect();
+        stop.store(true, std::sync::atomic::Ordering::Relaxed);
+        answers
+    });
+    for answer in answers {
+        ensure!(answer?.1 > 1000, "most of the files are there at any time");
+    }
+    mounted.end()
 }

@@ -8,11 +8,14 @@ use nix::errno::Errno;
 use nix::sys::stat::{Mode, mkdirat};
 
 use super::{Directory, Filler, Place};
-use crate::layer::attributes::{check_xattr, refused, settle};
+use crate::layer::attributes::{MOST_XATTRS, check_xattr, refused, settle, too_many};
 use crate::layer::descent::Descent;
 use crate::layer::read::status;
 use crate::layer::resolve::{HANDLE, LONGEST, beneath, in_root};
 use crate::{Attributes, Error, Name, Xattr};
+
+/// How many symbolic links to directories are remembered.
+const LINKS: usize = 4096;
 
 /// The most bytes of directories' extended attributes that are kept until the end.
 const MOST_PUT_OFF: usize = 64 * 1024 * 1024;
@@ -20,6 +23,11 @@ const MOST_PUT_OFF: usize = 64 * 1024 * 1024;
 impl Filler {
     /// Makes a directory with its later mode, less what would hinder or be passed on, and answers its inode.
     pub(super) fn make_directory(&mut self, place: &Place<'_>, mode: u32) -> Result<u64, Error> {
+        // The root is one of them.
+        if self.directories.len() > self.policy.max_directories {
+            let bound = format!("directories ({})", self.policy.max_directories);
+            return Err(Error::Limit { entry: None, bound });
+        }
         let made = self.made(mode | 0o700);
         let perm = Mode::from_bits_truncate(made.mode);
         self.create(place, "mkdirat", |dir, last| mkdirat(dir, last, perm))?;
@@ -40,14 +48,19 @@ impl Filler {
         inode: u64,
         attributes: Attributes,
     ) -> Result<(), Error> {
-        let weight = |it: &Attributes| it.xattrs.iter().map(|x| x.name.len() + x.value.len()).sum::<usize>();
         let Some(directory) = self.directories.get_mut(&inode) else { return Err(changed()) };
-        self.put_off = self.put_off.saturating_sub(weight(&directory.attributes)) + weight(&attributes);
+        let before = std::mem::replace(&mut directory.attributes, attributes).xattr_bytes();
+        let after = directory.attributes.xattr_bytes();
+        self.put_off(before, after)
+    }
+
+    /// Counts what is kept for `finish`.
+    fn put_off(&mut self, before: usize, after: usize) -> Result<(), Error> {
+        self.put_off = self.put_off.saturating_sub(before) + after;
         if self.put_off > MOST_PUT_OFF {
             let bound = format!("bytes of directories' extended attributes ({MOST_PUT_OFF})");
             return Err(Error::Limit { entry: None, bound });
         }
-        directory.attributes = attributes;
         Ok(())
     }
 
@@ -55,10 +68,18 @@ impl Filler {
     pub(super) fn mark_directory(&mut self, name: &Name, attribute: &Xattr) -> Result<(), Error> {
         check_xattr(attribute)?;
         let inode = self.directory(name.as_bytes(), true)?.ok_or_else(changed)?;
-        let mut attributes = self.directories.get(&inode).ok_or_else(changed)?.attributes.clone();
+        let Some(Directory { attributes, .. }) = self.directories.get_mut(&inode) else {
+            return Err(changed());
+        };
+        let before = attributes.xattr_bytes();
         attributes.xattrs.retain(|known| known.name != attribute.name);
+        // A mark may come on top of all that an archive can have put.
+        if attributes.xattrs.len() > MOST_XATTRS {
+            return Err(too_many());
+        }
         attributes.xattrs.push(attribute.clone());
-        self.put_directory_attributes(inode, attributes)
+        let after = attributes.xattr_bytes();
+        self.put_off(before, after)
     }
 
     /// The inode of the directory that a name leads to. Missing ones are made, or else the answer is `None`, as where the
@@ -72,11 +93,13 @@ impl Filler {
         let (mut here, mut end) = (self.root_inode, 0);
         for component in name.split(|byte| *byte == b'/').filter(|component| !component.is_empty()) {
             end += component.len() + usize::from(end > 0);
-            let known = self.directories.get(&here).and_then(|it| it.children.get(component));
+            let own = self.directories.get(&here).and_then(|it| it.children.get(component));
+            let known = own.or_else(|| self.links.get(&here)?.get(component));
             if let Some(next) = known {
                 here = *next;
                 continue;
             }
+            let from = here;
             let found = match name.get(..end) {
                 Some(way) if end <= LONGEST => in_root(self.root.as_fd(), way),
                 _ => beneath(self.handle(here)?.as_fd(), component, HANDLE),
@@ -102,9 +125,23 @@ impl Filler {
             if !self.directories.contains_key(&here) {
                 return Err(changed());
             }
+            self.remember_link(from, component, here);
         }
         self.latest = Some((name.to_vec(), here));
         Ok(Some(here))
+    }
+
+    /// Remembers what a component led to, unless it is the directory of that name. Asking the kernel again costs the whole way over all links before it.
+    fn remember_link(&mut self, from: u64, component: &[u8], to: u64) {
+        if self.directories.get(&from).is_some_and(|it| it.children.contains_key(component)) {
+            return;
+        }
+        if self.linked == LINKS {
+            self.links.clear();
+            self.linked = 0;
+        }
+        self.links.entry(from).or_default().insert(component.into(), to);
+        self.linked += 1;
     }
 
     /// A descriptor of a directory in the table.

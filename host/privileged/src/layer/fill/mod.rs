@@ -14,6 +14,7 @@ mod put;
 use std::collections::HashMap;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use nix::sys::stat::{Mode, umask};
 
@@ -37,7 +38,9 @@ pub struct Policy {
     pub root: (u32, u32),
     /// The most names that are made, replaced ones counted.
     pub max_entries: u64,
-    /// The most bytes that are written to files; holes do not count.
+    /// The most directories that a layer has: there is a table of them, and nothing else grows with the number of entries.
+    pub max_directories: usize,
+    /// The most bytes that are written: the content of files without holes, targets of symbolic links, and extended attributes.
     pub max_bytes: u64,
 }
 
@@ -94,6 +97,10 @@ pub struct Filler {
     handles: Recent<u64, Arc<OwnedFd>>,
     /// The parent that was resolved last.
     latest: Option<(Vec<u8>, u64)>,
+    /// Where symbolic links in a directory were found to lead: what an archive's names go over again and again.
+    links: HashMap<u64, HashMap<Box<[u8]>, u64>>,
+    /// How many of them there are.
+    linked: usize,
     bodies: Bodies,
     /// The file that is filled by `fill`, its attributes, and the end of what came.
     later: Option<(Arc<Target>, Attributes, u64)>,
@@ -161,6 +168,8 @@ impl Filler {
             directories: HashMap::from([(found.stx_ino, root)]),
             handles: Recent::new(HANDLES),
             latest: None,
+            links: HashMap::new(),
+            linked: 0,
             bodies: Bodies::new(),
             later: None,
             totals: Totals::default(),
@@ -183,9 +192,21 @@ impl Filler {
         if !matches!(kind, Kind::File(_)) && !matches!(body, Body::None) {
             return Err(Error::InvalidArgument(format!("{name}: only a regular file has a body")));
         }
+        // Not those of a hard link, which are not set.
+        let beside = match &kind {
+            Kind::HardLink(_) => 0,
+            Kind::Symlink(target) => target.len() + attributes.xattr_bytes(),
+            _ => attributes.xattr_bytes(),
+        };
+        self.count_bytes(beside as u64).map_err(|error| error.at(&name))?;
         if name.is_root() {
             return match kind {
-                Kind::Directory => self.put_directory_attributes(self.root_inode, attributes),
+                Kind::Directory => {
+                    let counted = self.count_entry();
+                    let put =
+                        counted.and_then(|()| self.put_directory_attributes(self.root_inode, attributes));
+                    put.map_err(|error| error.at(&name))
+                }
                 _ => Err(refused("the root of a layer is a directory")),
             };
         }
@@ -262,9 +283,14 @@ impl Filler {
         Ok(self.totals)
     }
 
-    /// How many bytes were written to files so far, those of replaced ones counted, holes not.
+    /// How many bytes were written so far (see [`Policy::max_bytes`]), those of replaced entries counted.
     pub fn written(&self) -> u64 {
         self.written
+    }
+
+    /// How long the bytes of files were waited for on their way to the disk.
+    pub fn waited(&self) -> Duration {
+        self.bodies.waited()
     }
 
     /// What something is like that is made with the permission bits of `mode`.

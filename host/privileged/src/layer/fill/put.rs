@@ -50,7 +50,10 @@ impl Filler {
                 let known =
                     self.directories.get(&place.parent).and_then(|it| it.children.get(place.last)).copied();
                 let inode = match known {
-                    Some(inode) => inode,
+                    Some(inode) => {
+                        self.count_entry()?;
+                        inode
+                    }
                     None => self.make_directory(place, attributes.mode)?,
                 };
                 return self.put_directory_attributes(inode, attributes);
@@ -190,6 +193,8 @@ impl Filler {
     fn replace(&mut self, place: &Place<'_>) -> Result<(), Error> {
         self.bodies.drain()?;
         self.latest = None;
+        self.links.clear();
+        self.linked = 0;
         let Self { totals, directories, handles, .. } = self;
         remove(place.dir.as_fd(), place.last, &mut |dir, last, as_directory| {
             let found = status(dir, last).map_err(Error::io("statx"))?;

@@ -304,6 +304,36 @@ fn limits_stop_the_filling() {
             false,
         ),
         (
+            "directories reached",
+            Policy { max_directories: 2, ..ANYTHING },
+            vec![dir("a/b"), file("c", b""), dir("a")],
+            true,
+        ),
+        (
+            "directories passed",
+            Policy { max_directories: 2, ..ANYTHING },
+            vec![dir("a/b"), file("d/c", b"")],
+            false,
+        ),
+        (
+            "directories that went are not counted",
+            Policy { max_directories: 2, ..ANYTHING },
+            vec![dir("a/b"), file("a", b""), dir("d/c")],
+            true,
+        ),
+        (
+            "by a directory over itself",
+            Policy { max_entries: 2, ..ANYTHING },
+            vec![dir("a"), dir("a"), dir("a")],
+            false,
+        ),
+        (
+            "by the root over itself",
+            Policy { max_entries: 2, ..ANYTHING },
+            vec![dir(""), dir(""), dir("")],
+            false,
+        ),
+        (
             "bytes reached",
             Policy { max_bytes: 4, ..ANYTHING },
             vec![file("a", b"12"), file("b", b"34")],
@@ -315,8 +345,41 @@ fn limits_stop_the_filling() {
             vec![file("a", b"12"), file("b", b"345")],
             false,
         ),
+        (
+            "bytes of attributes",
+            Policy { max_bytes: 35, ..ANYTHING },
+            vec![marked("a", 2, 10), marked("b", 1, 10)],
+            false,
+        ),
+        (
+            "bytes of a directory's attributes",
+            Policy { max_bytes: 9, ..ANYTHING },
+            vec![Entry { kind: Kind::Directory, ..marked("a", 1, 10) }],
+            false,
+        ),
+        (
+            "bytes of targets",
+            Policy { max_bytes: 4, ..ANYTHING },
+            vec![link("a", "12"), link("b", "345")],
+            false,
+        ),
+        (
+            "attributes of hard links are not set",
+            Policy { max_bytes: 17, ..ANYTHING },
+            vec![marked("a", 1, 10), Entry { kind: Kind::HardLink(name("a")), ..marked("b", 1, 10) }],
+            true,
+        ),
         ("holes are free", Policy { max_bytes: 4, ..ANYTHING }, vec![entry("a", Kind::File(1 << 40))], true),
         ("no such size", ANYTHING, vec![entry("a", Kind::File(u64::MAX))], false),
+        ("attributes", ANYTHING, vec![marked("a", 64, 10)], true),
+        ("one attribute more", ANYTHING, vec![marked("a", 65, 10)], false),
+        ("bytes of one entry's attributes", ANYTHING, vec![marked("a", 17, 62_000)], false),
+        (
+            "those of a directory",
+            ANYTHING,
+            vec![Entry { kind: Kind::Directory, ..marked("a", 65, 10) }],
+            false,
+        ),
     ];
     for (case, policy, entries, good) in rows {
         let Some(scene) = Scene::new("limits") else { return };
@@ -329,6 +392,13 @@ fn limits_stop_the_filling() {
             Err(other) => panic!("{case}: {other}"),
         }
     }
+}
+
+/// An empty file with so many attributes of so many bytes.
+fn marked(name: &str, count: usize, length: usize) -> Entry {
+    let mut it = entry(name, Kind::File(0));
+    it.attributes.xattrs = (0..count).map(|n| xattr(&format!("user.{n:02}"), &vec![0; length])).collect();
+    it
 }
 
 #[test]
@@ -425,6 +495,26 @@ fn errors_of_work_under_way_are_told_with_the_entry() {
 }
 
 #[test]
+fn attributes_too_large_for_the_file_system_are_the_archives_fault() {
+    // On ext4 one block holds all of a file's. Others hold them.
+    let big = |kind| {
+        let mut it = entry("big", kind);
+        it.attributes.xattrs = vec![xattr("user.a", &[7; 5000])];
+        it
+    };
+    for kind in [Kind::File(0), Kind::Directory] {
+        let Some(scene) = Scene::new("large-attributes") else { return };
+        match scene.fill(vec![big(kind)]) {
+            Ok(_) => eprintln!("SKIPPED, this file system takes it"),
+            Err(Error::Refused { entry, rule }) => {
+                assert!(entry == b"big" && rule.contains("user.a"), "{rule}")
+            }
+            Err(other) => panic!("{other}"),
+        }
+    }
+}
+
+#[test]
 fn marks_go_to_directories_and_make_them() {
     let Some(scene) = Scene::new("mark") else { return };
     let mut filler = scene.filler();
@@ -443,6 +533,24 @@ fn marks_go_to_directories_and_make_them() {
         .map(|node| node.name.to_string())
         .collect();
     assert_eq!(marked, ["/", "new/er", "usr/lib"]);
+}
+
+#[test]
+fn marking_one_directory_again_and_again_keeps_little() {
+    let Some(scene) = Scene::new("marks") else { return };
+    let mut filler = scene.filler();
+    // Copying its megabyte for each of 50,000 names would take long.
+    let large: Vec<Xattr> = (0..16).map(|n| xattr(&format!("user.{n}"), &vec![0; 60_000])).collect();
+    let mut d = dir("d");
+    d.attributes.xattrs = large;
+    filler.put(d, None).unwrap();
+    let began = std::time::Instant::now();
+    for _ in 0..50 {
+        filler.mark(&vec![name("d"); 1000], &xattr("trusted.overlay.opaque", b"y")).unwrap();
+    }
+    assert!(began.elapsed().as_secs() < 3, "{:?}", began.elapsed());
+    let marks = (0..100).try_for_each(|n| filler.mark(&[name("d")], &xattr(&format!("user.m{n}"), b"")));
+    assert!(matches!(marks, Err(Error::Limit { .. })), "{marks:?}");
 }
 
 #[test]

@@ -264,3 +264,118 @@ fn what_is_mounted_inside_a_layer_is_not_the_layers() {
         assert!(matches!(error, Error::Io { errno: 18, .. }), "{case}: {error}");
     }
 }
+
+#[test]
+fn extended_attributes_in_answers_are_bounded() {
+    let Some(scene) = Scene::new("large-answers") else { return };
+    let path = scene.layer().join("f");
+    std::fs::write(&path, b"").unwrap();
+    // What a file system does not take shows nothing.
+    let set = |n: usize| {
+        let name = format!("user.{n}");
+        rustix::fs::setxattr(&path, name, &vec![7; 60_000], rustix::fs::XattrFlags::empty()).is_ok()
+    };
+    if !(0..17).all(set) {
+        eprintln!("SKIPPED, this file system takes no 17 attributes of 60 kB");
+    } else {
+        for outcome in [
+            walked(&scene.tree(), Name::root(), Detail::Full).map(drop),
+            scene.tree().stat(&[name("f")], Detail::Full).map(drop),
+        ] {
+            assert!(matches!(outcome, Err(Error::Limit { entry: Some(_), .. })), "{outcome:?}");
+        }
+        assert_eq!(scene.walk(Detail::Status).len(), 2);
+    }
+    let path = scene.layer().join("g");
+    std::fs::write(&path, b"").unwrap();
+    rustix::fs::setxattr(&path, "user.g", &[7; 3000], rustix::fs::XattrFlags::empty()).unwrap();
+    let names = |count| vec![name("g"); count];
+    assert_eq!(scene.tree().stat(&names(20_000), Detail::Full).unwrap().len(), 20_000);
+    let outcome = scene.tree().stat(&names(25_000), Detail::Full).map(drop);
+    assert!(matches!(outcome, Err(Error::Limit { entry: Some(_), .. })), "{outcome:?}");
+}
+
+#[test]
+fn walks_share_room_for_directories() {
+    let Some(scene) = Scene::new("room") else { return };
+    for index in 0..1000 {
+        std::fs::write(scene.layer().join(format!("{index:0>200}")), b"").unwrap();
+    }
+    let options = || WalkOptions { start: Name::root(), recursive: true, detail: Detail::Names };
+    let room = std::sync::Arc::new(super::super::walk::Room::new(500_000));
+    let (one, other) = (scene.tree().within(room.clone()), scene.tree().within(room));
+    let mut first = one.walk(options()).unwrap();
+    let mut second = other.walk(options()).unwrap();
+    let outcome = one.walk(options()).map(drop);
+    assert!(matches!(outcome, Err(Error::Limit { entry: Some(_), .. })), "{outcome:?}");
+    let is_over = |walker: &mut Walker| {
+        std::iter::repeat_with(|| walker.next(4096).unwrap()).take_while(|nodes| !nodes.is_empty()).count()
+    };
+    assert!(is_over(&mut first) > 0, "what was begun goes on");
+    one.walk(options()).unwrap();
+    drop(second.next(1));
+}
+
+#[test]
+fn a_large_directory_is_read_whole() {
+    let Some(scene) = Scene::new("large") else { return };
+    // More than is read before room is asked for.
+    let count = 150_000;
+    let first = scene.layer().join("0");
+    for index in 0..count {
+        if index % 50_000 == 0 {
+            std::fs::write(scene.layer().join(index.to_string()), b"").unwrap();
+            continue;
+        }
+        let original = scene.layer().join((index - index % 50_000).to_string());
+        std::fs::hard_link(original, scene.layer().join(index.to_string())).unwrap();
+    }
+    assert!(first.exists());
+    let found = scene.names();
+    let mut wanted: Vec<String> = (0..count).map(|index| index.to_string()).collect();
+    wanted.push(String::new());
+    wanted.sort_unstable();
+    assert!(found == wanted, "{} of {}", found.len(), wanted.len());
+}
+
+#[test]
+fn what_becomes_a_device_is_not_read_in_a_layer_that_changes() {
+    let Some(scene) = Scene::new("swapped") else { return };
+    let layer = scene.layer();
+    scene
+        .fill(vec![file("f", &[1; 100]), entry("z", Kind::CharacterDevice(Device { major: 1, minor: 5 }))])
+        .unwrap();
+    let stop = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let exchange = nix::fcntl::RenameFlags::RENAME_EXCHANGE;
+            let dir = File::open(&layer).unwrap();
+            while !stop.load(Ordering::Relaxed) {
+                nix::fcntl::renameat2(&dir, "f", &dir, "z", exchange).unwrap();
+            }
+        });
+        let tree = Tree::new(scene.dir(), true);
+        for _ in 0..20_000 {
+            let found = std::sync::Arc::new(std::sync::Mutex::new(Vec::new()));
+            let mut sink = Sink::new(Box::new(Kept(found.clone())));
+            if tree.send(&name("f"), 100, &mut sink).is_ok() {
+                sink.flush().unwrap();
+                assert!(*found.lock().unwrap() == [1; 100], "it is /dev/zero's");
+            }
+        }
+        stop.store(true, Ordering::Relaxed);
+    });
+}
+
+struct Kept(std::sync::Arc<std::sync::Mutex<Vec<u8>>>);
+
+impl std::io::Write for Kept {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
