@@ -13,6 +13,7 @@ mod sweeper;
 mod writeback;
 
 use std::borrow::Cow;
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -211,7 +212,8 @@ impl Driver {
             if options.repair || options.purge {
                 require_root("repairing a store")?;
             }
-            let mut findings = self.store.check(&self.unions, &self.references, options)?;
+            let lent = if options.deep { self.lent_to_containerd()? } else { BTreeSet::new() };
+            let mut findings = self.store.check(&self.unions, &self.references, options, &lent)?;
             findings.extend(self.check_snapshots(options.repair)?);
             Ok(findings)
         };

@@ -23,6 +23,7 @@ pub mod check;
 mod files;
 pub mod lock;
 pub mod maps;
+mod marks;
 mod opening;
 pub mod record;
 mod recover;

@@ -250,9 +250,12 @@ pub const DAMAGES: &[Damage] = &[
     },
     Damage {
         deep: true,
-        ..plain("bookkeeping of aufs in an overlay store", "diff/top/.wh..wh.plnk", |s| {
-            filled(s, "diff/top/.wh..wh.plnk")
-        })
+        ..moving(
+            "bookkeeping of aufs in an overlay store",
+            "diff/top/.wh..wh.plnk",
+            &["diff.top..wh..wh.plnk.0"],
+            |s| filled(s, "diff/top/.wh..wh.plnk"),
+        )
     },
     Damage {
         deep: true,
@@ -260,6 +263,13 @@ pub const DAMAGES: &[Damage] = &[
         ..plain("a deletion in overlay's form in an aufs store", "diff/top/kept", |s| {
             remove(s, "diff/top/.wh.kept")?;
             Ok(mknod(&s.content("top").join("kept"), SFlag::S_IFCHR, Mode::empty(), 0)?)
+        })
+    },
+    Damage {
+        deep: true,
+        dialect: Some(Dialect::Aufs),
+        ..plain("a directory that is opaque in overlay's form in an aufs store", "diff/base/d", |s| {
+            Ok(xattr::set(s.content("base").join("d"), "trusted.overlay.opaque", b"y")?)
         })
     },
     Damage {

@@ -33,7 +33,11 @@ pub(super) enum Repair {
     Unmount(LayerId),
     ClearCount(LayerId),
     ForgetSize(LayerId, Record),
-    Translate(deep::Deletion),
+    Translate(deep::Foreign),
+    /// What aufs keeps for itself.
+    TakeOut(deep::Foreign),
+    /// There is none.
+    None,
 }
 
 impl Repair {
@@ -52,6 +56,8 @@ impl Repair {
             Repair::ClearCount(_) => "set it to 0",
             Repair::ForgetSize(..) => "forget it, so that it is counted anew",
             Repair::Translate(_) => "write it in this store's form",
+            Repair::TakeOut(_) => "move it to lost+found/",
+            Repair::None => "",
         };
         text.to_owned()
     }
@@ -114,7 +120,9 @@ impl Store {
             }
             Repair::ClearCount(id) => references.clear(id)?,
             Repair::ForgetSize(id, record) => self.forget_size(id, record)?,
-            Repair::Translate(deletion) => deletion.translate(self.format.backend())?,
+            Repair::Translate(foreign) => self.translate(foreign, unions)?,
+            Repair::TakeOut(foreign) => self.take_out(place, foreign, unions)?,
+            Repair::None => return Ok(false),
         }
         Ok(true)
     }
@@ -141,7 +149,7 @@ impl Store {
     }
 
     /// Moves what lies at `path` to `lost+found/`, under a name that says where it was.
-    fn move_away_as(&self, place: &str, path: &Path) -> Result<(), Failure> {
+    pub(super) fn move_away_as(&self, place: &str, path: &Path) -> Result<(), Failure> {
         match self.dir.symlink_metadata(path) {
             // It went with something else.
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(()),
