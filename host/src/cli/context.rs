@@ -26,6 +26,8 @@ const SYSTEM_ROOT: &str = "/var/lib/layerbox";
 pub(super) struct Context {
     /// The store, and how it is used.
     pub(super) settings: Settings,
+    /// The backend that was named as an option: what a store is to be converted to. What holds for a machine is about stores that are made.
+    pub(super) target: BackendChoice,
     /// The configuration file, where one was named.
     pub(super) config: Option<PathBuf>,
     /// The service that was named.
@@ -63,6 +65,7 @@ impl Context {
         if let Some(path) = read {
             log.note(format_args!("configuration: {}", path.display()));
         }
+        let target = choice(global.backend.unwrap_or(Backend::Auto));
         let backend = first(global.backend, "LAYERBOX_BACKEND", file.backend)?;
         let devices = first(global.devices, "LAYERBOX_DEVICES", file.devices)?;
         let devices = devices.map(|devices| devices == Devices::Allow);
@@ -75,11 +78,7 @@ impl Context {
         let cache = first(None, "LAYERBOX_CACHE", file.cache)?;
         let settings = Settings {
             root: root(first_path(global.root, "LAYERBOX_ROOT", file.root))?,
-            backend: match backend.unwrap_or(Backend::Auto) {
-                Backend::Auto => BackendChoice::Auto,
-                Backend::Aufs => BackendChoice::Aufs,
-                Backend::Overlay => BackendChoice::Overlay,
-            },
+            backend: choice(backend.unwrap_or(Backend::Auto)),
             owner: Owner::CommandLine,
             maps: None,
             guest: first_path(global.guest, "LAYERBOX_GUEST", file.guest),
@@ -94,6 +93,7 @@ impl Context {
         let socket = first_path(global.socket, "LAYERBOX_SOCKET", None);
         Ok(Context {
             settings,
+            target,
             config: named,
             socket,
             devices,
@@ -145,6 +145,14 @@ impl Context {
     /// Prints a result that is one line.
     pub(super) fn print_line<T: Serialize + ?Sized>(&self, value: &T, line: impl fmt::Display) -> Outcome {
         self.print(value, |out| writeln!(out, "{line}"))
+    }
+}
+
+fn choice(backend: Backend) -> BackendChoice {
+    match backend {
+        Backend::Auto => BackendChoice::Auto,
+        Backend::Aufs => BackendChoice::Aufs,
+        Backend::Overlay => BackendChoice::Overlay,
     }
 }
 

@@ -129,6 +129,7 @@ fn subject(command: &Command) -> (&'static str, Option<String>) {
         Command::Status => ("status", None),
         Command::Cleanup => ("cleanup", None),
         Command::Check { .. } => ("check", None),
+        Command::Convert => ("convert", None),
         Command::Serve(_) => ("serve", None),
         Command::Guest { command: GuestCommand::Inspect { .. } } => ("guest inspect", None),
         Command::Guest { command: GuestCommand::Verify(_) } => ("guest verify", None),
@@ -157,6 +158,7 @@ fn run(context: &Context, command: Command) -> Outcome {
         Command::Check { repair, deep, purge } => {
             store::check(context, crate::driver::CheckOptions { repair, deep, purge })
         }
+        Command::Convert => store::convert(context),
         Command::Serve(arguments) => serve::serve(context, arguments),
         Command::Guest { command: GuestCommand::Inspect { file, wit } } => guest::inspect(context, file, wit),
         Command::Guest { command: GuestCommand::Verify(arguments) } => verify::verify(context, arguments),

@@ -4,6 +4,7 @@
 //! component says is never believed where the host knows better: which layers exist, and what their ancestors are, is the host's own record.
 
 mod archive;
+mod convert;
 mod lend;
 mod lifecycle;
 mod model;
@@ -37,6 +38,7 @@ use crate::store::record::Record;
 pub use crate::store::{Opening, Owner};
 use crate::trust;
 pub use archive::{ApplyOptions, DiffOutcome, Given, Progress, Test, Totals};
+pub use convert::{Conversion, convert};
 pub use layerbox_privileged::mount::Choice as BackendChoice;
 pub use lend::Lent;
 pub use model::{ChangeKind, Changes, LayerSummary, Metadata};
@@ -78,6 +80,7 @@ impl Settings {
             backend: self.backend,
             maps: self.maps.clone(),
             make,
+            unfinished: false,
             patience: PATIENCE,
         }
     }

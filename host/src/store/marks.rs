@@ -1,7 +1,7 @@
 //! How layers have deletions written down, as far as the host has to know it: the names and numbers of the two forms, and how one mark is looked at.
 //!
-//! What a layer means, only the component knows. The host must know a mark when it sees one where a mark of the other form is found
-//! ([`super::check`]). Everything here goes by descriptors below one layer, and follows no
+//! What a layer means, only the component knows. The host must know a mark when it sees one in two places: where a store is rewritten in the other form
+//! ([`super::convert`]), and where a mark of the other form is found ([`super::check`]). Everything here goes by descriptors below one layer, and follows no
 //! link.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -18,6 +18,9 @@ pub(super) const PREFIX: &[u8] = b".wh.";
 
 /// The mark of aufs that hides all that lies below a directory.
 pub(super) const OPAQUE: &[u8] = b".wh..wh..opq";
+
+/// The file that aufs links its deletions to, in the root of a layer.
+pub(super) const BASE: &[u8] = b".wh..wh.aufs";
 
 /// The longest name in bytes (`NAME_MAX`).
 pub(super) const LONGEST: usize = 255;
@@ -60,6 +63,15 @@ pub(super) fn is_below_mark(directory: &[u8]) -> bool {
 /// Whether overlayfs takes it for a deletion.
 pub(super) fn is_device(kind: &Kind) -> bool {
     *kind == Kind::CharacterDevice(Device { major: 0, minor: 0 })
+}
+
+/// What the names of the attributes begin with that are overlayfs' own in a store of this backend; none for aufs.
+pub(super) fn own_attributes(backend: Backend) -> Option<&'static str> {
+    match backend {
+        Backend::Aufs => None,
+        Backend::Overlay => Some("trusted.overlay."),
+        Backend::OverlayUser => Some("user.overlay."),
+    }
 }
 
 /// The attribute that hides all that lies below a directory: `y` is its value.

@@ -272,6 +272,10 @@ pub const DAMAGES: &[Damage] = &[
             Ok(xattr::set(s.content("base").join("d"), "trusted.overlay.opaque", b"y")?)
         })
     },
+    moving("what aufs kept in a layer that there is not", "aufs/x", &["aufs.x.0"], |s| {
+        fs::create_dir(s.root().join("aufs"))?;
+        filled(s, "aufs/x")
+    }),
     Damage {
         dialect: None,
         ..moving(

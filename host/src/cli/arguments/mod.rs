@@ -121,7 +121,7 @@ pub(super) struct Global {
     ///
     /// It is chosen once, when the store is made, and recorded: auto takes aufs where the kernel has it, else
     /// overlay. A store of either kind can be made, filled, read and archived on any kernel; only mounting needs
-    /// the file system. The default is auto.
+    /// the file system. The default is auto. For convert it is the one that the store shall be of.
     #[arg(long, global = true, value_enum, hide_short_help = true)]
     pub(super) backend: Option<Backend>,
 

@@ -144,7 +144,7 @@ impl Store {
         write_atomically(&self.dir, "layers", id.as_str(), text.as_bytes())
     }
 
-    fn move_away(&self, place: &str) -> Result<(), Failure> {
+    pub(in super::super) fn move_away(&self, place: &str) -> Result<(), Failure> {
         self.move_away_as(place, Path::new(place))
     }
 
