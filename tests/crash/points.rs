@@ -193,7 +193,7 @@ impl<'a> Scene<'a> {
             && store.root().join("convert.json").exists()
         {
             ensure!(output.code != 0, "success was reported, and it is half done");
-            return self.judge_half(store, (point.number % 2 == 0).then_some(turn_back));
+            return self.judge_half(store, point.number.is_multiple_of(2).then_some(turn_back));
         }
         let mut verdict = Verdict::default();
         if !mends {
