@@ -51,6 +51,9 @@ pub(super) struct Batch {
     bytes: usize,
 }
 
+/// A time in seconds and nanoseconds.
+pub(super) type Time = (i64, i64);
+
 /// A directory and its time.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(super) struct Directory {
@@ -133,7 +136,7 @@ impl Batch {
     }
 
     /// Adds a directory, its time, and how many deletions in it are to be rewritten.
-    pub(super) fn add(&mut self, path: &[u8], (seconds, nanoseconds): (i64, i64), deletions: u64) {
+    pub(super) fn add(&mut self, path: &[u8], (seconds, nanoseconds): Time, deletions: u64) {
         self.bytes += path.len() + 64;
         self.deletions += deletions;
         let path = path.iter().map(|byte| format!("{byte:02x}")).collect();
@@ -148,8 +151,8 @@ impl Batch {
         LayerId::new(&self.layer).map_err(|e| Failure::Corrupt(format!("{FILE}: {e}")))
     }
 
-    /// The directories, each with its time in seconds and nanoseconds.
-    pub(super) fn directories(&self) -> Result<Vec<(Vec<u8>, (i64, i64))>, Failure> {
+    /// The directories, each with its time.
+    pub(super) fn directories(&self) -> Result<Vec<(Vec<u8>, Time)>, Failure> {
         let bytes = |text: &str| {
             let digits = text.as_bytes().chunks(2);
             digits

@@ -11,7 +11,7 @@ use rustix::io::Errno;
 
 use super::super::Store;
 use super::super::marks::{self, Mark, There, failed};
-use super::journal::{Batch, Journal};
+use super::journal::{Batch, Journal, Time};
 use super::plan::{Known, Plan, Step, plan};
 use super::source::Source;
 use super::{aside, forget_draft};
@@ -47,7 +47,7 @@ impl<'a> Rewrite<'a> {
         let mut resume = || -> Result<(), Failure> {
             let layer = self.store.content(&id)?;
             let (mut left, known) = plan(self.store, &id, self.from, self.to)?;
-            let times: BTreeMap<Vec<u8>, (i64, i64)> = batch.directories()?.into_iter().collect();
+            let times: BTreeMap<Vec<u8>, Time> = batch.directories()?.into_iter().collect();
             left.retain(|directory, _| times.contains_key(directory));
             self.source.resume(&id)?;
             self.follow(&layer, known)?;
@@ -204,13 +204,13 @@ fn forget(directory: BorrowedFd<'_>, last: &[u8], attribute: &[u8]) -> Result<()
     }
 }
 
-/// The time of a directory of a layer, in seconds and nanoseconds.
-fn time(layer: BorrowedFd<'_>, path: &[u8]) -> Result<(i64, i64), Failure> {
+/// The time of a directory of a layer.
+fn time(layer: BorrowedFd<'_>, path: &[u8]) -> Result<Time, Failure> {
     let found = rustix::fs::fstat(open(layer, path)?).map_err(|errno| failed("fstat", path, errno))?;
     Ok((found.st_mtime, i64::try_from(found.st_mtime_nsec).unwrap_or_default()))
 }
 
-fn set_time(layer: BorrowedFd<'_>, path: &[u8], (tv_sec, tv_nsec): (i64, i64)) -> Result<(), Failure> {
+fn set_time(layer: BorrowedFd<'_>, path: &[u8], (tv_sec, tv_nsec): Time) -> Result<(), Failure> {
     let as_it_is = Timespec { tv_sec: 0, tv_nsec: rustix::fs::UTIME_OMIT };
     let times = Timestamps { last_access: as_it_is, last_modification: Timespec { tv_sec, tv_nsec } };
     rustix::fs::futimens(open(layer, path)?, &times).map_err(|errno| failed("futimens", path, errno))

@@ -58,7 +58,7 @@ fn not_for_overlay(node: &Node, to: Backend) -> Option<String> {
     }
     let own = marks::own_attributes(to)?;
     let its = |xattr: &&Xattr| xattr.name.starts_with(own.as_bytes());
-    node.attributes.xattrs.iter().find(its).map(|xattr| means_something(xattr))
+    node.attributes.xattrs.iter().find(its).map(means_something)
 }
 
 fn not_for_aufs(node: &Node, from: Backend) -> Option<String> {
@@ -78,7 +78,7 @@ fn not_for_aufs(node: &Node, from: Backend) -> Option<String> {
     let stays = |xattr: &&Xattr| {
         xattr.name.starts_with(own.as_bytes()) && !is_hint(&xattr.name, own) && !is_opaque(xattr)
     };
-    node.attributes.xattrs.iter().find(stays).map(|xattr| means_something(xattr))
+    node.attributes.xattrs.iter().find(stays).map(means_something)
 }
 
 fn means_something(xattr: &Xattr) -> String {
