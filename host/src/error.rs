@@ -62,6 +62,14 @@ pub enum Failure {
     /// Where the layer would be lies what belongs to no layer.
     #[error("there is something that belongs to no layer: {0}")]
     Occupied(String),
+    /// The store is being rewritten for another backend, and that was cut off.
+    #[error("the store is half converted from {from} to {to}")]
+    Converting {
+        /// The backend that it was of.
+        from: String,
+        /// The one that it shall be of.
+        to: String,
+    },
     /// Another process owns the store.
     #[error("the store is in use by {0}")]
     StoreInUse(String),
@@ -125,6 +133,9 @@ pub enum Failure {
     /// An argument is out of its bounds.
     #[error("{0}")]
     InvalidArgument(String),
+    /// The store's layers are stacked by a file system that this kernel lacks.
+    #[error("not supported: this kernel has no aufs")]
+    NoAufs,
     /// This cannot be expressed or done here.
     #[error("not supported: {0}")]
     Unsupported(String),
@@ -201,6 +212,7 @@ impl Failure {
             | Failure::Conflict(_)
             | Failure::Incomplete(_)
             | Failure::Occupied(_)
+            | Failure::Converting { .. }
             | Failure::StoreInUse(_) => Class::Conflict,
             Failure::InvalidId(_)
             | Failure::Refused { .. }
@@ -213,6 +225,7 @@ impl Failure {
             | Failure::Io { .. }
             | Failure::Full { .. }
             | Failure::Corrupt(_)
+            | Failure::NoAufs
             | Failure::Unsupported(_)
             | Failure::GuestFailed(_)
             | Failure::NotRoot(_)
@@ -234,6 +247,7 @@ impl Failure {
             Failure::HasChildren(_) => "has-children",
             Failure::Conflict(_) => "conflict",
             Failure::Occupied(_) => "occupied",
+            Failure::Converting { .. } => "converting",
             Failure::StoreInUse(_) => "store-in-use",
             Failure::NoStore(_) => "no-store",
             Failure::Refused { .. } => "refused",
@@ -246,7 +260,7 @@ impl Failure {
             Failure::Full { what: Shortage::Quota, .. } => "quota",
             Failure::Corrupt(_) => "corrupt",
             Failure::InvalidArgument(_) => "invalid-argument",
-            Failure::Unsupported(_) => "unsupported",
+            Failure::Unsupported(_) | Failure::NoAufs => "unsupported",
             Failure::GuestRefused(_) => "guest-refused",
             Failure::Untrusted { .. } => "untrusted",
             Failure::GuestFailed(_) => "guest-failed",
@@ -308,6 +322,12 @@ impl Failure {
             }
             Failure::Untrusted { .. } => Some(
                 "it decides what runs as you: let it belong to root or to you (chown), and nobody else write it (chmod go-w)",
+            ),
+            Failure::Converting { .. } => Some(
+                "run layerbox convert again, which goes on; with --backend, the backend that it was of, it turns back",
+            ),
+            Failure::NoAufs => Some(
+                "layerbox convert --backend overlay rewrites the store for overlayfs, and then it mounts",
             ),
             Failure::Corrupt(_) => Some("layerbox check says more"),
             Failure::NoService { .. } => Some("start one: layerbox serve; or leave --socket out"),

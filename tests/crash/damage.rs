@@ -32,6 +32,15 @@ pub fn cases() -> Vec<Case> {
         )
         .needs(Need::Filesystem("overlay")),
     );
+    cases.push(case("damage: content whose name is a deletion to aufs is told of, and stays", not_a_mark));
+    cases.push(
+        case("damage: marks in a union that is mounted stay until it is not", mounted)
+            .needs(Need::Filesystem("overlay")),
+    );
+    cases.push(case(
+        "damage: more directories and marks than descriptors are looked at and mended",
+        descriptors,
+    ));
     cases.push(case("damage: what a repair has moved away stays until it is purged", purge));
     cases
 }
@@ -106,6 +115,72 @@ fn findings(store: &Store, arguments: &[&str]) -> Result<Vec<Value>> {
     let repaired = found.iter().all(|finding| finding["repaired"] == true);
     ensure!(output.code == i32::from(!repaired), "{output}: {found:?}");
     Ok(found)
+}
+
+/// To overlayfs `.wh.NAME` is a name like others, and a container may have made it.
+fn not_a_mark(place: &Place) -> Result<()> {
+    let store = Store::new(place.join("s"), Dialect::Overlay);
+    layers(&store)?;
+    let merged = store.get("top")?;
+    for directory in [".wh.d", "in"] {
+        fs::create_dir(merged.join(directory))?;
+    }
+    for (name, content) in [(".wh.d/file", "x"), (".wh.of-base", "content"), ("in/.wh..wh.x", "")] {
+        fs::write(merged.join(name), content)?;
+    }
+    std::os::unix::fs::symlink("x", merged.join(".wh.link"))?;
+    store.put("top")?;
+    let before = look(&store)?;
+    let found = store.run(["--json", "check", "--deep", "--repair"])?.expect(1)?;
+    let found: Vec<Value> = serde_json::from_slice(&found.stdout)?;
+    let places: Vec<&str> = found.iter().filter_map(|finding| finding["place"].as_str()).collect();
+    let wanted = ["diff/top/.wh.d", "diff/top/.wh.link", "diff/top/.wh.of-base", "diff/top/in/.wh..wh.x"];
+    ensure!(places == wanted, "{found:?}");
+    ensure!(found.iter().all(|finding| finding["repaired"] == false && finding["repair"] == ""), "{found:?}");
+    ensure!(look(&store)? == before, "it was changed");
+    ensure!(!store.root().join("lost+found").exists(), "something was moved away");
+    Ok(())
+}
+
+fn mounted(place: &Place) -> Result<()> {
+    let store = Store::new(place.join("s"), Dialect::Overlay);
+    layers(&store)?;
+    store.get("top")?;
+    let (mark, kept) =
+        (store.content("middle").join(".wh.of-base"), store.content("middle").join(".wh..wh.plnk"));
+    fs::write(&mark, "")?;
+    fs::create_dir(&kept)?;
+    let repair = ["--json", "check", "--deep", "--repair"];
+    let output = store.run(repair)?.expect(1)?;
+    let found: Vec<Value> = serde_json::from_slice(&output.stdout)?;
+    let says = |finding: &Value| finding["repair"].as_str().is_some_and(|text| text.contains("part of top"));
+    ensure!(found.len() == 2 && found.iter().all(says), "{found:?}");
+    ensure!(mark.exists() && kept.exists(), "a layer was changed below a mount");
+    store.put("top")?;
+    store.run(repair)?.expect(0)?;
+    ensure!(!mark.exists() && !kept.exists(), "they are still there");
+    Ok(())
+}
+
+fn descriptors(place: &Place) -> Result<()> {
+    let store = Store::new(place.join("s"), Dialect::Overlay);
+    layers(&store)?;
+    let top = store.content("top").join("many");
+    for number in 0..200 {
+        let directory = top.join(number.to_string());
+        fs::create_dir_all(&directory)?;
+        fs::write(directory.join(".wh.x"), "")?;
+    }
+    let few = |arguments: &[&str]| {
+        let mut shell = std::process::Command::new("sh");
+        shell.args(["-c", "ulimit -n 64; exec \"$@\"", "sh"]);
+        crate::command::run(&mut crate::command::under(shell, &store.command(arguments.iter().copied())), b"")
+    };
+    let found = few(&["--json", "check", "--deep"])?.expect(1)?;
+    let found: Vec<Value> = serde_json::from_slice(&found.stdout)?;
+    ensure!(found.len() == 200, "{} findings", found.len());
+    few(&["check", "--deep", "--repair"])?.expect(0)?;
+    few(&["check", "--deep"])?.expect(0).map(drop)
 }
 
 fn purge(place: &Place) -> Result<()> {

@@ -29,6 +29,9 @@ pub struct Operation {
     pub unmounts: bool,
     /// How the store writes deletions down.
     pub dialect: Dialect,
+    /// Whether the store is rewritten for the other backend: cut off in the midst of it, no other call opens the store before the call is repeated, or is turned
+    /// back with this one.
+    pub turns_back: Option<&'static [&'static str]>,
 }
 
 /// All of them.
@@ -73,6 +76,32 @@ pub const OPERATIONS: &[Operation] = &[
         ..STACK
     },
     Operation { name: "check --repair", store: damaged, call: &["check", "--repair"], mends: true, ..STACK },
+    Operation {
+        name: "convert, from aufs",
+        store: old,
+        call: &["convert", "--backend", "overlay"],
+        dialect: Dialect::Aufs,
+        turns_back: Some(&["convert", "--backend", "aufs"]),
+        ..STACK
+    },
+    Operation {
+        name: "convert, from overlay",
+        store: stack,
+        call: &["convert", "--backend", "aufs"],
+        turns_back: Some(&["convert", "--backend", "overlay"]),
+        ..STACK
+    },
+    Operation {
+        name: "convert, back to aufs",
+        store: |store| {
+            old(store)?;
+            let store = Store::new(store.root().to_owned(), Dialect::Aufs).of_any_backend();
+            store.ok(["convert"]).map(drop)
+        },
+        call: &["convert", "--backend", "aufs"],
+        turns_back: Some(&["convert", "--backend", "overlay"]),
+        ..STACK
+    },
 ];
 
 const CREATE: Operation = Operation {
@@ -85,6 +114,7 @@ const CREATE: Operation = Operation {
     mends: false,
     unmounts: false,
     dialect: Dialect::Overlay,
+    turns_back: None,
 };
 
 const STACK: Operation = Operation { store: stack, done_twice: &[0], ..CREATE };
@@ -127,6 +157,25 @@ pub fn docker(store: &Store) -> Result<()> {
         fs::write(store.content(id).join(id), id)?;
     }
     fs::write(store.content("top").join(".wh.base"), "")?;
+    Ok(())
+}
+
+/// One with deletions of all kinds, as containers and images have them, and what aufs keeps beside them.
+fn old(store: &Store) -> Result<()> {
+    docker(store)?;
+    let (top, init) = (store.content("top"), store.content("top-init"));
+    fs::write(top.join(".wh..wh.aufs"), "")?;
+    for directory in ["d", "d/inner", ".wh..wh.plnk"] {
+        fs::create_dir(top.join(directory))?;
+    }
+    for mark in ["d/.wh.x", "d/inner/.wh..wh..opq"] {
+        fs::hard_link(top.join(".wh..wh.aufs"), top.join(mark))?;
+    }
+    fs::write(top.join("d/inner/file"), "file")?;
+    fs::hard_link(top.join("d/inner/file"), top.join(".wh..wh.plnk/1.2"))?;
+    fs::create_dir(init.join("e"))?;
+    fs::write(init.join("e/.wh.x"), "")?;
+    fs::write(init.join("e/.wh.y"), "no empty file")?;
     Ok(())
 }
 

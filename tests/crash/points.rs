@@ -102,8 +102,8 @@ impl<'a> Scene<'a> {
             crash_points: Vec::new(),
             error_points: Vec::new(),
         };
-        let template = Store::new(ground.join("template"), operation.dialect);
-        (operation.store)(&template).context("the store to begin with")?;
+        (operation.store)(&Store::new(ground.join("template"), operation.dialect))
+            .context("the store to begin with")?;
 
         let store = scene.copy()?;
         scene.before = look(&store)?;
@@ -149,7 +149,10 @@ impl<'a> Scene<'a> {
             json["id"] = fs::read_to_string("/proc/sys/kernel/random/uuid")?.trim().into();
             fs::write(&format, json.to_string())?;
         }
-        let store = Store::new(root, self.operation.dialect);
+        let mut store = Store::new(root, self.operation.dialect);
+        if self.operation.turns_back.is_some() {
+            store = store.of_any_backend();
+        }
         for arguments in self.operation.before {
             store.ok(arguments.iter().copied())?;
         }
@@ -168,7 +171,7 @@ impl<'a> Scene<'a> {
     fn cut_off(&self, point: &Point, fault: Fault) -> Result<Verdict> {
         let store = self.copy()?;
         let output = inject(&self.command(&store), &(self.operation.input)(), &self.log(), point, fault)?;
-        let verdict = self.judge(&store, &output, fault).unwrap_or_else(|error| Verdict {
+        let verdict = self.judge(&store, &output, point, fault).unwrap_or_else(|error| Verdict {
             lost: Some(format!("{error:#} (it ended with {}: {})", output.code, output.stderr.trim_end())),
             ..Verdict::default()
         });
@@ -177,14 +180,20 @@ impl<'a> Scene<'a> {
     }
 
     /// Holds a store in which the operation was cut off to the promise.
-    fn judge(&self, store: &Store, output: &Output, fault: Fault) -> Result<Verdict> {
-        let Operation { mends, done_twice, .. } = self.operation;
+    fn judge(&self, store: &Store, output: &Output, point: &Point, fault: Fault) -> Result<Verdict> {
+        let Operation { mends, done_twice, turns_back, .. } = self.operation;
         match fault {
             // A thread may have been given less work this time, and the point was not reached.
             Fault::Kill => ensure!(matches!(output.code, 137 | 0), "the end: {output}"),
             // A repair that failed is among the findings.
             Fault::Error(_) if mends && output.code == 1 && !output.stdout.is_empty() => {}
             Fault::Error(_) => ensure!(output.code == 0 || is_typed(output), "no typed error: {output}"),
+        }
+        if let Some(turn_back) = turns_back
+            && store.root().join("convert.json").exists()
+        {
+            ensure!(output.code != 0, "success was reported, and it is half done");
+            return self.judge_half(store, point.number.is_multiple_of(2).then_some(turn_back));
         }
         let mut verdict = Verdict::default();
         if !mends {
@@ -216,6 +225,35 @@ impl<'a> Scene<'a> {
         ensure!(world == self.after, "repeated, it leads to something else: {world:?}");
         let found = store.run(["check"])?;
         ensure!(found.code == 0, "check after the repetition: {} {found}", found.text());
+        Ok(verdict)
+    }
+
+    /// Holds a store that is half rewritten to be opened by nobody, and then to become what it should; with `turn_back`, what it was before that.
+    fn judge_half(&self, store: &Store, turn_back: Option<&[&str]>) -> Result<Verdict> {
+        for arguments in [&["list"][..], &["get", "top"], &["create", "late"]] {
+            let refused = store.run(arguments.iter().copied())?;
+            ensure!(
+                refused.code == 4 && refused.stderr.contains("convert"),
+                "half rewritten, {arguments:?}: {refused}"
+            );
+        }
+        store.run(["check"])?.expect(1)?;
+        let mut verdict = Verdict::default();
+        let mut settled = |which: &str, wanted: &World| -> Result<()> {
+            let world = look(store)?;
+            ensure!(world == *wanted, "{which}, it leads to something else: {world:?}");
+            let left = leftovers(store, &world)?;
+            if !left.is_empty() {
+                verdict.leaked = Some(format!("{which}, left behind: {left:?}"));
+            }
+            store.run(["check", "--deep"])?.expect(0).with_context(|| which.to_owned()).map(drop)
+        };
+        if let Some(arguments) = turn_back {
+            store.run(arguments.iter().copied())?.expect(0).context("turned back")?;
+            settled("turned back", &self.before)?;
+        }
+        self.again(store)?.expect(0).context("repeated")?;
+        settled("repeated", &self.after)?;
         Ok(verdict)
     }
 

@@ -110,7 +110,7 @@ pub fn leftovers(store: &Store, world: &World) -> Result<Vec<String>> {
         }
     }
     for name in names_if_any(store.root())? {
-        if name.starts_with('.') || name == "lost+found" {
+        if name.starts_with('.') || name.starts_with("convert.") || name == "lost+found" {
             found.push(name);
         }
     }

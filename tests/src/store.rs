@@ -18,12 +18,20 @@ use crate::command::{Output, binary, run, run_with};
 pub struct Store {
     root: PathBuf,
     dialect: Dialect,
+    /// Whether calls name its backend.
+    named: bool,
 }
 
 impl Store {
     /// A store that does not exist yet: the first layer makes it.
     pub fn new(root: PathBuf, dialect: Dialect) -> Store {
-        Store { root, dialect }
+        Store { root, dialect, named: true }
+    }
+
+    /// The same, without a word about its backend in calls: one that is rewritten for the other.
+    #[must_use]
+    pub fn of_any_backend(self) -> Store {
+        Store { named: false, ..self }
     }
 
     /// Its directory.
@@ -44,7 +52,11 @@ impl Store {
     /// A call of the binary on this store, not yet made.
     pub fn command<'a>(&self, arguments: impl IntoIterator<Item = &'a str>) -> Command {
         let mut command = bare();
-        command.arg("--root").arg(&self.root).args(["--backend", self.dialect.name()]).args(arguments);
+        command.arg("--root").arg(&self.root);
+        if self.named {
+            command.args(["--backend", self.dialect.name()]);
+        }
+        command.args(arguments);
         command
     }
 

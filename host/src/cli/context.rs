@@ -26,6 +26,8 @@ const SYSTEM_ROOT: &str = "/var/lib/layerbox";
 pub(super) struct Context {
     /// The store, and how it is used.
     pub(super) settings: Settings,
+    /// The backend that was named as an option: what a store is to be converted to. What holds for a machine is about stores that are made.
+    pub(super) target: BackendChoice,
     /// The configuration file, where one was named.
     pub(super) config: Option<PathBuf>,
     /// The service that was named.
@@ -63,6 +65,7 @@ impl Context {
             Some(_) => None,
             None => first(None, "LAYERBOX_BACKEND", file.backend)?,
         };
+        let target = choice(global.backend);
         let devices = first(global.devices, "LAYERBOX_DEVICES", file.devices)?;
         let devices = devices.map(|devices| devices == Devices::Allow);
         let mut limits = file.limits.limits();
@@ -90,6 +93,7 @@ impl Context {
         let socket = first_path(global.socket, "LAYERBOX_SOCKET", None);
         Ok(Context {
             settings,
+            target,
             config: named,
             socket,
             devices,

@@ -138,6 +138,7 @@ fn subject(command: &Command) -> (&'static str, Option<String>) {
         Command::Status => ("status", None),
         Command::Cleanup => ("cleanup", None),
         Command::Check { .. } => ("check", None),
+        Command::Convert => ("convert", None),
         Command::Serve(_) => ("serve", None),
         Command::Guest { command: GuestCommand::Inspect { .. } } => ("guest inspect", None),
         Command::Guest { command: GuestCommand::Verify(_) } => ("guest verify", None),
@@ -166,6 +167,7 @@ fn run(context: impl FnOnce() -> Result<Context, Stop>, command: Command) -> Out
         Command::Check { repair, deep, purge } => {
             store::check(&context()?, crate::driver::CheckOptions { repair, deep, purge })
         }
+        Command::Convert => store::convert(&context()?),
         Command::Serve(arguments) => serve::serve(&context()?, arguments),
         Command::Guest { command: GuestCommand::Inspect { file, wit } } => {
             guest::inspect(&context()?, file, wit)

@@ -8,8 +8,8 @@ use super::context::Context;
 use super::output::{OneLine, count, human_size};
 use super::table::{Align, Branches, Leaf, columns, tree};
 use super::{Outcome, Stop};
-use crate::driver::{CheckOptions, LayerSummary, check_format};
-use crate::error::Class;
+use crate::driver::{self, CheckOptions, Conversion, Finding, LayerSummary, check_format};
+use crate::error::{Class, Error, Failure};
 
 /// A layer in the JSON of `list`.
 #[derive(Debug, serde::Serialize)]
@@ -108,6 +108,37 @@ pub(super) fn cleanup(context: &Context) -> Outcome {
     context.print(&CleanupObject { unmounted }, |_| Ok(()))
 }
 
+/// What `convert` did, as JSON.
+#[derive(Debug, serde::Serialize)]
+struct ConversionObject {
+    from: &'static str,
+    to: &'static str,
+    layers: u64,
+    deletions: u64,
+}
+
+pub(super) fn convert(context: &Context) -> Outcome {
+    let Conversion { from, to, layers, deletions } = driver::convert(&context.settings.root, context.target)?;
+    if from == to {
+        context.log.warn(format_args!("the store is of backend {to} already"), None);
+    } else {
+        let layers = count(layers, "layer", "layers");
+        let deletions = count(deletions, "deletion", "deletions");
+        context.log.note(format_args!("converted {layers} from {from} to {to}: {deletions}"));
+    }
+    context.print(&ConversionObject { from, to, layers, deletions }, |_| Ok(()))
+}
+
+/// All that `check` has to say of a store whose conversion was cut off.
+fn half_converted(failure: &Failure) -> Finding {
+    Finding {
+        place: "convert.json".to_owned(),
+        what: failure.to_string(),
+        repair: "layerbox convert goes on with it, or turns back".to_owned(),
+        repaired: false,
+    }
+}
+
 /// A finding of `check` as JSON.
 #[derive(Debug, serde::Serialize)]
 struct FindingObject<'a> {
@@ -125,8 +156,13 @@ pub(super) fn check(context: &Context, options: CheckOptions) -> Outcome {
     };
     let opens = format.as_ref().is_none_or(|format| format.repaired);
     let mut findings = Vec::from_iter(format);
-    if opens {
-        findings.extend(context.open(false)?.check(options)?);
+    match opens.then(|| context.open(false)) {
+        None => {}
+        // Nothing else can be told of it.
+        Some(Err(Error { failure: failure @ Failure::Converting { .. }, .. })) => {
+            findings.push(half_converted(&failure))
+        }
+        Some(opened) => findings.extend(opened?.check(options)?),
     }
     let objects: Vec<FindingObject<'_>> = findings
         .iter()

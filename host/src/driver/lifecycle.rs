@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use layerbox_privileged::id::LayerId;
+use layerbox_privileged::mount::Backend;
 use layerbox_privileged::references::References;
 
 use super::{Driver, LayerSummary, Metadata, layer_id, require_root};
@@ -129,9 +130,10 @@ impl Driver {
             stack.extend(record.ancestors.iter().cloned());
             let lease = self.lease(Access::Read).trees(stack, []).unions(self.unions_of(id, &record));
             let got = self.sandbox.run(lease, |guest, call| guest.get(call, &id.to_string(), label));
-            let (place, _) = got.inspect_err(|_| {
+            let (place, _) = got.map_err(|failure| {
                 // The error to tell is the first one; a mount that stays behind is found by the next get.
                 drop(self.unmount_unused(id, &record));
+                self.or_no_aufs(failure)
             })?;
             match place {
                 Place::Content => Ok(self.store.content_path(id)),
@@ -139,6 +141,17 @@ impl Driver {
                 Place::Merged => Err(Failure::GuestFailed("it did not mount the layer".to_owned())),
             }
         })
+    }
+
+    /// Says of a mount that failed that the kernel has no aufs, where it has none: the store can be converted then.
+    fn or_no_aufs(&self, failure: Failure) -> Failure {
+        let is_aufs = self.store.format().backend() == Backend::Aufs;
+        match failure {
+            Failure::Unsupported(_) | Failure::MountFailed { .. } if is_aufs && !self.unions.available() => {
+                Failure::NoAufs
+            }
+            other => other,
+        }
     }
 
     /// Counts one get more of a layer that is got already, and answers the path of its mount. None where it is not got, and where that cannot be told at

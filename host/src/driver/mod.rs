@@ -4,6 +4,7 @@
 //! component says is never believed where the host knows better: which layers exist, and what their ancestors are, is the host's own record.
 
 mod archive;
+mod convert;
 mod lend;
 mod lifecycle;
 mod model;
@@ -13,6 +14,7 @@ mod sweeper;
 mod writeback;
 
 use std::borrow::Cow;
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -36,6 +38,7 @@ use crate::store::{self, Store};
 pub use crate::store::{Opening, Owner};
 use crate::trust;
 pub use archive::{ApplyOptions, DiffOutcome, Given, Progress, Test, Totals};
+pub use convert::{Conversion, convert};
 pub use layerbox_privileged::mount::Choice as BackendChoice;
 pub use lend::Lent;
 pub use model::{ChangeKind, Changes, LayerSummary, Metadata};
@@ -85,6 +88,7 @@ impl Settings {
             usual_backend: self.usual_backend,
             maps: self.maps.clone(),
             make,
+            unfinished: false,
             patience: PATIENCE,
         }
     }
@@ -219,7 +223,8 @@ impl Driver {
             if options.repair || options.purge {
                 require_root("repairing a store")?;
             }
-            let mut findings = self.store.check(&self.unions, &self.references, options)?;
+            let lent = if options.deep { self.lent_to_containerd()? } else { BTreeSet::new() };
+            let mut findings = self.store.check(&self.unions, &self.references, options, &lent)?;
             findings.extend(self.check_snapshots(options.repair)?);
             Ok(findings)
         };

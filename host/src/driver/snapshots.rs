@@ -41,6 +41,17 @@ impl Driver {
         open.map_or(Ok(()), |database| database.read()?.probe())
     }
 
+    /// The layers that containerd may have mounted by itself: those of snapshots that are in use.
+    pub(super) fn lent_to_containerd(&self) -> Result<BTreeSet<LayerId>, Failure> {
+        if std::fs::symlink_metadata(self.root().join(FILE)).is_err() {
+            return Ok(BTreeSet::new());
+        }
+        let database = self.snapshots().map_err(corrupt)?;
+        let rows = database.read().and_then(|reading| reading.all()).map_err(corrupt)?;
+        let in_use = rows.iter().filter(|(_, row)| row.kind != Kind::Committed);
+        Ok(in_use.filter_map(|(_, row)| LayerId::new(&row.layer).ok()).collect())
+    }
+
     /// Looks whether names and layers agree.
     pub(super) fn check_snapshots(&self, repair: bool) -> Result<Vec<Finding>, Failure> {
         if std::fs::symlink_metadata(self.root().join(FILE)).is_err() {

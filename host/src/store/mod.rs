@@ -11,6 +11,8 @@
 //! pending/ID      ours: a layer is being made or removed
 //! stage/ID/       ours: the content of a layer that an archive is being applied to; renamed to diff/ID when it is whole
 //! trash/          ours: content that is out of sight and being deleted
+//! aufs/ID/        ours: what aufs kept in a layer for itself, while the store is overlayfs'; only where it was converted ([`convert`])
+//! convert.json    ours: the store is being rewritten for the other backend, and nobody opens it meanwhile
 //! snapshots.redb  ours: the names that containerd has for layers ([`crate::snapshots`]); only where it was ever served
 //! lock            one service, or any number of command lines, hold it
 //! ```
@@ -20,9 +22,11 @@
 
 mod adopt;
 pub mod check;
+pub(crate) mod convert;
 mod files;
 pub mod lock;
 pub mod maps;
+mod marks;
 mod opening;
 pub mod record;
 mod recover;
@@ -77,11 +81,11 @@ impl Store {
     ///
     /// # Errors
     ///
-    /// [`Failure::NoStore`], [`Failure::StoreInUse`]; [`Failure::Conflict`] for a root that holds something else, a store of another
+    /// [`Failure::NoStore`], [`Failure::StoreInUse`], [`Failure::Converting`]; [`Failure::Conflict`] for a root that holds something else, a store of another
     /// format, of another backend than the one asked for by name, or of other id maps; [`Failure::InvalidArgument`] for a new one where its layers could
     /// never be mounted. A root that is refused is as it was.
     pub fn open(root: &Path, opening: Opening) -> Result<Store, Failure> {
-        let Opening { owner, backend: choice, make, patience, .. } = opening;
+        let Opening { owner, backend: choice, make, unfinished, patience, .. } = opening;
         let missing = || Failure::NoStore(root.display().to_string());
         if make {
             if !root.exists() {
@@ -130,6 +134,9 @@ impl Store {
                 (lock, format)
             }
         };
+        if !unfinished {
+            convert::require_whole(&dir)?;
+        }
         require_backend(&root, format.backend(), choice)?;
         if maps.is_some_and(|maps| maps != *format.maps()) {
             return Err(Failure::Conflict(format!("the store at {} has other id maps", root.display())));

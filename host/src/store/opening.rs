@@ -35,6 +35,8 @@ pub struct Opening {
     pub maps: Option<IdMaps>,
     /// Whether a root that is missing or empty becomes a store.
     pub make: bool,
+    /// Whether it is opened although its conversion was cut off: to go on with that.
+    pub(crate) unfinished: bool,
     /// How long to wait for others that use it.
     pub patience: Duration,
 }
@@ -47,6 +49,7 @@ impl Default for Opening {
             usual_backend: Choice::default(),
             maps: None,
             make: false,
+            unfinished: false,
             patience: lock::PATIENCE,
         }
     }

@@ -33,10 +33,30 @@ pub struct Format {
 
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-enum BackendName {
+pub(super) enum BackendName {
     Aufs,
     Overlay,
     OverlayUser,
+}
+
+impl From<Backend> for BackendName {
+    fn from(backend: Backend) -> BackendName {
+        match backend {
+            Backend::Aufs => BackendName::Aufs,
+            Backend::Overlay => BackendName::Overlay,
+            Backend::OverlayUser => BackendName::OverlayUser,
+        }
+    }
+}
+
+impl From<BackendName> for Backend {
+    fn from(name: BackendName) -> Backend {
+        match name {
+            BackendName::Aufs => Backend::Aufs,
+            BackendName::Overlay => Backend::Overlay,
+            BackendName::OverlayUser => Backend::OverlayUser,
+        }
+    }
 }
 
 impl Format {
@@ -44,12 +64,12 @@ impl Format {
     pub(super) fn new(backend: Backend, maps: IdMaps) -> Result<Format, Failure> {
         let uuid =
             std::fs::read_to_string("/proc/sys/kernel/random/uuid").map_err(|e| Failure::io("read", &e))?;
-        let backend = match backend {
-            Backend::Aufs => BackendName::Aufs,
-            Backend::Overlay => BackendName::Overlay,
-            Backend::OverlayUser => BackendName::OverlayUser,
-        };
-        Ok(Format { version: VERSION, id: uuid.trim().to_owned(), backend, maps })
+        Ok(Format { version: VERSION, id: uuid.trim().to_owned(), backend: backend.into(), maps })
+    }
+
+    /// That of the same store with another backend.
+    pub(super) fn of(&self, backend: Backend) -> Format {
+        Format { backend: backend.into(), ..self.clone() }
     }
 
     /// Whose ids the owners of files are.
@@ -59,11 +79,7 @@ impl Format {
 
     /// By what the layers are mounted; the dialect follows from it.
     pub fn backend(&self) -> Backend {
-        match self.backend {
-            BackendName::Aufs => Backend::Aufs,
-            BackendName::Overlay => Backend::Overlay,
-            BackendName::OverlayUser => Backend::OverlayUser,
-        }
+        self.backend.into()
     }
 
     pub(super) fn read(dir: &Dir) -> Result<Format, Failure> {

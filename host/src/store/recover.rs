@@ -30,8 +30,8 @@ impl Store {
     ///
     /// Those of renaming, removing and unmounting. That there is no room on the disk is none: it must not keep anybody from removing layers.
     pub fn recover(&self, unions: &Unions, references: &References) -> Result<(), Failure> {
-        let recovered = self
-            .recover_pending()
+        let recovered = super::convert::forget_draft(self)
+            .and_then(|()| self.recover_pending())
             .and_then(|()| self.recover_stage())
             .and_then(|()| self.recover_temporary())
             .and_then(|()| self.recover_abandoned(unions, references))

@@ -57,6 +57,10 @@ impl Store {
         for kind in ["diff", "work", "stage"] {
             self.throw_away(&format!("{kind}/{id}"))?;
         }
+        let kept = format!("{}/{id}", super::convert::ASIDE);
+        if exists(&self.dir, &kept)? {
+            self.throw_away(&kept)?;
+        }
         let mount_point = format!("mnt/{id}");
         match ignore_missing(self.dir.remove_dir(&mount_point), "rmdir") {
             // Nothing is mounted there any more, and it is no empty directory: somebody has put something in its place.

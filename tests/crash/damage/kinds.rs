@@ -269,9 +269,12 @@ pub const DAMAGES: &[Damage] = &[
     },
     Damage {
         deep: true,
-        ..plain("bookkeeping of aufs in an overlay store", "diff/top/.wh..wh.plnk", |s| {
-            filled(s, "diff/top/.wh..wh.plnk")
-        })
+        ..moving(
+            "bookkeeping of aufs in an overlay store",
+            "diff/top/.wh..wh.plnk",
+            &["diff.top..wh..wh.plnk.0"],
+            |s| filled(s, "diff/top/.wh..wh.plnk"),
+        )
     },
     Damage {
         deep: true,
@@ -281,6 +284,17 @@ pub const DAMAGES: &[Damage] = &[
             Ok(mknod(&s.content("top").join("kept"), SFlag::S_IFCHR, Mode::empty(), 0)?)
         })
     },
+    Damage {
+        deep: true,
+        dialect: Some(Dialect::Aufs),
+        ..plain("a directory that is opaque in overlay's form in an aufs store", "diff/base/d", |s| {
+            Ok(xattr::set(s.content("base").join("d"), "trusted.overlay.opaque", b"y")?)
+        })
+    },
+    moving("what aufs kept in a layer that there is not", "aufs/x", &["aufs.x.0"], |s| {
+        fs::create_dir(s.root().join("aufs"))?;
+        filled(s, "aufs/x")
+    }),
     Damage {
         dialect: None,
         ..moving(

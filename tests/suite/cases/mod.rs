@@ -4,6 +4,7 @@ mod attack;
 mod cache;
 mod config;
 mod control;
+mod convert;
 mod depth;
 mod dialects;
 mod errors;
@@ -31,6 +32,7 @@ pub fn all() -> Vec<Case> {
         roundtrip::cases(),
         formats::cases(),
         dialects::cases(),
+        convert::cases(),
         depth::cases(),
         sandbox::cases(),
         config::cases(),

@@ -172,6 +172,18 @@ pub(in crate::cli) enum Command {
         purge: bool,
     },
 
+    /// Rewrite the store for the other backend: an old aufs store for overlay, and back
+    ///
+    /// What differs on disk is how deletions are written down, and that is rewritten in all layers; afterwards the store
+    /// mounts with the other file system. Without --backend it becomes overlay's; one that is of that backend already stays
+    /// as it is. Nobody may use the store meanwhile, and no layer may be mounted. A layer that holds what would be a deletion
+    /// in the other form is refused before anything is changed (exit status 5). It can be killed at any time: until it
+    /// was called again, and went on or turned back (with --backend), no other command opens the store. What aufs keeps
+    /// in layers for itself lies in aufs/ in the root, for the way back. JSON: an object with from, to, layers,
+    /// deletions.
+    #[command(after_long_help = "Examples:\n  layerbox convert\n  layerbox convert --backend aufs")]
+    Convert,
+
     /// Serve container engines and command lines over sockets
     ///
     /// Answers until it is asked to end by SIGTERM or Ctrl-C; then calls under way come to their end, and mounts stay

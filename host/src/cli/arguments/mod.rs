@@ -124,7 +124,8 @@ pub(super) struct Global {
     /// It is chosen once, when the store is made, and recorded: auto takes aufs where the kernel has it, else
     /// overlay. A store of either kind can be made, filled, read and archived on any kernel; only mounting needs
     /// the file system. The default is auto. With a store that is there the option is a test: one of another backend is
-    /// an error. The variable LAYERBOX_BACKEND and the configuration only say what new stores get.
+    /// an error. For convert it is the one that the store shall be of. The variable LAYERBOX_BACKEND and the
+    /// configuration only say what new stores get.
     #[arg(long, global = true, value_enum, hide_short_help = true)]
     pub(super) backend: Option<Backend>,
 

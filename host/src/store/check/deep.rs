@@ -1,30 +1,44 @@
 //! What is in the layers: whether the size on record is that of the files, and whether deletions are written in the form of the store's backend.
 //!
-//! The component alone knows what a layer means. Of deletions the host knows here what their names and numbers are, so that a store in which the two
-//! forms are mixed (copied from elsewhere, or mounted by another program) is found: the union would show the marks as files, and what they delete as well.
+//! The component alone knows what a layer means. Of deletions the host knows here what their names and numbers are ([`super::super::marks`]), so that a store in
+//! which the two forms are mixed (copied from elsewhere, or mounted by another program) is found: the union would show the marks as files, and what they
+//! delete as well.
+//!
+//! `.wh.NAME` is an ordinary name to overlayfs, and a container can have made it. So only what is a deletion of aufs for certain, an empty file, is
+//! written in the other form; aufs' bookkeeping is moved to `lost+found/`, and all else is told of and left alone. Layers of a union are not touched while it is
+//! mounted, by us or by containerd.
 
 use std::collections::BTreeSet;
-use std::io;
+use std::ffi::OsStr;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 
-use cap_std::fs::{Dir, FileTypeExt, Metadata, MetadataExt};
 use layerbox_privileged::id::LayerId;
-use layerbox_privileged::mount::Backend;
-use rustix::fs::{AtFlags, Mode, OFlags, XattrFlags};
+use layerbox_privileged::layer::{Detail, Tree, WalkOptions};
+use layerbox_privileged::mount::{Backend, Unions};
+use layerbox_privileged::name::Name;
+use layerbox_privileged::node::{Kind, Node};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, XattrFlags};
+use rustix::io::Errno;
 
-use super::mend::Repair;
+use super::super::Store;
+use super::super::marks::{self, Mark, There, failed};
+use super::mend::{self, Repair};
 use super::{Records, Search};
 use crate::error::{Escaped, Failure};
 
-/// The mark that hides all that lies below a directory, in the aufs form.
-const OPAQUE: &str = ".wh..wh..opq";
+/// How many names are looked at in one go.
+const BATCH: u32 = 1024;
 
-/// A deletion in the form of the other backend.
+/// What is to be done about a mark in the form of the other backend. Only names are kept: there can be more of them than a process may have descriptors.
 #[derive(Debug)]
-pub(super) struct Deletion {
-    /// The directory that it is in.
-    directory: Dir,
-    /// The mark as it is: `.wh.NAME`, `.wh..wh..opq`, or the name of a 0/0 device; empty for the directory's own attribute.
-    name: std::ffi::OsString,
+pub(super) struct Foreign {
+    layer: LayerId,
+    /// The mark as it is: `.wh.NAME`, `.wh..wh..opq`, or a 0/0 device; for a directory with overlayfs' attribute, the directory.
+    name: Name,
+    /// Whether containerd may have mounted a layer on it.
+    lent: bool,
 }
 
 /// What was counted of a layer.
@@ -38,14 +52,18 @@ struct Counted {
 impl Search<'_> {
     /// Looks into every layer that nobody can change meanwhile.
     pub(super) fn content(&mut self, records: &Records) -> Result<(), Failure> {
+        let lent = self.below_lent(records);
         for (id, record) in records {
             // Its directory may be missing or something else: that is found elsewhere.
-            if self.unions.mounted(id)? || !self.store.is_directory(&format!("diff/{id}"))? {
+            let place = format!("diff/{id}");
+            if self.unions.mounted(id)? || self.lent.contains(id) || !self.store.is_directory(&place)? {
                 continue;
             }
-            let top = self.store.dir.open_dir(format!("diff/{id}")).map_err(|e| Failure::io("open", &e))?;
             let mut counted = Counted::default();
-            self.walk(id, top, &mut counted)?;
+            if let Err(failure) = self.look_into(id, lent.contains(id), &mut counted) {
+                self.add(place, format!("it cannot be read: {failure}"), Repair::None);
+                continue;
+            }
             if let Some(size) = record.size.filter(|size| size.bytes != counted.bytes) {
                 let unsynced = if record.unsynced { "; it was applied without sync" } else { "" };
                 let what = format!(
@@ -58,121 +76,202 @@ impl Search<'_> {
         Ok(())
     }
 
-    fn walk(&mut self, id: &LayerId, top: Dir, counted: &mut Counted) -> Result<(), Failure> {
+    /// The layers that lie below those which containerd may have mounted.
+    fn below_lent<'r>(&self, records: &'r Records) -> BTreeSet<&'r LayerId> {
+        self.lent.iter().filter_map(|id| records.get(id)).flat_map(|record| &record.ancestors).collect()
+    }
+
+    fn look_into(&mut self, id: &LayerId, lent: bool, counted: &mut Counted) -> Result<(), Failure> {
         let backend = self.store.format().backend();
-        let mut directories = vec![(top, format!("diff/{id}"))];
-        while let Some((directory, place)) = directories.pop() {
-            if backend == Backend::Aufs && is_opaque(&directory) {
-                let what = "everything below is hidden in overlay's form";
-                let deletion = Deletion { directory: again(&directory)?, name: "".into() };
-                self.add(place.clone(), what, Repair::Translate(deletion));
+        let tree = Tree::new(self.store.content(id)?, true);
+        let mut walker =
+            tree.walk(WalkOptions { start: Name::root(), recursive: true, detail: Detail::Status })?;
+        loop {
+            let nodes = walker.next(BATCH)?;
+            if nodes.is_empty() {
+                return Ok(());
             }
-            for entry in directory.entries().map_err(|e| Failure::io("getdents", &e))? {
-                let entry = entry.map_err(|e| Failure::io("getdents", &e))?;
-                let name = entry.file_name();
-                let found = directory.symlink_metadata(&name).map_err(|e| Failure::io("stat", &e))?;
-                let shown = format!("{place}/{}", Escaped(name.as_encoded_bytes()));
-                if is_foreign(backend, &name, &found) {
-                    let form = if backend == Backend::Aufs { "overlay's" } else { "aufs'" };
-                    let deletion = Deletion { directory: again(&directory)?, name };
-                    self.add(shown, format!("a deletion in {form} form"), Repair::Translate(deletion));
-                } else if found.is_dir() {
-                    let inner = directory.open_dir(&name).map_err(|e| Failure::io("open", &e))?;
-                    directories.push((inner, shown));
-                } else if found.is_file() && !name.as_encoded_bytes().starts_with(b".wh.") {
-                    let first = found.nlink() < 2 || counted.linked.insert((found.dev(), found.ino()));
-                    counted.bytes += if first { found.len() } else { 0 };
+            if backend == Backend::Aufs {
+                self.opaque(id, lent, &tree, &nodes)?;
+            }
+            for node in nodes {
+                self.node(id, lent, backend, node, counted);
+            }
+        }
+    }
+
+    /// Directories of an aufs store that are opaque to overlayfs.
+    fn opaque(&mut self, id: &LayerId, lent: bool, tree: &Tree, nodes: &[Node]) -> Result<(), Failure> {
+        let directories: Vec<Name> = nodes
+            .iter()
+            .filter(|node| node.kind == Kind::Directory && !marks::is_below_mark(node.name.as_bytes()))
+            .map(|node| node.name.clone())
+            .collect();
+        for node in tree.stat(&directories, Detail::Full)?.into_iter().flatten() {
+            let is_opaque = |xattr: &layerbox_privileged::Xattr| {
+                Some(xattr.name.as_slice()) == marks::opaque_attribute(Backend::Overlay).map(str::as_bytes)
+                    && xattr.value == b"y"
+            };
+            if node.attributes.xattrs.iter().any(is_opaque) {
+                let place = place(id, &node.name);
+                let foreign = Foreign { layer: id.clone(), name: node.name, lent };
+                let what = "everything below is hidden in overlay's form";
+                self.add(place, what, Repair::Translate(foreign));
+            }
+        }
+        Ok(())
+    }
+
+    fn node(&mut self, id: &LayerId, lent: bool, backend: Backend, node: Node, counted: &mut Counted) {
+        let (directory, last) = node.name.split();
+        let meaning = marks::mark(last);
+        if let Kind::File(size) = node.kind
+            // To aufs its marks, and what is below them, are no content; to overlayfs all is.
+            && (backend != Backend::Aufs || meaning.is_none() && !marks::is_below_mark(directory))
+            && (node.links < 2 || counted.linked.insert((node.device, node.inode)))
+        {
+            counted.bytes += size;
+        }
+        if marks::is_below_mark(directory) {
+            return;
+        }
+        let place = place(id, &node.name);
+        let foreign = |name| Foreign { layer: id.clone(), name, lent };
+        match (backend, meaning) {
+            (Backend::Aufs, None) if marks::is_device(&node.kind) => {
+                let what = "a deletion in overlay's form";
+                if marks::deletion_of(last).is_some() {
+                    self.add(place, what, Repair::Translate(foreign(node.name)));
+                } else {
+                    let what = format!("{what}, for which its name is too long in aufs' form");
+                    self.add(place, what, Repair::None);
                 }
+            }
+            (Backend::Aufs, _) | (_, None) => {}
+            (_, Some(Mark::Bookkeeping)) if directory.is_empty() => {
+                self.add(place, "bookkeeping of aufs", Repair::TakeOut(foreign(node.name)));
+            }
+            (_, Some(Mark::Deletes(_) | Mark::Opaque)) if node.kind == Kind::File(0) => {
+                self.add(place, "a deletion in aufs' form", Repair::Translate(foreign(node.name)));
+            }
+            (_, Some(_)) => {
+                let what =
+                    "it is content whose name is a deletion in archives, so its layer cannot be archived";
+                self.add(place, what, Repair::None);
+            }
+        }
+    }
+}
+
+/// Where something is, to be shown.
+fn place(id: &LayerId, name: &Name) -> String {
+    if name.is_root() { format!("diff/{id}") } else { format!("diff/{id}/{}", Escaped(name.as_bytes())) }
+}
+
+impl Store {
+    /// Writes a mark in the form of this store, then takes the other one away.
+    pub(super) fn translate(&self, foreign: &Foreign, unions: &Unions) -> Result<(), Failure> {
+        self.hold_unused(foreign, unions)?;
+        let layer = self.content(&foreign.layer)?;
+        let backend = self.format().backend();
+        let Some(attribute) = marks::opaque_attribute(backend) else {
+            return to_aufs(layer.as_fd(), &foreign.name);
+        };
+        to_overlay(layer.as_fd(), &foreign.name, attribute)
+    }
+
+    /// Moves what aufs keeps for itself in the root of a layer to `lost+found/`.
+    pub(super) fn take_out(&self, place: &str, foreign: &Foreign, unions: &Unions) -> Result<(), Failure> {
+        self.hold_unused(foreign, unions)?;
+        let path = Path::new("diff").join(foreign.layer.as_str());
+        mend::move_away(&self.dir, place, &path.join(OsStr::from_bytes(foreign.name.as_bytes())))
+    }
+
+    /// Holds a layer to be in no union that is mounted: what changes below one is seen there or is not.
+    fn hold_unused(&self, foreign: &Foreign, unions: &Unions) -> Result<(), Failure> {
+        let id = &foreign.layer;
+        if foreign.lent {
+            return Err(Failure::Busy("a snapshot of containerd's that is in use lies on it".to_owned()));
+        }
+        for mounted in unions.all()? {
+            let record = self.record(&mounted)?;
+            if mounted == *id || record.is_some_and(|record| record.ancestors.contains(id)) {
+                return Err(Failure::Busy(format!("the layer is part of {mounted}, which is mounted")));
             }
         }
         Ok(())
     }
 }
 
-/// Whether it is a deletion in the form of the other backend.
-fn is_foreign(backend: Backend, name: &std::ffi::OsStr, found: &Metadata) -> bool {
-    match backend {
-        Backend::Aufs => found.file_type().is_char_device() && found.rdev() == 0,
-        Backend::Overlay | Backend::OverlayUser => name.as_encoded_bytes().starts_with(b".wh."),
+/// The mark was something else when it was found.
+fn changed() -> Failure {
+    Failure::Conflict("it changed meanwhile".to_owned())
+}
+
+fn to_aufs(layer: BorrowedFd<'_>, name: &Name) -> Result<(), Failure> {
+    let (above, last) = name.split();
+    let open = |path: &[u8]| marks::directory(layer, path).map_err(|errno| failed("openat2", path, errno));
+    let directory = open(above)?;
+    let directory = directory.as_fd();
+    match if name.is_root() { There::Directory } else { marks::look(directory, last)? } {
+        There::Directory => {
+            let inner = open(name.as_bytes())?;
+            write_mark(inner.as_fd(), marks::OPAQUE)?;
+            rustix::fs::fremovexattr(&inner, "trusted.overlay.opaque")
+                .map_err(|errno| failed("fremovexattr", name.as_bytes(), errno))
+        }
+        There::Device => {
+            let mark = marks::deletion_of(last).ok_or_else(changed)?;
+            write_mark(directory, &mark)?;
+            unlink(directory, last)
+        }
+        There::Nothing | There::Empty | There::Other => Err(changed()),
     }
 }
 
-fn is_opaque(directory: &Dir) -> bool {
-    let mut value = [0; 1];
-    let mut read = || rustix::fs::fgetxattr(readable(directory)?, "trusted.overlay.opaque", &mut value);
-    read().is_ok_and(|length| length == 1) && value == *b"y"
-}
-
-/// A `Dir` is a descriptor of a path, of which attributes cannot be read.
-fn readable(directory: &Dir) -> rustix::io::Result<std::os::fd::OwnedFd> {
-    rustix::fs::openat(directory, ".", OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
-}
-
-fn again(directory: &Dir) -> Result<Dir, Failure> {
-    directory.try_clone().map_err(|e| Failure::io("dup", &e))
-}
-
-impl Deletion {
-    /// Writes the deletion in the form of `backend`, then takes the other one away.
-    pub(super) fn translate(&self, backend: Backend) -> Result<(), Failure> {
-        match backend {
-            Backend::Aufs => self.to_aufs(),
-            Backend::Overlay => self.to_overlay("trusted.overlay.opaque"),
-            Backend::OverlayUser => self.to_overlay("user.overlay.opaque"),
-        }
+/// Makes an empty file; one that is there already means the same.
+fn write_mark(directory: BorrowedFd<'_>, mark: &[u8]) -> Result<(), Failure> {
+    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    match rustix::fs::openat(directory, mark, flags, Mode::from_raw_mode(0o444)) {
+        Ok(_) | Err(Errno::EXIST) => Ok(()),
+        Err(errno) => Err(failed("open", mark, errno)),
     }
+}
 
-    fn to_aufs(&self) -> Result<(), Failure> {
-        let opaque = self.name.is_empty();
-        let mut mark = std::ffi::OsString::from(if opaque { OPAQUE } else { ".wh." });
-        mark.push(&self.name);
-        let made =
-            self.directory.open_with(mark, cap_std::fs::OpenOptions::new().write(true).create_new(true));
-        match made {
-            Err(e) if e.kind() != io::ErrorKind::AlreadyExists => return Err(Failure::io("open", &e)),
-            _ => {}
-        }
-        if opaque {
-            let directory = readable(&self.directory).map_err(|e| Failure::io("open", &e.into()))?;
-            return rustix::fs::fremovexattr(directory, "trusted.overlay.opaque")
-                .map_err(|e| Failure::io("fremovexattr", &e.into()));
-        }
-        self.directory.remove_file(&self.name).map_err(|e| Failure::io("unlink", &e))
+fn to_overlay(layer: BorrowedFd<'_>, name: &Name, attribute: &str) -> Result<(), Failure> {
+    let (above, last) = name.split();
+    let directory = marks::directory(layer, above).map_err(|errno| failed("openat2", above, errno))?;
+    let directory = directory.as_fd();
+    if marks::look(directory, last)? != There::Empty {
+        return Err(changed());
     }
-
-    fn to_overlay(&self, attribute: &str) -> Result<(), Failure> {
-        let bytes = self.name.as_encoded_bytes();
-        let hidden = bytes.strip_prefix(b".wh.").unwrap_or_default();
-        if bytes == OPAQUE.as_bytes() {
-            let directory = readable(&self.directory).map_err(|e| Failure::io("open", &e.into()))?;
-            rustix::fs::fsetxattr(directory, attribute, b"y", XattrFlags::empty())
-                .map_err(|e| Failure::io("fsetxattr", &e.into()))?;
-        } else if !hidden.starts_with(b".wh.") && !hidden.is_empty() {
-            use std::os::unix::ffi::OsStrExt;
-            let hidden = std::ffi::OsStr::from_bytes(hidden);
-            let device = rustix::fs::mknodat(
-                &self.directory,
-                hidden,
-                rustix::fs::FileType::CharacterDevice,
-                Mode::empty(),
-                0,
-            );
-            match device {
-                // What the layer holds itself it does not delete.
-                Ok(()) | Err(rustix::io::Errno::EXIST) => {}
-                Err(e) => return Err(Failure::io("mknodat", &e.into())),
+    match marks::mark(last) {
+        Some(Mark::Opaque) => make_opaque(directory, attribute)?,
+        Some(Mark::Deletes(hidden)) => {
+            let kind = FileType::CharacterDevice;
+            match rustix::fs::mknodat(directory, hidden, kind, Mode::empty(), 0) {
+                Ok(()) => {}
+                // What the layer holds itself it does not delete; of a directory it hides what lies below.
+                Err(Errno::EXIST) => {
+                    if marks::look(directory, hidden)? == There::Directory {
+                        let inner = marks::directory(directory, hidden)
+                            .map_err(|errno| failed("openat2", hidden, errno))?;
+                        make_opaque(inner.as_fd(), attribute)?;
+                    }
+                }
+                Err(errno) => return Err(failed("mknodat", hidden, errno)),
             }
         }
-        // The rest is aufs' own bookkeeping (`.wh..wh.aufs`, `.wh..wh.plnk/`, `.wh..wh.orph/`), which says nothing of the layer.
-        match rustix::fs::unlinkat(&self.directory, &self.name, AtFlags::empty()) {
-            Err(rustix::io::Errno::ISDIR) => {
-                layerbox_privileged::layer::delete_tree(
-                    std::os::fd::AsFd::as_fd(&self.directory),
-                    &self.name,
-                )?;
-                Ok(())
-            }
-            other => other.map_err(|e| Failure::io("unlinkat", &e.into())),
-        }
+        Some(Mark::Bookkeeping) | None => return Err(changed()),
     }
+    unlink(directory, last)
+}
+
+fn make_opaque(directory: BorrowedFd<'_>, attribute: &str) -> Result<(), Failure> {
+    rustix::fs::fsetxattr(directory, attribute, b"y", XattrFlags::empty())
+        .map_err(|errno| failed("fsetxattr", b"", errno))
+}
+
+fn unlink(directory: BorrowedFd<'_>, last: &[u8]) -> Result<(), Failure> {
+    rustix::fs::unlinkat(directory, last, AtFlags::empty()).map_err(|errno| failed("unlinkat", last, errno))
 }

@@ -43,7 +43,11 @@ pub(super) enum Repair {
     Unmount(LayerId),
     ClearCount(LayerId),
     ForgetSize(LayerId, Record),
-    Translate(deep::Deletion),
+    Translate(deep::Foreign),
+    /// What aufs keeps for itself.
+    TakeOut(deep::Foreign),
+    /// There is none.
+    None,
 }
 
 /// What a record was before it is written anew.
@@ -72,6 +76,8 @@ impl Repair {
             Repair::ClearCount(_) => "set it to 0",
             Repair::ForgetSize(..) => "forget it, so that it is counted anew",
             Repair::Translate(_) => "write it in this store's form",
+            Repair::TakeOut(_) => "move it to lost+found/",
+            Repair::None => "",
         };
         text.to_owned()
     }
@@ -126,7 +132,9 @@ impl Store {
             }
             Repair::ClearCount(id) => references.clear(id)?,
             Repair::ForgetSize(id, record) => self.forget_size(id, record)?,
-            Repair::Translate(deletion) => deletion.translate(self.format.backend())?,
+            Repair::Translate(foreign) => self.translate(foreign, unions)?,
+            Repair::TakeOut(foreign) => self.take_out(place, foreign, unions)?,
+            Repair::None => {}
         }
         Ok(())
     }
@@ -148,7 +156,7 @@ impl Store {
         write_atomically(&self.dir, "layers", id.as_str(), text.as_bytes())
     }
 
-    fn move_away(&self, place: &str) -> Result<(), Failure> {
+    pub(in super::super) fn move_away(&self, place: &str) -> Result<(), Failure> {
         move_away(&self.dir, place, Path::new(place))
     }
 

@@ -17,7 +17,7 @@ mod layers;
 mod mend;
 mod places;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use layerbox_privileged::id::LayerId;
 use layerbox_privileged::mount::Unions;
@@ -60,6 +60,7 @@ struct Search<'a> {
     store: &'a Store,
     unions: &'a Unions,
     references: &'a References,
+    lent: &'a BTreeSet<LayerId>,
     found: Vec<(String, String, Repair)>,
 }
 
@@ -100,7 +101,8 @@ impl Store {
         self.ancestors_on_disk(id).is_ok_and(|ancestors| ancestors == record.ancestors)
     }
 
-    /// Looks through the store; with `repair`, mends what can be mended.
+    /// Looks through the store; with `repair`, mends what can be mended. `lent`: the layers that somebody may have mounted of whose mounts the store does not
+    /// know.
     ///
     /// # Errors
     ///
@@ -110,10 +112,11 @@ impl Store {
         unions: &Unions,
         references: &References,
         options: CheckOptions,
+        lent: &BTreeSet<LayerId>,
     ) -> Result<Vec<Finding>, Failure> {
         // What the opening of the store has mended already.
         let mut findings = self.take_recovered();
-        let mut search = Search { store: self, unions, references, found: Vec::new() };
+        let mut search = Search { store: self, unions, references, lent, found: Vec::new() };
         search.store_directories()?;
         let records = search.records()?;
         search.mounts(&records)?;
@@ -131,7 +134,7 @@ impl Store {
                 continue;
             }
             let mut finding = Finding { what, repair: action.text(), repaired: false, place };
-            if options.repair {
+            if options.repair && !matches!(action, Repair::None) {
                 let mended = match guards {
                     Some(_) => self.mend(&finding.place, &action, unions, references),
                     None => Err(Failure::Busy("another process works on it".to_owned())),

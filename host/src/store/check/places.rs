@@ -7,6 +7,7 @@ use cap_std::fs::MetadataExt;
 use layerbox_privileged::id::LayerId;
 
 use super::super::DIRECTORIES;
+use super::super::convert::ASIDE;
 use super::super::files::id_of_temporary;
 use super::mend::Repair;
 use super::{Records, Search};
@@ -45,7 +46,7 @@ impl Search<'_> {
 
     /// What belongs to no layer.
     pub(super) fn orphans(&mut self, records: &Records) -> Result<(), Failure> {
-        for kind in ["meta", "layers", "diff", "mnt", "work", "pending", "stage"] {
+        for kind in ["meta", "layers", "diff", "mnt", "work", "pending", "stage", ASIDE] {
             for name in self.names(kind)? {
                 let place = format!("{kind}/{name}");
                 let id = LayerId::new(&name).ok();

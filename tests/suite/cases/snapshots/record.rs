@@ -27,6 +27,7 @@ pub(super) fn cases() -> Vec<Case> {
         overlay("snapshots: killed at any moment, names and layers agree", killed),
         overlay("snapshots: keys are prepared and removed by many at once", many),
         overlay("snapshots: check finds a layer that is gone, and one without a name", check),
+        overlay("snapshots: a deep repair changes nothing below a snapshot in use", in_use),
         overlay("snapshots: a connection is closed twice, a call is given up", closed),
         overlay(
             "snapshots: on a full disk they are looked at and removed, and made again when there is room",
@@ -74,6 +75,31 @@ fn removed(place: &Place) -> Result<()> {
         Ok(layers(place)?.is_empty() && layerbox_tests::tree::names(&place.join("root/trash"))?.is_empty())
     })?;
     ensure!(findings(place, &[])?.is_empty(), "{}", findings(place, &[])?);
+    Ok(())
+}
+
+/// containerd mounts by itself, and the store does not know of its mounts.
+fn in_use(place: &Place) -> Result<()> {
+    let _service = serve(place)?;
+    let s = Snapshotter::connect(place)?;
+    s.layer(place, "one", "", |at| Ok(fs::write(at.join("f"), "1")?))?;
+    let mounted = Mounted::new(place, &s.prepare("two", "one")?)?;
+    fs::write(mounted.path().join(".wh.f"), "")?;
+    let content = |layer: &String| place.join("root/diff").join(layer);
+    let all = layers(place)?;
+    let one = all.iter().find(|layer| content(layer).join("f").exists()).context("no layer holds it")?;
+    let two = all.iter().find(|layer| *layer != one).context("no second layer")?;
+    let mark = content(one).join(".wh.x");
+    fs::write(&mark, "")?;
+    let found = findings(place, &["--deep", "--repair"])?;
+    ensure!(found.lines().count() == 1 && found.contains("containerd"), "{found}");
+    ensure!(mark.exists() && content(two).join(".wh.f").exists(), "a layer in use was changed");
+    mounted.end()?;
+    s.remove("two")?;
+    eventually("the layer is gone", Duration::from_secs(10), || Ok(layers(place)?.len() == 1))?;
+    let found = findings(place, &["--deep", "--repair"])?;
+    ensure!(found.lines().count() == 1 && !mark.exists(), "{found}");
+    ensure!(findings(place, &["--deep"])?.is_empty(), "{}", findings(place, &["--deep"])?);
     Ok(())
 }
 
