@@ -444,8 +444,9 @@ impl Store {
     /// [`Failure::Conflict`], which names one that is.
     pub fn require_filled(&self, ids: &[LayerId]) -> Result<(), Failure> {
         for id in ids_in(&self.dir, "stage")?.into_iter().filter(|id| ids.contains(id)) {
-            match Guard::layer(&self.runtime, self.claims.claim(&id), Mode::Shared, Duration::ZERO) {
-                Err(Failure::Busy(_)) => {
+            let directory = self.runtime.join(LOCKS);
+            match Guard::layer(&directory, self.claims.claim(&id), Mode::Shared, Duration::ZERO) {
+                Err(Failure::Locked(_)) => {
                     return Err(Failure::Conflict(format!(
                         "an archive is being applied to its ancestor {id}"
                     )));
