@@ -17,8 +17,10 @@ use crate::snapshotter::{Mounted, Snapshotter, refused, serve, serve_with};
 /// The label of a packed blob that says what it is unpacked.
 const UNCOMPRESSED: &str = "containerd.io/uncompressed";
 
+type Body = fn(&Place) -> Result<()>;
+
 pub(super) fn cases() -> Vec<Case> {
-    let rows: [(&str, fn(&Place) -> Result<()>); 6] = [
+    let rows: [(&str, Body); 6] = [
         ("two differences of one layer at once are two writings", at_once),
         ("a difference that fails ends its own writing, and none under its client's name", ended),
         ("what an archive has that breaks off is no blob", broken),
