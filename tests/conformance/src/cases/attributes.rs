@@ -48,7 +48,7 @@ pub(super) fn cases() -> Vec<Case> {
             "as GNU tar writes them, with numbers for names",
             acl_text,
         ),
-        case(
+        broad(
             Each,
             "archive/labels-of-the-host-are-no-content",
             "of an empty layer, of a file, of a directory that is the same but for its label",

@@ -9,12 +9,20 @@ use layerbox_catalogue::{Applied, Bounds};
 use super::{Case, Context, Outcome, Scope};
 use crate::subject::{Dialect, Failure, Store};
 
+/// Named rows whose layer holds more than their rule is about: what drops its marks or attributes fails them, too.
+const OF_SEVERAL_RULES: [&str; 4] = [
+    "opaque-mark-that-is-a-link-to-a-whiteout",
+    "whiteouts-as-aufs-has-them",
+    "access-control-list-of-no-entries",
+    "labels-of-the-host",
+];
+
 pub(super) fn cases() -> Vec<Case> {
     let case = |row: catalogue::Row| Case {
         name: format!("hostile/{}", row.name()),
         about: row.title,
         scope: Scope::Each,
-        broad: !row.is_named(),
+        broad: !row.is_named() || OF_SEVERAL_RULES.contains(&row.name().as_str()),
         run: Arc::new(move |context: &Context<'_>| attempt(context, &row)),
     };
     catalogue::all().into_iter().map(case).collect()
