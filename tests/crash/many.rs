@@ -66,8 +66,15 @@ struct Shared<'a> {
 }
 
 /// Errors that come of others being at the same layer.
-const EXPECTED: [&str; 6] =
-    ["no such layer", "no such parent", "busy", "has children", "is mounted", "has content already"];
+const EXPECTED: [&str; 7] = [
+    "no such layer",
+    "no such parent",
+    "busy",
+    "has children",
+    "is mounted",
+    "has content already",
+    "an archive is being applied to its ancestor",
+];
 
 fn clients(place: &Place) -> Result<()> {
     let service = Service::start(place, &["--quiet"])?;
