@@ -51,6 +51,8 @@ pub(super) struct CallClock {
     host_calls: u64,
     guest: Stopwatch,
     host: Stopwatch,
+    /// How many calls of the host are under way, each made within the one before.
+    host_depth: u32,
     /// How much of the host's time was spent in moving bytes.
     waited: Duration,
     calls: u64,
@@ -66,6 +68,7 @@ impl CallClock {
             host_calls: limits.host_calls,
             guest: Stopwatch::default(),
             host: Stopwatch::default(),
+            host_depth: 0,
             waited: Duration::ZERO,
             calls: 0,
             spent: None,
@@ -80,27 +83,32 @@ impl CallClock {
     /// The bound that was reached, in words for a person.
     pub(super) fn cross(&mut self, hook: CallHook, waited: Duration) -> Result<(), String> {
         // For each list that the host answers the component is asked for room, for a list of names as many times as there are names: too often to look at a
-        // clock each time. It is time of the host's call.
-        if self.host.since.is_some() && matches!(hook, CallHook::CallingWasm | CallHook::ReturningFromWasm) {
-            return Ok(());
-        }
-        let now = Instant::now();
+        // clock each time. It is time of the host's call, and so is what the component calls in turn: to grow its memory is a call of the host, too.
         match hook {
-            CallHook::CallingWasm => self.guest.start(now),
-            CallHook::ReturningFromWasm => self.guest.stop(now),
             CallHook::CallingHost => {
-                self.guest.stop(now);
-                self.host.start(now);
                 self.calls += 1;
                 if self.calls > self.host_calls {
                     return Err(self.spend(format!("calls of the host ({})", self.host_calls)));
                 }
+                self.host_depth += 1;
+                if self.host_depth == 1 {
+                    let now = Instant::now();
+                    self.guest.stop(now);
+                    self.host.start(now);
+                }
             }
             CallHook::ReturningFromHost => {
-                self.host.stop(now);
-                self.guest.start(now);
+                self.host_depth -= 1;
+                if self.host_depth == 0 {
+                    let now = Instant::now();
+                    self.host.stop(now);
+                    self.guest.start(now);
+                }
                 return self.check_host(waited);
             }
+            CallHook::CallingWasm if self.host_depth == 0 => self.guest.start(Instant::now()),
+            CallHook::ReturningFromWasm if self.host_depth == 0 => self.guest.stop(Instant::now()),
+            CallHook::CallingWasm | CallHook::ReturningFromWasm => {}
         }
         Ok(())
     }
@@ -287,6 +295,26 @@ mod tests {
         assert!(clock.is_over() && clock.spent().is_some_and(|bound| bound.starts_with("time of the host")));
         clock.cross(CallHook::ReturningFromWasm, NONE).unwrap();
         assert!(clock.cross(CallHook::ReturningFromHost, NONE).is_err());
+    }
+
+    #[test]
+    fn a_call_of_the_host_within_another_takes_no_time_away() {
+        let mut clock = clock(Limits { host_time: Duration::from_millis(70), ..Limits::default() });
+        let nap = || std::thread::sleep(Duration::from_millis(40));
+        clock.cross(CallHook::CallingHost, NONE).unwrap();
+        nap();
+        for hook in [
+            CallHook::CallingWasm,
+            CallHook::CallingHost,
+            CallHook::ReturningFromHost,
+            CallHook::ReturningFromWasm,
+        ] {
+            clock.cross(hook, NONE).unwrap();
+        }
+        nap();
+        let ended = clock.cross(CallHook::ReturningFromHost, NONE);
+        assert_eq!(ended.unwrap_err(), "time of the host (0 s)");
+        assert!(clock.guest.elapsed() < Duration::from_millis(40), "none of it was the component's");
     }
 
     #[test]

@@ -106,6 +106,7 @@ const CHANGES: &[Row] = &[
 
 const DIFF_SIZE: &[Row] = &[
     ("loops-in-dear-calls", "limit", "time of the host (12 s)"),
+    ("loops-in-calls-with-large-arguments", "limit", "time of the host (12 s)"),
     ("hoards-handles", "limit", "open handles"),
     ("hoards-walks", "limit", "walks at once (64)"),
     ("asks-too-much-at-once", "limit", "handed to the host"),
