@@ -5,7 +5,8 @@
 //! - [`model`] computes what layers on top of each other must look like.
 //!
 //! And what the suites that drive the binary have in common: [`harness`] runs cases, [`scratch`] is where they work, [`command`] runs programs, [`store`] is a
-//! store driven through the command line, [`service`] a service that is driven over its sockets by [`http`], [`fixture`] keeps what takes long to make.
+//! store driven through the command line, [`service`] a service that is driven over its sockets by [`http`], [`fixture`] keeps what takes long to make,
+//! [`race`] times two ways to do the same.
 
 pub use layerbox_catalogue::archive;
 
@@ -14,6 +15,7 @@ pub mod fixture;
 pub mod harness;
 pub mod http;
 pub mod model;
+pub mod race;
 pub mod scratch;
 pub mod service;
 pub mod store;

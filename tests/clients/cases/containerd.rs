@@ -9,6 +9,7 @@ use anyhow::{Context as _, Result, ensure};
 use layerbox_tests::archive::{Member, dir, file, tar};
 use layerbox_tests::command::shell;
 use layerbox_tests::harness::{Case, Need, Skip, case};
+use layerbox_tests::race::Race;
 use layerbox_tests::scratch::Place;
 use layerbox_tests::tree::{Except, picture, same};
 
@@ -312,45 +313,35 @@ fn speed(place: &Place, version: Version) -> Result<()> {
     let listed = engine.ok(&["images", "ls", &format!("name=={name}")])?;
     let digest = listed.split_whitespace().find(|word| word.starts_with("sha256:"));
     let digest = digest.context("an image without a digest")?;
-    // The shortest of several is what it takes when nothing else is done on the machine; a difference that goes away with more rounds is the machine's.
-    let mut best = [Duration::MAX; 2];
-    for round in 0..ROUNDS[1] {
-        for turn in 0..2 {
-            let index = (round + turn) % 2;
-            let snapshotter = ["overlayfs", NAME][index];
-            shell(r#"sync -f "$1""#, [place.path()])?;
-            let started = Instant::now();
-            engine.ok(&["snapshots", "unpack", "--snapshotter", snapshotter, digest])?;
-            best[index] = best[index].min(started.elapsed());
-            until(Duration::from_secs(20), "the snapshot is left", || {
-                let listed = engine.ok(&["snapshots", "--snapshotter", snapshotter, "ls"])?;
-                match listed.split_whitespace().find(|word| word.starts_with("sha256:")) {
-                    // The collector may be faster, or at it.
-                    Some(key) => {
-                        engine.ctr(["snapshots", "--snapshotter", snapshotter, "rm", key]).map(|_| false)
-                    }
-                    None => Ok(true),
+    let mut race = Race::new(["overlayfs", "layerbox"], SHARE);
+    race.run(ROUNDS, |index| {
+        let snapshotter = ["overlayfs", NAME][index];
+        shell(r#"sync -f "$1""#, [place.path()])?;
+        let started = Instant::now();
+        engine.ok(&["snapshots", "unpack", "--snapshotter", snapshotter, digest])?;
+        let taken = started.elapsed();
+        until(Duration::from_secs(20), "the snapshot is left", || {
+            let listed = engine.ok(&["snapshots", "--snapshotter", snapshotter, "ls"])?;
+            match listed.split_whitespace().find(|word| word.starts_with("sha256:")) {
+                // The collector may be faster, or at it.
+                Some(key) => {
+                    engine.ctr(["snapshots", "--snapshotter", snapshotter, "rm", key]).map(|_| false)
                 }
-            })?;
-            // It is taken away by the collector, for which this waits; what it has not taken yet would be found again instead of unpacked.
-            engine.ok(&["images", "tag", "--force", name, "other"])?;
-            engine.ok(&["images", "rm", "--sync", "other"])?;
-            until(Duration::from_secs(20), "a layer is left", || {
-                let names = |directory: &str| layerbox_tests::tree::names(&engine.store().join(directory));
-                Ok(names("diff").unwrap_or_default().is_empty()
-                    && names("trash").unwrap_or_default().is_empty())
-            })?;
-        }
-        if round + 1 >= ROUNDS[0] && best[1] <= best[0].mul_f64(SHARE) {
-            break;
-        }
-    }
-    let [theirs, ours] = best;
-    let share = ours.as_secs_f64() / theirs.as_secs_f64();
+                None => Ok(true),
+            }
+        })?;
+        // It is taken away by the collector, for which this waits; what it has not taken yet would be found again instead of unpacked.
+        engine.ok(&["images", "tag", "--force", name, "other"])?;
+        engine.ok(&["images", "rm", "--sync", "other"])?;
+        until(Duration::from_secs(20), "a layer is left", || {
+            let names = |directory: &str| layerbox_tests::tree::names(&engine.store().join(directory));
+            Ok(names("diff").unwrap_or_default().is_empty() && names("trash").unwrap_or_default().is_empty())
+        })?;
+        Ok(taken)
+    })?;
     let times = engine.unpacked();
-    ensure!(times >= ROUNDS[0], "the service has unpacked {times} times");
-    let said = format!("overlayfs {} ms, layerbox {} ms: {share:.2}", theirs.as_millis(), ours.as_millis());
-    println!("         {said}");
-    ensure!(share <= SHARE, "{said}");
+    ensure!(times == race.count(), "the service has unpacked {times} times");
+    println!("         {race}");
+    race.require()?;
     engine.finish()
 }

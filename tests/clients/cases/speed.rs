@@ -1,12 +1,12 @@
 //! How long an engine takes over layerbox and over overlay2, side by side.
 
-use std::fmt::Write as _;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use layerbox_tests::command::tool;
 use layerbox_tests::harness::Case;
+use layerbox_tests::race::Race;
 use layerbox_tests::scratch::Place;
 use layerbox_tests::tree::names;
 
@@ -56,38 +56,22 @@ fn side(place: &Place) -> Result<()> {
         .into_iter()
         .map(|(driver, name)| prepared(place, name, driver))
         .collect::<Result<Vec<_>>>()?;
-    // The shortest of several is what it takes when nothing else is done on the machine. What is slow stays slow however often it is done; so a difference that
-    // goes away with more rounds is one of the machine.
-    let mut best = [[Duration::MAX; 2]; STEPS.len()];
+    let mut races = STEPS.map(|_| Race::new(["overlay2", "layerbox"], TENTH).slack(JITTER));
+    // A step's rounds lie apart: what else the machine does passes in between.
     for round in 0..ROUNDS[1] {
-        for (step, times) in STEPS.iter().zip(&mut best) {
-            if round >= ROUNDS[0] && is_as_fast(*times) {
-                continue;
-            }
-            // Each is first every second time.
-            for turn in 0..2 {
-                let index = (round + turn) % 2;
-                let taken = timed(place, &rigs[index], step)?;
-                times[index] = times[index].min(taken);
+        for (step, race) in STEPS.iter().zip(&mut races) {
+            if round < ROUNDS[0] || !race.is_kept() {
+                race.round(|index| timed(place, &rigs[index], step))?;
             }
         }
     }
-    let mut table = format!("         {:<8} {:>10} {:>10} {:>7}\n", "ms", "overlay2", "layerbox", "ratio");
-    for ((name, ..), [right, ours]) in STEPS.iter().zip(best) {
-        let ratio = ours.as_secs_f64() / right.as_secs_f64();
-        let (right, ours) = (right.as_millis(), ours.as_millis());
-        // Writing to a String cannot fail.
-        let _ = writeln!(table, "         {name:<8} {right:>10} {ours:>10} {ratio:>7.2}");
+    for ((name, ..), race) in STEPS.iter().zip(&races) {
+        println!("         {name:<8} {race}");
     }
-    print!("{table}");
-    for ((name, ..), times) in STEPS.iter().zip(best) {
-        ensure!(is_as_fast(times), "{name} is slower than over overlay2:\n{table}");
+    for ((name, ..), race) in STEPS.iter().zip(&races) {
+        race.require().with_context(|| format!("{name} is slower than over overlay2"))?;
     }
     rigs.into_iter().try_for_each(Rig::finish)
-}
-
-fn is_as_fast([right, ours]: [Duration; 2]) -> bool {
-    ours <= right.mul_f64(TENTH) + JITTER
 }
 
 /// An engine with the image that is saved and built on, and with what is loaded.
