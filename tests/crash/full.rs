@@ -1,8 +1,7 @@
 //! File systems with no room: errors that say of what there is none left, nothing half made, and layers that can be removed.
 
 use std::fs::{self, File};
-use std::io::Write as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use anyhow::{Result, ensure};
 use layerbox_tests::archive::{Member, file, tar};
@@ -11,7 +10,7 @@ use serde_json::Value;
 use super::world::{leftovers, look};
 use crate::command::{run, tool};
 use crate::harness::{Case, Need, Skip, case};
-use crate::scratch::Place;
+use crate::scratch::{Place, fill};
 use crate::store::{Dialect, Store};
 
 /// The size of a small file system in bytes.
@@ -75,19 +74,6 @@ fn stack(store: &Store) -> Result<()> {
     store.layer("base", None, &[file("of-base", vec![1; 100_000])])?;
     store.layer("top", Some("base"), &[file("of-top", vec![2; 100_000])])?;
     store.create("empty", Some("base"))
-}
-
-/// Writes until there is no room, down to the last block.
-fn fill(path: &Path) -> Result<()> {
-    let mut filler = File::create(path)?;
-    for size in [1 << 20, 4096, 512] {
-        while filler.write_all(&vec![3; size]).is_ok() {}
-    }
-    // What is allocated late must not be there for others meanwhile.
-    let _ = filler.sync_all();
-    while filler.write_all(&[3; 512]).is_ok() {}
-    let _ = filler.sync_all();
-    Ok(())
 }
 
 /// Holds a store without any room left to its promises.

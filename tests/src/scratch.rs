@@ -4,6 +4,7 @@
 //! The suite runs in a mount namespace of its own: when it ends, however it ends, the kernel takes away all that was mounted in it.
 
 use std::fs;
+use std::io::Write as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -197,5 +198,22 @@ pub fn image(file: &Path, size: u64, on: &Path) -> Result<()> {
     fs::create_dir_all(on)?;
     tool("mount", ["-o".as_ref(), "loop".as_ref(), file.as_os_str(), on.as_os_str()])?;
     fs::set_permissions(on, fs::Permissions::from_mode(0o755))?;
+    Ok(())
+}
+
+/// Writes to a file until its file system has no room, down to the last block.
+///
+/// # Errors
+///
+/// The file cannot be opened.
+pub fn fill(path: &Path) -> Result<()> {
+    let mut filler = fs::File::options().append(true).create(true).open(path)?;
+    for size in [1 << 20, 4096, 512] {
+        while filler.write_all(&vec![3; size]).is_ok() {}
+    }
+    // What is allocated late must not be there for others meanwhile.
+    let _ = filler.sync_all();
+    while filler.write_all(&[3; 512]).is_ok() {}
+    let _ = filler.sync_all();
     Ok(())
 }

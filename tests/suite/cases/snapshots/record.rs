@@ -15,7 +15,7 @@ use nix::unistd::Pid;
 use tonic::Code;
 
 use crate::harness::{Case, Need, case};
-use crate::scratch::Place;
+use crate::scratch::{Place, fill};
 use crate::service::eventually;
 use crate::snapshotter::{Mounted, Snapshotter, labels, refused, serve, serve_with};
 use crate::store::bare;
@@ -239,19 +239,6 @@ fn closed(place: &Place) -> Result<()> {
     ensure!(service.wait()? == 0, "{}", service.log()?);
     ensure!(!place.join("containerd.sock").exists(), "the socket is left");
     ensure!(s.list(&[]).is_err(), "a service that is gone answers");
-    Ok(())
-}
-
-/// Writes until there is no room, down to the last block.
-fn fill(path: &Path) -> Result<()> {
-    let mut filler = File::options().append(true).create(true).open(path)?;
-    for size in [1 << 20, 4096, 512] {
-        while filler.write_all(&vec![3; size]).is_ok() {}
-    }
-    // What is allocated late must not be there for others meanwhile.
-    let _ = filler.sync_all();
-    while filler.write_all(&[3; 512]).is_ok() {}
-    let _ = filler.sync_all();
     Ok(())
 }
 
