@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use hyper::body::Incoming;
-use hyper::header::{CONTENT_TYPE, HeaderValue};
+use hyper::header::{ALLOW, CONTENT_TYPE, HeaderValue};
 use hyper::{Method, Request, Response, StatusCode};
 
 use super::Service;
@@ -78,8 +78,11 @@ impl Admin {
 
 impl Handler for Admin {
     async fn answer(self: Arc<Self>, request: Request<Incoming>, _client: Client) -> Response<Content> {
-        if request.method() != Method::GET {
-            return plain(StatusCode::METHOD_NOT_ALLOWED, "only GET\n".to_owned());
+        // Of an answer to HEAD no body is sent.
+        if ![Method::GET, Method::HEAD].contains(request.method()) {
+            let mut answer = plain(StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD\n".to_owned());
+            answer.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
+            return answer;
         }
         match request.uri().path() {
             "/metrics" => self.metrics().await,

@@ -18,8 +18,18 @@ use crate::snapshots::error::SnapshotError;
 const THREADS: usize = 512;
 /// Calls without a stream at once; more wait.
 const SHORT: usize = 64;
-/// Calls with a stream at once; more wait.
+/// Calls with a stream at once, each way; more wait.
 const STREAMS: usize = 128;
+
+/// Which way the stream of a call goes. An engine that makes a layer of another (`docker commit`) sends what comes out of one call into another one; were their
+/// places the same, calls that wait for those behind them could have them all.
+#[derive(Debug, Clone, Copy)]
+pub enum Way {
+    /// The call reads it.
+    In,
+    /// The call writes it.
+    Out,
+}
 
 /// Why a call has no answer of its own.
 #[derive(Debug, thiserror::Error)]
@@ -80,7 +90,8 @@ pub struct Calls {
     /// For the other end of a stream to do something.
     stall: Duration,
     short: Arc<Semaphore>,
-    streams: Arc<Semaphore>,
+    incoming: Arc<Semaphore>,
+    outgoing: Arc<Semaphore>,
     running: Arc<AtomicUsize>,
     threads: Threads,
 }
@@ -169,7 +180,8 @@ impl Calls {
             transfer_deadline,
             stall,
             short: Arc::new(Semaphore::new(SHORT)),
-            streams: Arc::new(Semaphore::new(STREAMS)),
+            incoming: Arc::new(Semaphore::new(STREAMS)),
+            outgoing: Arc::new(Semaphore::new(STREAMS)),
             running: Arc::default(),
             threads: Threads::default(),
         }
@@ -257,10 +269,15 @@ impl Calls {
     /// Why it does not begin.
     pub async fn transfer<T: Send + 'static>(
         &self,
+        way: Way,
         work: impl FnOnce() -> Result<T, Error> + Send + 'static,
     ) -> Result<Transfer<T>, CallError> {
         let until = Instant::now() + self.transfer_deadline;
-        let permit = acquire(&self.streams, until, self.transfer_deadline).await?;
+        let places = match way {
+            Way::In => &self.incoming,
+            Way::Out => &self.outgoing,
+        };
+        let permit = acquire(places, until, self.transfer_deadline).await?;
         let running = self.enter()?;
         let (sender, worker) = oneshot::channel();
         self.threads.run(move || {
@@ -347,7 +364,7 @@ mod tests {
     }
 
     #[test]
-    fn streams_do_not_take_the_place_of_short_calls() {
+    fn streams_take_neither_the_place_of_short_calls_nor_of_those_the_other_way() {
         run(async {
             let calls = calls(5000);
             let (end, wait) = mpsc::channel::<()>();
@@ -359,8 +376,9 @@ mod tests {
                     drop(wait.lock().map(|wait| wait.recv()));
                     Ok(())
                 };
-                transfers.push(calls.transfer(stuck).await.expect("a place"));
+                transfers.push(calls.transfer(Way::Out, stuck).await.expect("a place"));
             }
+            calls.transfer(Way::In, || Ok(())).await.expect("a place").end().await.expect("an end");
             assert_eq!(calls.short(|| Ok(1)).await.expect("an answer"), 1);
             drop(end);
             for mut transfer in transfers {

@@ -13,6 +13,10 @@ use crate::digest::Digest;
 use crate::error::Failure;
 use crate::store::runtime::private_directory;
 
+/// How many connections wait to be taken: beyond them a client is refused that does not wait itself, as programs of Go do not. The kernel has a bound of its own
+/// (`net.core.somaxconn`, 4096).
+const BACKLOG: i32 = 4096;
+
 /// What is spoken on a socket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Role {
@@ -183,7 +187,7 @@ fn listening(path: &Path, mode: u32) -> Result<UnixListener, Errno> {
     // Linux gives the file the mode that the socket has when it is bound: there is no moment in which others can connect.
     rustix::fs::fchmod(&socket, rustix::fs::Mode::from_raw_mode(mode))?;
     rustix::net::bind(&socket, &SocketAddrUnix::new(path)?)?;
-    rustix::net::listen(&socket, 128)?;
+    rustix::net::listen(&socket, BACKLOG)?;
     Ok(UnixListener::from(socket))
 }
 

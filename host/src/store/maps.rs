@@ -35,6 +35,35 @@ impl IdMaps {
         self.uids.is_empty() && self.gids.is_empty()
     }
 
+    /// Holds them to what the component can work with: what it refuses would be recorded, and no layer of the store could be filled.
+    ///
+    /// # Errors
+    ///
+    /// [`Failure::InvalidArgument`] for ranges that are empty, go past the last id or overlap, and for maps that have no root.
+    pub fn check(&self) -> Result<(), Failure> {
+        for (ranges, whose) in [(&self.uids, "user"), (&self.gids, "group")] {
+            let invalid =
+                |how: &str| Err(Failure::InvalidArgument(format!("the map of {whose} ids has {how}")));
+            if ranges.iter().any(|range| range.length == 0) {
+                return invalid("an empty range");
+            }
+            for start in [|range: &IdRange| range.inside, |range: &IdRange| range.outside] {
+                // 4,294,967,295 is no id.
+                let end = |range: &IdRange| start(range).checked_add(range.length);
+                let Some(mut runs) =
+                    ranges.iter().map(|range| Some((start(range), end(range)?))).collect::<Option<Vec<_>>>()
+                else {
+                    return invalid("a range that goes past the last id");
+                };
+                runs.sort_unstable();
+                if runs.windows(2).any(|pair| pair[0].1 > pair[1].0) {
+                    return invalid("ranges that overlap");
+                }
+            }
+        }
+        self.root().map(|_| ())
+    }
+
     /// Owner and group, on the disk, of root in archives: of what no archive speaks of.
     ///
     /// # Errors

@@ -26,7 +26,7 @@ use super::digest::{Digested, Digesting, Passing};
 use super::media::{LAYER, Packing, packing};
 use crate::driver::DiffOutcome;
 use crate::error::Failure;
-use crate::serve::calls::{Bounds, CallError, Transfer};
+use crate::serve::calls::{Bounds, CallError, Transfer, Way};
 use crate::serve::observer::Watched;
 use crate::snapshots::error::SnapshotError;
 use crate::snapshots::model::Time;
@@ -152,7 +152,7 @@ async fn begin(
     // It may be refused where a user has many pipes; the default does as well.
     let _ = fcntl(&writer, FcntlArg::F_SETPIPE_SZ(PIPE));
     let this = front.clone();
-    let archive = front.service.calls.transfer(move || {
+    let archive = front.service.calls.transfer(Way::Out, move || {
         let open = this.snapshots().map_err(|error| match error {
             SnapshotError::Driver(error) => error,
             other => Failure::Corrupt(other.to_string()).during("diff", None),
@@ -161,7 +161,7 @@ async fn begin(
     });
     let archive = archive.await?;
     let (sender, pieces) = mpsc::channel(QUEUE);
-    let packed = front.service.calls.transfer(move || {
+    let packed = front.service.calls.transfer(Way::In, move || {
         pack(reader, packing, Outgoing(sender)).map_err(|e| Failure::io("pack", &e).during("diff", None))
     });
     Ok((archive, packed.await?, pieces))

@@ -21,7 +21,7 @@ use super::media::{LAYER, packing};
 use super::{Containerd, Front, answer, compare, scope};
 use crate::driver::{ApplyOptions, Driver, Test, Totals};
 use crate::error::{Error, Failure};
-use crate::serve::calls::{CallError, Transfer};
+use crate::serve::calls::{CallError, Transfer, Way};
 use crate::serve::docker::upload::{Archive, Batch};
 use crate::snapshots::error::SnapshotError;
 use crate::snapshots::mounts::{Mount, Named, named};
@@ -120,7 +120,7 @@ impl Containerd {
         let mut stream = opened.map_err(|_| CallError::Stalled(stall.as_secs()))??;
         let (sender, batches) = mpsc::channel(QUEUE);
         let this = self.clone();
-        let begun = self.service.calls.transfer(move || {
+        let begun = self.service.calls.transfer(Way::In, move || {
             let snapshots = this.snapshots().map_err(plain)?;
             fill(snapshots.driver(), &layer, &blob, Archive::new(batches))
         });

@@ -21,7 +21,7 @@ use super::{Docker, stream_error};
 use crate::driver::DiffOutcome;
 use crate::error::{Escaped, Failure};
 use crate::serve::Service;
-use crate::serve::calls::{CallError, Transfer};
+use crate::serve::calls::{CallError, Transfer, Way};
 use crate::serve::http::{Client, Content, Piece};
 use crate::serve::observer::Watched;
 
@@ -80,7 +80,7 @@ impl Docker {
         let mut pipe = pipe::Receiver::from_owned_fd(OwnedFd::from(reader)).map_err(|e| io("epoll", &e))?;
         let target = self.engines.target(client.process);
         let service = self.service.clone();
-        let begun = self.service.calls.transfer(move || {
+        let begun = self.service.calls.transfer(Way::Out, move || {
             let driver = target.driver(&service.stores, false)?;
             driver.diff(request.id(), request.parent(), OwnedFd::from(writer))
         });

@@ -12,6 +12,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Limited};
 use hyper::body::Incoming;
+use hyper::header::{ALLOW, HeaderValue};
 use hyper::{Method, Request, Response, StatusCode};
 use layerbox_privileged::id::LayerId;
 use serde_json::{Value, json};
@@ -259,7 +260,7 @@ fn remove(driver: &Driver, id: &str) -> Result<Value, Error> {
         match &error.failure {
             Failure::NotFound(_) => return Ok(json!({})),
             Failure::Busy(_) if left > 0 => {
-                driver.put(id)?;
+                driver.put(id).map_err(|error| Error { operation: "remove", ..error })?;
                 left -= 1;
             }
             Failure::HasChildren(child) if is_of_no_container(driver, child, id)? => {
@@ -294,7 +295,9 @@ impl Handler for Docker {
             return error(StatusCode::NOT_FOUND, "there is no such call");
         };
         if request.method() != Method::POST {
-            return error(StatusCode::METHOD_NOT_ALLOWED, "calls are sent with POST");
+            let mut answer = error(StatusCode::METHOD_NOT_ALLOWED, "calls are sent with POST");
+            answer.headers_mut().insert(ALLOW, HeaderValue::from_static("POST"));
+            return answer;
         }
         let mut watched = self.service.observer.begin(operation.name());
         match operation {

@@ -122,7 +122,7 @@ impl InitRequest {
     ///
     /// # Errors
     ///
-    /// [`Failure::InvalidArgument`] for a number that is no id, and for a map without root.
+    /// [`Failure::InvalidArgument`] for a number that is no id, and for maps that nothing can be mapped with.
     pub fn maps(&self) -> Result<IdMaps, Failure> {
         let number = |value: i64| {
             let what = || Failure::InvalidArgument(format!("the id maps hold {value}, which is no id"));
@@ -136,7 +136,7 @@ impl InitRequest {
             entries.iter().flatten().map(range).collect::<Result<Vec<_>, Failure>>()
         };
         let maps = IdMaps { uids: ranges(&self.uid_maps)?, gids: ranges(&self.gid_maps)? };
-        maps.root()?;
+        maps.check()?;
         Ok(maps)
     }
 }

@@ -18,7 +18,7 @@ use tokio::time::{Instant, sleep, sleep_until, timeout, timeout_at};
 use super::protocol::answer;
 use super::{Docker, stream_error};
 use crate::driver::{ApplyOptions, Totals};
-use crate::serve::calls::{CallError, Transfer};
+use crate::serve::calls::{CallError, Transfer, Way};
 use crate::serve::http::{Client, Content};
 use crate::serve::observer::Watched;
 
@@ -88,7 +88,7 @@ impl Docker {
         };
         let (sender, batches) = mpsc::channel(QUEUE);
         let archive = Box::new(Archive::new(batches));
-        let begun = self.service.calls.transfer(move || {
+        let begun = self.service.calls.transfer(Way::In, move || {
             target.driver(&service.stores, false)?.apply_diff(&id, parent.as_deref(), archive, &options)
         });
         let stall = self.service.calls.stall();

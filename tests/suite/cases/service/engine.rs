@@ -84,8 +84,26 @@ fn old_store(place: &Place) -> Result<()> {
 
 fn id_maps(place: &Place) -> Result<()> {
     let service = Service::start(place, &[])?;
-    let map = json!([{ "container_id": 0, "host_id": 100_000, "size": 65_536 }]);
+    let ranges = |ranges: &[[i64; 3]]| -> Value {
+        let range = |[inside, outside, size]: &[i64; 3]| json!({ "container_id": inside, "host_id": outside, "size": size });
+        ranges.iter().map(range).collect()
+    };
+    let map = ranges(&[[0, 100_000, 65_536]]);
     let home = service.path("home");
+    // What is refused is not recorded: the right maps are taken after it.
+    for (wrong, text) in [
+        (ranges(&[[1, 100_000, 65_536]]), "no root"),
+        (ranges(&[[0, -1, 1]]), "-1"),
+        (ranges(&[[0, 100_000, 0]]), "an empty range"),
+        (ranges(&[[0, 4_294_967_290, 50]]), "past the last id"),
+        (ranges(&[[0, 100_000, 10], [5, 200_000, 10]]), "overlap"),
+        (ranges(&[[0, 100_000, 10], [10, 100_009, 10]]), "overlap"),
+    ] {
+        for [uids, gids] in [[&wrong, &map], [&map, &wrong]] {
+            let said = service.fails("Init", &json!({ "Home": home, "UIDMaps": uids, "GIDMaps": gids }))?;
+            ensure!(said.contains(text), "{wrong}: {said}");
+        }
+    }
     service.ok("Init", &json!({ "Home": home, "UIDMaps": map, "GIDMaps": map }))?;
     service.ok("Create", &json!({ "ID": "a" }))?;
     let archive = tar(&[file("root", "x"), file("user", "x").owner(7, 8)]);
