@@ -452,12 +452,25 @@ fn hexadecimal(bytes: &[u8], f: &mut fmt::Formatter<'_>) -> fmt::Result {
 }
 
 fn is_escaped(c: char) -> bool {
-    c == '\\' || c.is_control() || is_deceptive(c)
+    if c.is_ascii() { c == '\\' || c.is_control() } else { is_invisible(c) || !is_printable(c) }
 }
 
-/// Characters that print nothing and change how the rest of a line reads (Unicode TR 36: bidirectional controls, line separators).
-fn is_deceptive(c: char) -> bool {
-    matches!(c, '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{feff}')
+/// Whether the standard library takes a character for one that prints something: no control, format character (the bidirectional ones, tags), separator but the
+/// space, surrogate, private use or unassigned.
+fn is_printable(c: char) -> bool {
+    // After another character, because a combining one that stands alone is no text.
+    let mut text = [b'a', 0, 0, 0, 0];
+    let length = 1 + c.encode_utf8(&mut text[1..]).len();
+    str::from_utf8(&text[..length]).is_ok_and(|text| text.escape_debug().nth(1) == Some(c))
+}
+
+/// Letters, marks and symbols that print nothing (Unicode, Default_Ignorable_Code_Point, and the blank of Braille): two names with and without them look the same.
+fn is_invisible(c: char) -> bool {
+    matches!(
+        c,
+        '\u{34f}' | '\u{115f}' | '\u{1160}' | '\u{17b4}' | '\u{17b5}' | '\u{180b}'..='\u{180f}' | '\u{2800}' | '\u{3164}'
+            | '\u{fe00}'..='\u{fe0f}' | '\u{ffa0}' | '\u{e0100}'..='\u{e01ef}'
+    )
 }
 
 /// Text from outside that should have been an id, for a message of one line.
@@ -500,12 +513,40 @@ mod tests {
     #[test]
     fn what_would_deceive_a_reader_is_escaped() {
         for deceptive in [
-            "\u{61c}", "\u{200b}", "\u{200f}", "\u{2028}", "\u{202e}", "\u{2066}", "\u{feff}", "\u{7f}", "\\",
+            "\u{61c}",
+            "\u{200b}",
+            "\u{200f}",
+            "\u{2028}",
+            "\u{202e}",
+            "\u{2066}",
+            "\u{feff}",
+            "\u{7f}",
+            "\\",
+            "\u{85}",
+            "\u{a0}",
+            "\u{ad}",
+            "\u{34f}",
+            "\u{378}",
+            "\u{115f}",
+            "\u{180e}",
+            "\u{3164}",
+            "\u{e000}",
+            "\u{fe0f}",
+            "\u{fff9}",
+            "\u{fffe}",
+            "\u{1d173}",
+            "\u{e0001}",
+            "\u{e0041}",
+            "\u{10ffff}",
         ] {
             let shown = Escaped(format!("a{deceptive}b").as_bytes()).to_string();
             assert!(shown.starts_with("a\\x") && shown.is_ascii(), "{shown}");
         }
-        assert_eq!(Escaped("gr\u{fc}n \u{627}".as_bytes()).to_string(), "gr\u{fc}n \u{627}");
+        for plain in
+            ["gr\u{fc}n \u{627}", "gru\u{308}n", "\u{6f22}\u{5b57}", "\u{1f600}", "\u{915}\u{94d}\u{937}"]
+        {
+            assert_eq!(Escaped(plain.as_bytes()).to_string(), plain);
+        }
     }
 
     #[test]

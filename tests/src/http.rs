@@ -15,6 +15,8 @@ pub struct Answer {
     pub status: u16,
     /// The media type.
     pub kind: String,
+    /// The methods that are allowed, where it names them.
+    pub allow: String,
     /// The body.
     pub body: Vec<u8>,
     /// Whether the body came to its clean end.
@@ -118,7 +120,8 @@ impl Connection {
         let line = self.line()?;
         let status = line.split(' ').nth(1).and_then(|status| status.parse().ok());
         let status = status.with_context(|| format!("no status: {line:?}"))?;
-        let (mut length, mut chunked, mut kind) = (None, false, String::new());
+        let (mut length, mut chunked) = (None, false);
+        let (mut kind, mut allow) = (String::new(), String::new());
         loop {
             let line = self.line()?;
             let Some((name, value)) = line.split_once(':') else { break };
@@ -126,6 +129,7 @@ impl Connection {
                 "content-length" => length = Some(value.trim().parse::<u64>()?),
                 "transfer-encoding" => chunked = true,
                 "content-type" => kind = value.trim().to_owned(),
+                "allow" => allow = value.trim().to_owned(),
                 _ => {}
             }
         }
@@ -137,7 +141,7 @@ impl Connection {
             (&mut self.stream).take(length).read_to_end(&mut body)?;
             body.len() as u64 == length
         };
-        Ok(Answer { status, kind, body, whole })
+        Ok(Answer { status, kind, allow, body, whole })
     }
 
     fn chunks(&mut self, body: &mut Vec<u8>) -> Result<()> {

@@ -10,8 +10,8 @@ use clap::error::ErrorKind;
 use serde::Serialize;
 
 use super::arguments::{Early, Global, LogFormat};
-use super::output::{ByteName, OneLine, Paint};
-use super::{Outcome, Stop, Usage, misuse};
+use super::output::{ByteName, OneLine, Paint, unless_enough};
+use super::{Outcome, Stop, Usage, misuse, unprinted};
 use crate::driver::Code;
 use crate::error::{Class, Escaped};
 
@@ -126,13 +126,19 @@ impl fmt::Display for Usage {
 /// Prints what clap has to say, help and version included, and returns the exit status: 0 for those, 2 for errors.
 pub(super) fn parse_error(error: &clap::Error, arguments: &[OsString], early: Early) -> u8 {
     // Whoever names no command is shown which there are.
+    let reporter =
+        || Reporter { json: early.json, paint: Paint::new(early.color, io::stderr().is_terminal()) };
     let helps = error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand && !early.json;
     if helps || !error.use_stderr() {
-        // As with all that goes to a terminal: where it is closed there is nobody to tell.
-        let _ = error.print();
+        let printed = unless_enough(error.print());
+        if !error.use_stderr()
+            && let Err(failed) = printed
+        {
+            let operation = if error.kind() == ErrorKind::DisplayVersion { "version" } else { "help" };
+            return reporter().end(Err(Stop::Failed(unprinted(&failed).during(operation, None))));
+        }
     } else {
-        let paint = Paint::new(early.color, io::stderr().is_terminal());
-        Reporter { json: early.json, paint }.tell(&Stop::Usage(misuse::usage(error, arguments)));
+        reporter().tell(&Stop::Usage(misuse::usage(error, arguments)));
     }
     if error.use_stderr() { Class::Usage.status() } else { 0 }
 }

@@ -230,6 +230,7 @@ impl Driver {
         let list = || -> Result<Vec<LayerSummary>, Failure> {
             let lease = self.lease(Access::Read);
             let (layers, _) = self.sandbox.run(lease, |guest, call| guest.list(call))?;
+            let filled = self.store.being_filled(|_| true)?;
             let mut summaries = Vec::with_capacity(layers.len());
             for layer in layers {
                 let id = layer_id(&layer.id)?;
@@ -238,7 +239,7 @@ impl Driver {
                     parent: layer.ancestors.first().map(|parent| layer_id(parent)).transpose()?,
                     size: record.as_ref().and_then(|record| record.size).map(|size| size.bytes),
                     mounts: self.count(&id)?,
-                    state: state(record.as_ref()),
+                    state: state(record.as_ref(), filled.contains(&id)),
                     id,
                 });
             }
@@ -333,7 +334,7 @@ impl Driver {
                 size: size.map(|size| size.bytes),
                 entries: size.map(|size| size.entries),
                 mounts: self.count(id)?,
-                state: state(record.as_ref()),
+                state: state(record.as_ref(), !self.store.being_filled(|filled| filled == id)?.is_empty()),
                 content: self.store.content_path(id),
                 mount_point: self.store.mount_point(id),
                 work: self.store.work_path(id),
@@ -392,6 +393,6 @@ impl Driver {
     }
 }
 
-fn state(record: Option<&Record>) -> &'static str {
-    if record.is_some() { "complete" } else { "incomplete" }
+fn state(record: Option<&Record>, is_being_filled: bool) -> &'static str {
+    if record.is_some() && !is_being_filled { "complete" } else { "incomplete" }
 }

@@ -15,7 +15,7 @@ pub struct LayerSummary {
     pub size: Option<u64>,
     /// How many users its mount has.
     pub mounts: u32,
-    /// `complete`, or `incomplete` while it is being made or removed.
+    /// `complete`, or `incomplete` while it is being made, filled or removed.
     pub state: &'static str,
 }
 

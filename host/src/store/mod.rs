@@ -437,24 +437,33 @@ impl Store {
     }
 
     /// Holds none of these layers to be one that an archive is being applied to: its directory will be another, and a union over the one that it has now would
-    /// lose it. What a call that was cut off has left does not count.
+    /// lose it.
     ///
     /// # Errors
     ///
     /// [`Failure::Conflict`], which names one that is.
     pub fn require_filled(&self, ids: &[LayerId]) -> Result<(), Failure> {
-        for id in ids_in(&self.dir, "stage")?.into_iter().filter(|id| ids.contains(id)) {
-            let directory = self.runtime.join(LOCKS);
+        match self.being_filled(|id| ids.contains(id))?.first() {
+            Some(id) => Err(Failure::Conflict(format!("an archive is being applied to its ancestor {id}"))),
+            None => Ok(()),
+        }
+    }
+
+    /// Those of the layers asked for that an archive is being applied to. What a call that was cut off has left does not count.
+    ///
+    /// # Errors
+    ///
+    /// Those of reading the directory and of locking.
+    pub fn being_filled(&self, asked: impl Fn(&LayerId) -> bool) -> Result<Vec<LayerId>, Failure> {
+        let directory = self.runtime.join(LOCKS);
+        let mut filled = Vec::new();
+        for id in ids_in(&self.dir, "stage")?.into_iter().filter(asked) {
             match Guard::layer(&directory, self.claims.claim(&id), Mode::Shared, Duration::ZERO) {
-                Err(Failure::Locked(_)) => {
-                    return Err(Failure::Conflict(format!(
-                        "an archive is being applied to its ancestor {id}"
-                    )));
-                }
+                Err(Failure::Locked(_)) => filled.push(id),
                 other => drop(other?),
             }
         }
-        Ok(())
+        Ok(filled)
     }
 
     /// Throws a staged content away, and deletes it.

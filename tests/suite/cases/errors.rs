@@ -366,6 +366,10 @@ fn full_output(place: &Place) -> Result<()> {
         let right = object["code"] == "io" && object["layer"].as_str() == layer;
         ensure!(right && object["entry"] == "standard output", "{arguments:?}: {object}");
     }
+    for arguments in [["--help"].as_slice(), &["--version"], &["help", "create"], &["create", "--help"]] {
+        let object = json(arguments)?;
+        ensure!(object["code"] == "io" && object["entry"] == "standard output", "{arguments:?}: {object}");
+    }
     for id in ["base", "large"] {
         let object = json(&["diff", id])?;
         let text = object["error"].as_str().unwrap_or_default();
@@ -387,6 +391,7 @@ fn closed_output(place: &Place) -> Result<()> {
     for (arguments, status) in [
         (["list"].as_slice(), 0),
         (&["man"], 0),
+        (&["--help"], 0),
         (&["check"], 1),
         (&["--json", "check"], 1),
         (&["--json", "exists", "base"], 0),

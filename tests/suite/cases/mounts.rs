@@ -318,11 +318,21 @@ fn below(place: &Place) -> Result<()> {
     fs::write(merged.join("new"), "n")?;
     store.put("child")?;
     let (half, rest) = archive.split_at(700);
+    let states = |state: &str| -> Result<()> {
+        let layers: serde_json::Value = serde_json::from_str(&store.ok(["--json", "list"])?)?;
+        let base = layers.as_array().into_iter().flatten().find(|layer| layer["id"] == "base");
+        ensure!(base.is_some_and(|base| base["state"] == state), "not {state}: {layers}");
+        let text = store.ok(["metadata", "base"])?;
+        ensure!(text.lines().any(|line| line == format!("State: {state}")), "not {state}: {text}");
+        Ok(())
+    };
+    states("complete")?;
     let filled = store.apply_with("base", |mut pipe| {
         let mut during = || -> Result<()> {
             pipe.write_all(half)?;
             let filled = || Ok(store.root().join("stage/base").exists());
             eventually("base is being filled", Duration::from_secs(10), filled)?;
+            states("incomplete")?;
             store.run(["get", "child"])?.expect(4)?.says("base")?;
             ensure!(mounts_below(store.root()).is_empty(), "it is mounted");
             ensure!(store.references("child")? == 0, "it is counted");
@@ -334,6 +344,7 @@ fn below(place: &Place) -> Result<()> {
         }
     })?;
     filled.expect(0)?;
+    states("complete")?;
     let merged = store.get("child")?;
     ensure!(names(&merged)? == ["from-base", "new"], "the mount holds {:?}", names(&merged)?);
     store.put("child")
