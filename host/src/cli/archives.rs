@@ -49,6 +49,9 @@ pub(super) fn apply_diff(context: &Context, arguments: ApplyDiff) -> Outcome {
         bar.finish_and_clear();
     }
     let totals = result?;
+    if let Some(said) = options.progress.said() {
+        context.log.warn(said, None);
+    }
     note_speed(context, id, totals, started.elapsed());
     context.print_line(&SizeObject::from(totals), totals.bytes)
 }

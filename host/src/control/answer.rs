@@ -4,11 +4,13 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt as _;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use super::bytes::Bytes;
 use super::frame;
 use super::protocol::{Answer, Call, Reply};
 use super::streams::{self, Caller, Input};
+use super::values::Totals;
 use crate::driver::{ApplyOptions, Driver, Patient};
 use crate::error::{Error, Failure};
 use crate::serve::calls::CallError;
@@ -86,7 +88,8 @@ fn run(driver: &Driver, call: Call, descriptor: Option<OwnedFd>, caller: &Caller
             let told = progress.then(|| options.progress.clone());
             let input = Input::new(stream()?, caller.clone(), told).map_err(about(operation, &id))?;
             let input = Patient::new(input, &options.given.over(driver.limits()));
-            Answer::Totals(driver.apply_diff(&id, parent.as_deref(), Box::new(input), &options)?.into())
+            let totals: Totals = driver.apply_diff(&id, parent.as_deref(), Box::new(input), &options)?.into();
+            Answer::Totals(totals.clamped(options.progress.clamped.load(Ordering::Relaxed)))
         }
         Call::Diff { id, parent } => {
             let out = streams::output(stream()?, caller.clone()).map_err(about(operation, &id))?;

@@ -16,16 +16,30 @@ use crate::error::Failure;
 pub(super) struct Totals {
     entries: u64,
     bytes: u64,
+    /// [`driver::Progress::clamped`]. Older services do not tell.
+    #[serde(default)]
+    clamped: u64,
+}
+
+impl Totals {
+    pub(super) fn clamped(mut self, clamped: u64) -> Totals {
+        self.clamped = clamped;
+        self
+    }
+
+    pub(super) fn clamped_times(&self) -> u64 {
+        self.clamped
+    }
 }
 
 impl From<driver::Totals> for Totals {
     fn from(driver::Totals { entries, bytes }: driver::Totals) -> Totals {
-        Totals { entries, bytes }
+        Totals { entries, bytes, clamped: 0 }
     }
 }
 
 impl From<Totals> for driver::Totals {
-    fn from(Totals { entries, bytes }: Totals) -> driver::Totals {
+    fn from(Totals { entries, bytes, .. }: Totals) -> driver::Totals {
         driver::Totals { entries, bytes }
     }
 }

@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use layerbox_privileged::id::LayerId;
@@ -33,6 +33,18 @@ pub enum Access {
 pub struct Progress {
     /// Entries that were put.
     pub entries: AtomicU64,
+    /// Entries that got another time than theirs, the nearest that the file system can hold; known at the end.
+    pub clamped: AtomicU64,
+}
+
+impl Progress {
+    /// What is to be said of a layer that was filled; nothing where all is as the archive has it.
+    pub fn said(&self) -> Option<String> {
+        let clamped = self.clamped.load(Ordering::Relaxed);
+        let entries = if clamped == 1 { "entry has" } else { "entries have" };
+        (clamped > 0)
+            .then(|| format!("{clamped} {entries} the nearest time to theirs that this file system can hold"))
+    }
 }
 
 impl UnionLease {

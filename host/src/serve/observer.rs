@@ -8,6 +8,7 @@ use serde_json::Value;
 use super::calls::CallError;
 use super::log::Log;
 use super::metrics::Metrics;
+use crate::driver::Progress;
 use crate::snapshots::error::SnapshotError;
 
 /// Log and metrics of the service.
@@ -31,6 +32,13 @@ impl Observer {
             bytes_in: 0,
             bytes_out: 0,
             ended: false,
+        }
+    }
+
+    /// Says what is to be said of a layer that was filled.
+    pub fn filled(&self, layer: &str, progress: &Progress) {
+        if let Some(said) = progress.said() {
+            self.log.warn(&said, &[("id", layer.into())]);
         }
     }
 }

@@ -1,17 +1,19 @@
 //! Archives that other programs made apply to the tree that they were made of, as far as their format can say it.
 
 use std::fs;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Result, ensure};
-use layerbox_tests::archive::{file, tar};
+use layerbox_tests::archive::{dir, file, member, symlink, tar};
 use layerbox_tests::tree::{Except, picture, same};
 
 use crate::command::{run, shell};
 use crate::harness::{Case, Need, case};
 use crate::plant::{Features, plant};
 use crate::scratch::Place;
+use crate::service::Service;
 use crate::store::{Dialect, Store};
 
 /// Python's tarfile walks by itself; a file name of its own (`python3 -c`) keeps it free of helpers. Arguments: format, tree, archive.
@@ -126,6 +128,10 @@ pub(super) fn cases() -> Vec<Case> {
             case(format!("formats: {title}: applies to the same tree"), body).needs(Need::Tool(program)),
         );
     }
+    cases.push(case(
+        "formats: a time that the file system cannot hold becomes the nearest, and that is said",
+        far,
+    ));
     cases.push(
         case("formats: xz is refused with its name", |place| {
             let archive = place.join("archive.tar");
@@ -163,5 +169,43 @@ fn applied(place: &Place, tree: &Path, archive: &[u8], except: Except) -> Result
         store.apply("base", archive)?.expect(0)?;
         same(&want, &picture(&store.content("base"))?, except)?;
     }
+    Ok(())
+}
+
+/// ext4 holds times from 1901 to 2446.
+fn far(place: &Place) -> Result<()> {
+    let (far, last) = (20_000_000_000, 15_032_385_535);
+    let members = [
+        dir("d/").mtime(far),
+        file("f", "f").mtime(far),
+        file("large", vec![1; 1 << 20]).mtime(-far),
+        symlink("l", "f").mtime(far),
+        member("p", b'6').mtime(far),
+        file("held", "h").mtime(last),
+        file("usual", "u"),
+    ];
+    let said = "5 entries have the nearest time to theirs that this file system can hold";
+    let mut store = Store::new(place.join("s"), Dialect::Overlay);
+    store.create("a", None)?;
+    store.apply("a", &tar(&members))?.expect(0)?.says(said)?;
+    for (name, time) in
+        [("d", last), ("f", last), ("large", -1 << 31), ("held", last), ("usual", 1_000_000_000)]
+    {
+        let found = fs::metadata(store.content("a").join(name))?.mtime();
+        ensure!(found == time, "{name}: {found}, not {time}");
+    }
+    store.create("b", None)?;
+    let quiet = store.apply("b", &tar(&members[5..]))?.expect(0)?;
+    ensure!(!quiet.stderr.contains("nearest"), "{quiet}");
+    // Through the service both sides say it.
+    let beside = place.beside()?;
+    let service = Service::start(&beside, &[])?;
+    service.init()?;
+    store = Store::new(service.path("home"), Dialect::Overlay);
+    store.create("a", None)?;
+    store.apply("a", &tar(&members))?.expect(0)?.says(said)?;
+    store.create("b", None)?;
+    ensure!(service.apply("b", &tar(&members))?.status == 200, "ApplyDiff");
+    ensure!(service.log()?.contains(said), "the log does not say it: {}", service.log()?);
     Ok(())
 }

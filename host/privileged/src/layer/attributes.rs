@@ -4,13 +4,16 @@
 //! write takes them too, and each step but the last changes a time that nobody can set (ctime), or none.
 //!
 //! A time that the file system cannot hold is clamped by the kernel to the nearest that it can, without a word
-//! (utimensat(2), since Linux 5.4), and that is accepted: reading every time back would cost a call for each entry.
+//! (utimensat(2), since Linux 5.4). That is accepted, and told: what 32 bits hold every file system holds, and of other times, which are rare, it is read back what
+//! became of them.
 
 use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd};
 
 use nix::fcntl::AtFlags;
-use nix::sys::stat::{FchmodatFlags, Mode, UtimensatFlags, fchmod, fchmodat, futimens, utimensat};
+use nix::sys::stat::{
+    FchmodatFlags, FileStat, Mode, UtimensatFlags, fchmod, fchmodat, fstat, fstatat, futimens, utimensat,
+};
 use nix::sys::time::TimeSpec;
 use nix::unistd::{Gid, Uid, fchown, fchownat};
 use rustix::fs::XattrFlags;
@@ -121,8 +124,14 @@ fn has_room(place: BorrowedFd<'_>) -> bool {
     })
 }
 
-/// Sets the attributes of an open regular file.
-pub(super) fn settle_file(file: &File, made: Made, attributes: &Attributes) -> Result<(), Error> {
+/// Whether the file system has made another time of one that was just set.
+fn is_clamped(time: Timestamp, found: impl FnOnce() -> nix::Result<FileStat>) -> Result<bool, Error> {
+    Ok(i32::try_from(time.seconds).is_err()
+        && found().map_err(Error::io("fstatat"))?.st_mtime != time.seconds)
+}
+
+/// Sets the attributes of an open regular file. True where its time is another one, which the file system can hold.
+pub(super) fn settle_file(file: &File, made: Made, attributes: &Attributes) -> Result<bool, Error> {
     if made.owner_differs(attributes) {
         let (uid, gid) = owner(attributes);
         fchown(file, uid, gid).map_err(Error::io("fchown"))?;
@@ -135,16 +144,17 @@ pub(super) fn settle_file(file: &File, made: Made, attributes: &Attributes) -> R
             .map_err(|errno| not_set("fsetxattr", name, errno, file.as_fd()))?;
     }
     let time = time(attributes.mtime);
-    futimens(file, &time, &time).map_err(Error::io("futimens"))
+    futimens(file, &time, &time).map_err(Error::io("futimens"))?;
+    is_clamped(attributes.mtime, || fstat(file))
 }
 
-/// Sets the attributes of anything, by its name in an open directory (`.`: of the directory), following nothing.
+/// Sets the attributes of anything, by its name in an open directory (`.`: of the directory), following nothing. Answers as [`settle_file`].
 pub(super) fn settle(
     dir: BorrowedFd<'_>,
     last: &[u8],
     made: Made,
     attributes: &Attributes,
-) -> Result<(), Error> {
+) -> Result<bool, Error> {
     if made.owner_differs(attributes) {
         let (uid, gid) = owner(attributes);
         fchownat(dir, last, uid, gid, AtFlags::AT_SYMLINK_NOFOLLOW).map_err(Error::io("fchownat"))?;
@@ -159,7 +169,8 @@ pub(super) fn settle(
             .map_err(|errno| not_set("lsetxattr", name, errno, dir))?;
     }
     let time = time(attributes.mtime);
-    utimensat(dir, last, &time, &time, UtimensatFlags::NoFollowSymlink).map_err(Error::io("utimensat"))
+    utimensat(dir, last, &time, &time, UtimensatFlags::NoFollowSymlink).map_err(Error::io("utimensat"))?;
+    is_clamped(attributes.mtime, || fstatat(dir, last, AtFlags::AT_SYMLINK_NOFOLLOW))
 }
 
 fn owner(attributes: &Attributes) -> (Option<Uid>, Option<Gid>) {

@@ -78,6 +78,8 @@ struct State {
     jobs: VecDeque<Job>,
     bytes: usize,
     busy: bool,
+    /// How many files got another time than theirs.
+    clamped: u64,
     closed: bool,
     /// The first error; what came after it is dropped.
     error: Option<Error>,
@@ -142,6 +144,11 @@ impl Bodies {
         }
         self.waited += began.elapsed();
         state.outcome()
+    }
+
+    /// How many files have another time than the one that was put, once all is done.
+    pub(super) fn clamped(&self) -> u64 {
+        self.shared.lock().clamped
     }
 
     /// How long the work of the queue was waited for, or done here.
@@ -224,13 +231,16 @@ impl State {
         job
     }
 
-    fn done(&mut self, weight: usize, done: Result<(), Error>) {
+    fn done(&mut self, weight: usize, done: Result<bool, Error>) {
         self.busy = false;
         self.bytes -= cmp::min(weight, self.bytes);
-        if let Err(error) = done {
-            self.error.get_or_insert(error);
-            self.jobs.clear();
-            self.bytes = 0;
+        match done {
+            Ok(clamped) => self.clamped += u64::from(clamped),
+            Err(error) => {
+                self.error.get_or_insert(error);
+                self.jobs.clear();
+                self.bytes = 0;
+            }
         }
     }
 
@@ -247,7 +257,8 @@ impl Job {
         data + last + self.target.name.as_bytes().len()
     }
 
-    fn run(&self) -> Result<(), Error> {
+    /// True where the file's time became another one.
+    fn run(&self) -> Result<bool, Error> {
         let target = &*self.target;
         let written = match &self.data {
             Some(data) if data.sparse => target.write_blocks(data.offset, &data.bytes),
@@ -256,7 +267,7 @@ impl Job {
         };
         let settled = written.and_then(|()| match &self.last {
             Some(attributes) => target.settle(attributes),
-            None => Ok(()),
+            None => Ok(false),
         });
         settled.map_err(|error| error.at(&target.name))
     }
@@ -295,7 +306,7 @@ impl Target {
     }
 
     /// What is done to a file once its bytes are there.
-    fn settle(&self, attributes: &Attributes) -> Result<(), Error> {
+    fn settle(&self, attributes: &Attributes) -> Result<bool, Error> {
         if self.reached.load(Ordering::Relaxed) < self.size {
             nix::unistd::ftruncate(&self.file, self.size as i64).map_err(Error::io("ftruncate"))?;
         }

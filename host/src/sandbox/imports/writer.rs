@@ -89,8 +89,11 @@ impl HostWriter for State {
     }
 
     fn finish(&mut self, handle: Resource<WriterHandle>) -> Answer<types::Totals> {
-        let totals = self.filler(&handle)?.finish()?;
+        let filler = self.filler(&handle)?;
+        let totals = filler.finish()?;
+        let clamped = filler.clamped();
         self.lease.filled = Some(totals);
+        self.lease.progress.clamped.store(clamped, Ordering::Relaxed);
         Ok(convert::totals(totals))
     }
 

@@ -89,7 +89,14 @@ impl Docker {
         let (sender, batches) = mpsc::channel(QUEUE);
         let archive = Box::new(Archive::new(batches));
         let begun = self.service.calls.transfer(Way::In, move || {
-            target.driver(&service.stores, false)?.apply_diff(&id, parent.as_deref(), archive, &options)
+            let totals = target.driver(&service.stores, false)?.apply_diff(
+                &id,
+                parent.as_deref(),
+                archive,
+                &options,
+            )?;
+            service.observer.filled(&id, &options.progress);
+            Ok(totals)
         });
         let stall = self.service.calls.stall();
         let mut transfer = begun.await?;

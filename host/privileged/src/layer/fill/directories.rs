@@ -164,8 +164,10 @@ impl Filler {
 
     /// Sets what was put off, for inner directories first: an owner without privilege may lose the way to them with the
     /// attributes of the outer ones.
-    pub(super) fn settle_directories(&self) -> Result<(), Error> {
+    /// Answers how many got another time than theirs, which the file system can hold.
+    pub(super) fn settle_directories(&self) -> Result<u64, Error> {
         let mut descent = Descent::new();
+        let mut clamped = 0;
         let children = |it: &Directory| it.children.values().copied().collect::<Vec<u64>>();
         let top = beneath(self.root.as_fd(), b"", HANDLE).map_err(Error::io("openat2"))?;
         let root = self.directories.get(&self.root_inode).ok_or_else(changed)?;
@@ -184,10 +186,10 @@ impl Filler {
                 },
             };
             let outer = descent.inner().map_or(self.root.as_fd(), |(outer, _)| outer);
-            settle(outer, &done.last, done.made, &done.attributes)
-                .map_err(|error| error.at(&self.name_of(done)))?;
+            let settled = settle(outer, &done.last, done.made, &done.attributes);
+            clamped += u64::from(settled.map_err(|error| error.at(&self.name_of(done)))?);
         }
-        Ok(())
+        Ok(clamped)
     }
 
     /// The name of a directory in the table, for a message.

@@ -105,6 +105,7 @@ pub struct Filler {
     /// The file that is filled by `fill`, its attributes, and the end of what came.
     later: Option<(Arc<Target>, Attributes, u64)>,
     totals: Totals,
+    clamped: u64,
     made: u64,
     written: u64,
     put_off: usize,
@@ -173,6 +174,7 @@ impl Filler {
             bodies: Bodies::new(),
             later: None,
             totals: Totals::default(),
+            clamped: 0,
             made: 0,
             written: 0,
             put_off: 0,
@@ -279,8 +281,13 @@ impl Filler {
         self.ready()?;
         self.finished = true;
         self.bodies.drain()?;
-        self.settle_directories()?;
+        self.clamped += self.settle_directories()? + self.bodies.clamped();
         Ok(self.totals)
+    }
+
+    /// How many entries have another time than the one that was put, the nearest that the file system can hold; to be asked when the layer is finished.
+    pub fn clamped(&self) -> u64 {
+        self.clamped
     }
 
     /// How many bytes were written so far (see [`Policy::max_bytes`]), those of replaced entries counted.

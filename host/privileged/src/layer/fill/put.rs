@@ -69,7 +69,7 @@ impl Filler {
                 self.create(place, "symlinkat", |dir, last| symlinkat(target.as_slice(), dir, last))?;
                 // A symbolic link has no mode of its own.
                 let made = Made { mode: attributes.mode, ..made };
-                return settle(place.dir.as_fd(), place.last, made, &attributes);
+                return self.settle(place, made, &attributes);
             }
             Kind::CharacterDevice(device) | Kind::BlockDevice(device) => {
                 let character = matches!(kind, Kind::CharacterDevice(_));
@@ -86,7 +86,12 @@ impl Filler {
             Kind::Fifo => self.create(place, "mknodat", special(SFlag::S_IFIFO, Device::default()))?,
             Kind::Socket => return Err(Error::InvalidArgument(format!("{name}: a socket cannot be put"))),
         }
-        settle(place.dir.as_fd(), place.last, made, &attributes)
+        self.settle(place, made, &attributes)
+    }
+
+    fn settle(&mut self, place: &Place<'_>, made: Made, attributes: &Attributes) -> Result<(), Error> {
+        self.clamped += u64::from(settle(place.dir.as_fd(), place.last, made, attributes)?);
+        Ok(())
     }
 
     fn put_file(
