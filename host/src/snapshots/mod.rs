@@ -17,7 +17,7 @@ mod removal;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use crate::driver::Driver;
+use crate::driver::{DiskUsage, Driver};
 use crate::error::{Error, Failure};
 use database::Database;
 use error::SnapshotError;
@@ -373,8 +373,8 @@ impl Snapshots {
     }
 
     fn usage_of(&self, layer: &str) -> Result<Usage> {
-        let totals = self.driver.diff_size(layer, None)?;
-        Ok(Usage { bytes: totals.bytes, inodes: totals.entries.saturating_add(1) })
+        let DiskUsage { bytes, inodes } = self.driver.disk_usage(layer)?;
+        Ok(Usage { bytes, inodes })
     }
 }
 

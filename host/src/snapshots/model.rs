@@ -48,9 +48,9 @@ impl Time {
 /// What a snapshot itself holds.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Usage {
-    /// Apparent sizes of its own regular files in bytes, each file once.
+    /// What its own content takes on the disk, in bytes: the blocks of each inode once.
     pub bytes: u64,
-    /// Its own names, and its root.
+    /// Its own inodes, that of its root among them.
     pub inodes: u64,
 }
 
