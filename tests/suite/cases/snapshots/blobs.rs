@@ -20,13 +20,14 @@ const UNCOMPRESSED: &str = "containerd.io/uncompressed";
 type Body = fn(&Place) -> Result<()>;
 
 pub(super) fn cases() -> Vec<Case> {
-    let rows: [(&str, Body); 6] = [
+    let rows: [(&str, Body); 7] = [
         ("two differences of one layer at once are two writings", at_once),
         ("a difference that fails ends its own writing, and none under its client's name", ended),
         ("what an archive has that breaks off is no blob", broken),
         ("why the engine takes no blob is told", not_taken),
         ("a blob that the engine has already is kept and labelled like a new one", had),
         ("a blob that comes drop by drop is given up at the deadline", dripping),
+        ("why the engine does not give a blob is told with the engine's own code", not_given),
     ];
     let overlay = |(name, body)| case(format!("blobs: {name}"), body).needs(Need::Filesystem("overlay"));
     rows.into_iter().map(overlay).collect()
@@ -157,5 +158,30 @@ fn dripping(place: &Place) -> Result<()> {
     let answer = s.apply(ApplyRequest { diff, mounts, ..ApplyRequest::default() });
     refused(answer, Code::DeadlineExceeded, "a blob without an end")?;
     ensure!(started.elapsed() < Duration::from_secs(20), "after {:?}", started.elapsed());
+    Ok(())
+}
+
+fn not_given(place: &Place) -> Result<()> {
+    let _service = serve(place)?;
+    let s = Snapshotter::connect(place)?;
+    let mounts = s.prepare("one", "")?;
+    let media_type = "application/vnd.oci.image.layer.v1.tar".to_owned();
+    for (said, expected) in [
+        (Code::NotFound, Code::NotFound),
+        (Code::InvalidArgument, Code::InvalidArgument),
+        (Code::Unavailable, Code::Unavailable),
+        // From a differ it means that another one is to be asked.
+        (Code::Unimplemented, Code::Unknown),
+    ] {
+        let blobs = Blobs::start(place, Manner::Lacks(said))?;
+        let digest = format!("sha256:{:064}", 1);
+        let diff = Some(Descriptor { media_type: media_type.clone(), digest, ..Descriptor::default() });
+        let answer = s.apply(ApplyRequest { diff, mounts: mounts.clone(), ..ApplyRequest::default() });
+        let told = answer.as_ref().err().is_some_and(|status| status.message().contains(REFUSAL));
+        ensure!(told, "{said:?}: {answer:?}");
+        refused(answer, expected, "a blob that is not given")?;
+        drop(blobs);
+        fs::remove_file(place.join("engine.sock"))?;
+    }
     Ok(())
 }
