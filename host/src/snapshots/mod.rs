@@ -372,9 +372,33 @@ impl Snapshots {
         }))
     }
 
+    /// Lends an empty layer, which is gone afterwards.
+    ///
+    /// # Errors
+    ///
+    /// Those of making one.
+    pub fn with_nothing<T>(&self, work: impl FnOnce(&str) -> T) -> Result<T> {
+        let nothing = Nothing { of: self, layer: self.make(None)? };
+        Ok(work(&nothing.layer))
+    }
+
     fn usage_of(&self, layer: &str) -> Result<Usage> {
         let DiskUsage { bytes, inodes } = self.driver.disk_usage(layer)?;
         Ok(Usage { bytes, inodes })
+    }
+}
+
+/// An empty layer without a name, which goes when it is dropped.
+struct Nothing<'a> {
+    of: &'a Snapshots,
+    layer: String,
+}
+
+impl Drop for Nothing<'_> {
+    fn drop(&mut self) {
+        self.of.removal.add(std::mem::take(&mut self.layer));
+        // What cannot be removed now is tried again with the next removal.
+        drop(self.of.sweep_unless_swept());
     }
 }
 
