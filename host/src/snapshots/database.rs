@@ -34,8 +34,8 @@ const TOKEN: &str = "token";
 
 /// Bytes of pages that are kept in memory. Rows are small, and few are asked for at once.
 const CACHE: usize = 4 << 20;
-/// The longest name, namespace or snapshotter in bytes: containerd's keys hold a digest and a namespace of at most 76.
-const LONGEST: usize = 1024;
+/// The longest name, namespace or snapshotter in bytes. containerd's keys hold a namespace and what its client calls the snapshot, which may be anything.
+const LONGEST: usize = 4096;
 
 type Result<T> = std::result::Result<T, SnapshotError>;
 

@@ -202,7 +202,7 @@ fn walk(_: &Place, s: &Snapshotter) -> Result<()> {
     s.commit_with("one", "a", labels(&[("color", "red"), ("containerd.io/snapshot.ref", "sha256:1")]))?;
     s.prepare_with("two", "one", labels(&[("color", "blue")]))?;
     s.view("three", "one")?;
-    let rows: [(&[&str], &[&str]); 10] = [
+    let rows: [(&[&str], &[&str]); 14] = [
         (&[], &["one", "three", "two"]),
         (&[""], &["one", "three", "two"]),
         (&["kind==committed"], &["one"]),
@@ -213,13 +213,17 @@ fn walk(_: &Place, s: &Snapshotter) -> Result<()> {
         (&[r#"labels."containerd.io/snapshot.ref"==sha256:1"#], &["one"]),
         (&["name~=/^t/"], &["three", "two"]),
         (&["name==nothing"], &[]),
+        (&["labels.color~=(?i)^B"], &["two"]),
+        (&[r"labels.color~=^\pL+$"], &["one", "two"]),
+        (&["name~=("], &[]),
+        (&["name~=(", "name==one"], &["one"]),
     ];
     for (filters, expected) in rows {
         let names = s.names(filters)?;
         ensure!(names == expected, "{filters:?}: {names:?}");
     }
     refused(s.list(&["name=="]), Code::InvalidArgument, "half a filter")?;
-    refused(s.list(&["name~=("]), Code::InvalidArgument, "half an expression")?;
+    refused(s.list(&[r"name~=(\pL{999}){99}"]), Code::InvalidArgument, "a large expression")?;
     // Longer than one message.
     for number in 0..250 {
         s.view(&format!("many-{number:03}"), "one")?;
@@ -258,10 +262,6 @@ fn apart(_: &Place, s: &Snapshotter) -> Result<()> {
     Ok(())
 }
 
-fn names(_: &Place, s: &Snapshotter) -> Result<()> {
-    for name in ["", "a\0b", &"x".repeat(2000)] {
-        refused(s.prepare(name, ""), Code::InvalidArgument, "a key")?;
-    }
 fn of_the_parent(_: &Place, s: &Snapshotter) -> Result<()> {
     let none = s.beside("layerbox", None)?;
     s.prepare("base-key", "")?;
@@ -318,10 +318,15 @@ fn ambiguous(_: &Place, s: &Snapshotter) -> Result<()> {
     refused(s.stat("key"), Code::NotFound, "the one that is left")
 }
 
+fn names(_: &Place, s: &Snapshotter) -> Result<()> {
+    for name in ["", "a\0b", &"x".repeat(4097)] {
+        refused(s.prepare(name, ""), Code::InvalidArgument, "a key")?;
+    }
     // Whatever it is, a name is never a path.
-    for name in ["../../etc", "/", "a b\n", "ünï", ".", "-x"] {
+    for name in ["../../etc", "/", "a b\n", "ünï", ".", "-x", &"x".repeat(4096)] {
         s.prepare(name, "")?;
         ensure!(s.stat(name)?.name == name);
+        ensure!(s.names(&[&format!("name=={name:?}")])? == [name]);
         s.remove(name)?;
     }
     s.prepare("key", "")?;
