@@ -23,7 +23,7 @@ use tokio::sync::mpsc;
 use tonic::codegen::Service as _;
 use tonic::codegen::tokio_stream::Stream;
 use tonic::codegen::tokio_stream::wrappers::ReceiverStream;
-use tonic::{Request, Response, Status, Streaming};
+use tonic::{Code, Request, Response, Status, Streaming};
 
 use crate::scratch::Place;
 
@@ -42,6 +42,8 @@ pub enum Manner {
     HasIt,
     /// It refuses what is written.
     Refuses,
+    /// It refuses to have anything read, with this code.
+    Lacks(Code),
 }
 
 /// What was asked.
@@ -156,6 +158,9 @@ impl Content for Store {
 
     /// A blob that does not end, and comes drop by drop.
     async fn read(&self, _: Request<ReadContentRequest>) -> Result<Response<Self::ReadStream>, Status> {
+        if let Manner::Lacks(code) = self.manner {
+            return Err(Status::new(code, REFUSAL));
+        }
         let (sender, answers) = mpsc::channel(1);
         tokio::spawn(async move {
             let mut data = file("large", vec![]).size(1 << 30).header().to_vec();

@@ -84,7 +84,7 @@ fn xattr_in(xattr: &host::Xattr) -> privileged::Xattr {
 }
 
 fn node_out(node: privileged::Node) -> host::Node {
-    let privileged::Node { name, kind, attributes, device, inode, links } = node;
+    let privileged::Node { name, kind, attributes, device, inode, links, .. } = node;
     let privileged::Attributes { mode, uid, gid, mtime, xattrs } = attributes;
     let mtime = host::Timestamp { seconds: mtime.seconds, nanoseconds: mtime.nanoseconds };
     let xattrs = xattrs.into_iter().map(|it| host::Xattr { name: it.name, value: it.value }).collect();

@@ -87,6 +87,8 @@ pub struct Node {
     pub inode: u64,
     /// How many names the file has.
     pub links: u32,
+    /// How many blocks of 512 bytes it takes on the disk.
+    pub blocks: u64,
 }
 
 /// What a layer holds.

@@ -11,6 +11,7 @@ mod model;
 mod patience;
 mod snapshots;
 mod sweeper;
+mod usage;
 mod writeback;
 
 use std::borrow::Cow;
@@ -44,6 +45,7 @@ pub use lend::Lent;
 pub use model::{ChangeKind, Changes, LayerSummary, Metadata};
 pub use patience::Patient;
 use sweeper::Sweeper;
+pub use usage::DiskUsage;
 
 /// How a store is opened.
 #[derive(Debug, Clone)]

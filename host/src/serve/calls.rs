@@ -55,6 +55,9 @@ pub enum CallError {
     /// The engine that was asked for something failed.
     #[error("{0}")]
     Engine(String),
+    /// The engine that was asked for something said no.
+    #[error("{1}")]
+    Refusal(tonic::Code, String),
     /// Too many threads are stuck.
     #[error("{0} calls are under way, and none ends")]
     Overloaded(usize),
@@ -73,7 +76,7 @@ impl CallError {
             CallError::Deadline(_) => "deadline",
             CallError::Stalled(_) => "stalled",
             CallError::Gone => "gone",
-            CallError::Engine(_) => "engine",
+            CallError::Engine(_) | CallError::Refusal(..) => "engine",
             CallError::Overloaded(_) => "overloaded",
             CallError::Panicked => "panicked",
         }

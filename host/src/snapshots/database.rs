@@ -34,8 +34,8 @@ const TOKEN: &str = "token";
 
 /// Bytes of pages that are kept in memory. Rows are small, and few are asked for at once.
 const CACHE: usize = 4 << 20;
-/// The longest name, namespace or snapshotter in bytes: containerd's keys hold a digest and a namespace of at most 76.
-const LONGEST: usize = 1024;
+/// The longest name, namespace or snapshotter in bytes. containerd's keys hold a namespace and what its client calls the snapshot, which may be anything.
+const LONGEST: usize = 4096;
 
 type Result<T> = std::result::Result<T, SnapshotError>;
 
@@ -304,7 +304,7 @@ impl Change<'_> {
         find(&self.transaction.open_table(ROWS)?, scope, name)
     }
 
-    /// The key that a new name gets.
+    /// The key that a new name gets. In a scope of all namespaces none of them may have it, or nobody could say which is meant.
     ///
     /// # Errors
     ///
@@ -313,10 +313,12 @@ impl Change<'_> {
         check_scope(scope)?;
         check_name("a name", name)?;
         let key = Key::new(&scope.snapshotter, scope.namespace.as_deref().unwrap_or_default(), name);
-        match self.transaction.open_table(ROWS)?.get(key.0.as_str())? {
-            Some(_) => Err(SnapshotError::Exists(name.to_owned())),
-            None => Ok(key),
-        }
+        let rows = self.transaction.open_table(ROWS)?;
+        let is_used = match &scope.namespace {
+            Some(_) => rows.get(key.0.as_str())?.is_some(),
+            None => !having(&rows, &scope.snapshotter, name)?.is_empty(),
+        };
+        if is_used { Err(SnapshotError::Exists(name.to_owned())) } else { Ok(key) }
     }
 
     /// Writes a row; a new one is noted with its parent.
@@ -369,7 +371,8 @@ impl Change<'_> {
     }
 }
 
-/// The row of a name. A scope of all namespaces finds a name that one namespace has; containerd's begin with theirs.
+/// The row of a name. A scope of all namespaces finds a name that one namespace has, and takes none of several. containerd's begin with theirs, which then is
+/// the one that is meant.
 fn find(
     rows: &impl ReadableTable<&'static str, &'static [u8]>,
     scope: &Scope,
@@ -385,16 +388,39 @@ fn find(
     };
     let missing = || SnapshotError::NotFound(name.to_owned());
     let Some(namespace) = &scope.namespace else {
-        let first = name.split('/').next().unwrap_or_default();
-        for likely in [first, ""] {
-            if let Some(found) = get(likely)? {
-                return Ok(found);
-            }
+        if let Some((first, _)) = name.split_once('/')
+            && let Some(found) = get(first)?
+        {
+            return Ok(found);
         }
-        let all = below(rows, &format!("{}\0", scope.snapshotter))?;
-        return all.into_iter().find(|(key, _)| key.name() == name).ok_or_else(missing);
+        let mut found = having(rows, &scope.snapshotter, name)?;
+        if found.len() > 1 {
+            let what = format!("namespace is required: several have a snapshot {name}");
+            return Err(SnapshotError::Precondition(what));
+        }
+        return found.pop().ok_or_else(missing);
     };
     get(namespace)?.ok_or_else(missing)
+}
+
+/// The rows of a name in all namespaces.
+fn having(
+    rows: &impl ReadableTable<&'static str, &'static [u8]>,
+    snapshotter: &str,
+    name: &str,
+) -> Result<Vec<(Key, Row)>> {
+    let prefix = format!("{snapshotter}\0");
+    let mut found = Vec::new();
+    for entry in rows.range(prefix.as_str()..)? {
+        let (key, row) = entry?;
+        let Some((_, own)) = key.value().strip_prefix(&prefix).and_then(|rest| rest.split_once('\0')) else {
+            break;
+        };
+        if own == name {
+            found.push((Key(key.value().to_owned()), parse(row.value())?));
+        }
+    }
+    Ok(found)
 }
 
 /// The rows whose keys begin so, in order.

@@ -9,6 +9,8 @@
 //! quoted    := a string of Go, in double quotes; a value can also be between two '/' or two '|'
 //! ```
 //! A selector without an operator holds where the field is there. White space may stand before a field, an operator and a value. Of several filters, one must hold.
+//!
+//! What follows `~=` is a regular expression. One that is none matches nothing, as in containerd, which says so in its log alone.
 
 use std::iter::Peekable;
 use std::str::Chars;
@@ -18,8 +20,10 @@ use regex::Regex;
 use super::error::SnapshotError;
 use super::model::Snapshot;
 
-/// The longest filter in bytes; and as much may a regular expression take in memory, in kilobytes.
-const LONGEST: usize = 4096;
+/// The longest filter in bytes: one that names the longest name fits in.
+const LONGEST: usize = 8192;
+/// How much a regular expression may take in memory, in bytes.
+const MEMORY: usize = 4 << 20;
 
 /// Filters, of which one must hold.
 #[derive(Debug)]
@@ -36,7 +40,8 @@ enum Test {
     Present,
     Equal(String),
     NotEqual(String),
-    Matches(Regex),
+    /// None: what was given is no regular expression, and matches nothing.
+    Matches(Option<Regex>),
 }
 
 impl Filters {
@@ -71,7 +76,9 @@ impl Selector {
             Test::Present => value.is_some(),
             Test::Equal(wanted) => value == Some(wanted),
             Test::NotEqual(other) => value.unwrap_or_default() != other,
-            Test::Matches(expression) => expression.is_match(value.unwrap_or_default()),
+            Test::Matches(expression) => {
+                expression.as_ref().is_some_and(|expression| expression.is_match(value.unwrap_or_default()))
+            }
         }
     }
 }
@@ -128,10 +135,11 @@ impl Parser<'_> {
         let test = match operator {
             '=' => Test::Equal(value),
             '!' => Test::NotEqual(value),
-            _ => {
-                let built = regex::RegexBuilder::new(&value).size_limit(LONGEST << 10).build();
-                Test::Matches(built.map_err(|e| format!("no regular expression: {e}"))?)
-            }
+            _ => match regex::RegexBuilder::new(&value).size_limit(MEMORY).build() {
+                Ok(expression) => Test::Matches(Some(expression)),
+                Err(regex::Error::Syntax(_)) => Test::Matches(None),
+                Err(error) => return Err(format!("a regular expression: {error}")),
+            },
         };
         Ok(Selector { field, test })
     }
@@ -259,6 +267,13 @@ mod tests {
             ("kind== active,\tlabels. a", true),
             ("labels.\"containerd.io/gc.root\" == \"x y\"", true),
             ("name ~= /^default/", true),
+            ("name~=(?i)^DEFAULT", true),
+            ("kind~=/(?i)ACTIVE/", true),
+            (r"name~=^\pL+/\p{Nd}/\p{Ll}+$", true),
+            (r"name~=^\p{Greek}", false),
+            ("name~=(", false),
+            ("name~=[", false),
+            ("kind==active,name~=*", false),
         ] {
             let filters = Filters::parse([filter]).unwrap_or_else(|e| panic!("{filter}: {e}"));
             assert_eq!(filters.take(&snapshot()), expected, "{filter}");
@@ -276,7 +291,7 @@ mod tests {
             ",name",
             "1name",
             "name.",
-            "name~=(",
+            r"name~=(\pL{999}){99}",
             "name==\"x",
             r#"name=="\q""#,
             r#"name=="\xZZ""#,

@@ -17,7 +17,7 @@ mod removal;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use crate::driver::Driver;
+use crate::driver::{DiskUsage, Driver};
 use crate::error::{Error, Failure};
 use database::Database;
 use error::SnapshotError;
@@ -94,18 +94,22 @@ impl Snapshots {
     /// not committed.
     pub fn prepare(&self, scope: &Scope, new: New) -> Result<Vec<Mount>> {
         let New { key, parent, labels, kind } = new;
-        let check = || -> Result<Option<String>> {
-            let change = self.database.change()?;
-            change.vacant(scope, &key)?;
-            parent.as_deref().map(|parent| self.parent(&change, scope, parent)).transpose()
+        // Where the row will be, and the parent's layer.
+        let look = |change: &database::Change<'_>| -> Result<(database::Key, Option<String>)> {
+            let place = change.vacant(scope, &key)?;
+            let Some(parent) = &parent else { return Ok((place, None)) };
+            // In the namespace of its parent, also where the call names none: else the parent could be removed below it.
+            let (above, layer) = self.parent(change, scope, parent)?;
+            Ok((above.beside(&key), Some(layer)))
         };
-        let parent_layer = check()?;
+        let parent_layer = look(&self.database.change()?)?.1;
         let layer = self.make(parent_layer.as_deref())?;
         let record = || -> Result<()> {
             let change = self.database.change()?;
-            let place = change.vacant(scope, &key)?;
-            if let Some(parent) = &parent {
-                self.parent(&change, scope, parent)?;
+            let (place, below) = look(&change)?;
+            // Removed meanwhile, and made anew.
+            if below != parent_layer {
+                return Err(SnapshotError::NotFound(parent.clone().unwrap_or_default()));
             }
             let now = Time::now();
             let row = Row {
@@ -161,14 +165,19 @@ impl Snapshots {
         Ok(())
     }
 
-    /// The layer of a parent, which must be committed.
-    fn parent(&self, change: &database::Change<'_>, scope: &Scope, parent: &str) -> Result<String> {
-        let (_, row) = change.row(scope, parent)?;
+    /// Where a parent is and its layer. It must be committed.
+    fn parent(
+        &self,
+        change: &database::Change<'_>,
+        scope: &Scope,
+        parent: &str,
+    ) -> Result<(database::Key, String)> {
+        let (place, row) = change.row(scope, parent)?;
         if row.kind != Kind::Committed {
             let what = format!("parent {parent:?} is not a committed snapshot");
             return Err(SnapshotError::Argument(what));
         }
-        Ok(row.layer)
+        Ok((place, row.layer))
     }
 
     /// How an active snapshot or a view is mounted.
@@ -211,16 +220,11 @@ impl Snapshots {
     ///
     /// [`SnapshotError::NotFound`], [`SnapshotError::Exists`] for the name; [`SnapshotError::Precondition`] for what is not active.
     pub fn commit(&self, scope: &Scope, name: &str, key: &str, labels: Labels) -> Result<()> {
-        let (place, first) = {
-            let change = self.database.change()?;
-            change.vacant(scope, name)?;
-            active(&change, scope, key)?
-        };
+        let (_, _, first) = committable(&self.database.change()?, scope, name, key)?;
         self.driver.seal(&first.layer)?;
         let usage = self.usage_of(&first.layer)?;
         let change = self.database.change()?;
-        let target = change.vacant(scope, name)?;
-        let (_, row) = active(&change, scope, key)?;
+        let (target, place, row) = committable(&change, scope, name, key)?;
         // Removed meanwhile, and made anew.
         if row.layer != first.layer {
             return Err(SnapshotError::NotFound(key.to_owned()));
@@ -368,17 +372,47 @@ impl Snapshots {
         }))
     }
 
+    /// Lends an empty layer, which is gone afterwards.
+    ///
+    /// # Errors
+    ///
+    /// Those of making one.
+    pub fn with_nothing<T>(&self, work: impl FnOnce(&str) -> T) -> Result<T> {
+        let nothing = Nothing { of: self, layer: self.make(None)? };
+        Ok(work(&nothing.layer))
+    }
+
     fn usage_of(&self, layer: &str) -> Result<Usage> {
-        let totals = self.driver.diff_size(layer, None)?;
-        Ok(Usage { bytes: totals.bytes, inodes: totals.entries.saturating_add(1) })
+        let DiskUsage { bytes, inodes } = self.driver.disk_usage(layer)?;
+        Ok(Usage { bytes, inodes })
     }
 }
 
-/// The row of an active snapshot.
-fn active(change: &database::Change<'_>, scope: &Scope, key: &str) -> Result<(database::Key, Row)> {
+/// An empty layer without a name, which goes when it is dropped.
+struct Nothing<'a> {
+    of: &'a Snapshots,
+    layer: String,
+}
+
+impl Drop for Nothing<'_> {
+    fn drop(&mut self) {
+        self.of.removal.add(std::mem::take(&mut self.layer));
+        // What cannot be removed now is tried again with the next removal.
+        drop(self.of.sweep_unless_swept());
+    }
+}
+
+/// Where an active snapshot is to be once it is committed, where it is, and its row. Both are in one namespace, also where the call names none.
+fn committable(
+    change: &database::Change<'_>,
+    scope: &Scope,
+    name: &str,
+    key: &str,
+) -> Result<(database::Key, database::Key, Row)> {
+    change.vacant(scope, name)?;
     let (place, row) = change.row(scope, key)?;
     if row.kind != Kind::Active {
         return Err(SnapshotError::Precondition(format!("snapshot {key} is not an active snapshot")));
     }
-    Ok((place, row))
+    Ok((place.beside(name), place, row))
 }

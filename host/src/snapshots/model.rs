@@ -48,9 +48,9 @@ impl Time {
 /// What a snapshot itself holds.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Usage {
-    /// Apparent sizes of its own regular files in bytes, each file once.
+    /// What its own content takes on the disk, in bytes: the blocks of each inode once.
     pub bytes: u64,
-    /// Its own names, and its root.
+    /// Its own inodes, that of its root among them.
     pub inodes: u64,
 }
 
@@ -93,7 +93,8 @@ pub struct Snapshot {
 pub struct Scope {
     /// The snapshotter's name in the engine's configuration.
     pub snapshotter: String,
-    /// containerd's namespace. None sees those of all namespaces: containerd's garbage collector works for all of them and names none.
+    /// containerd's namespace. None sees those of all namespaces: containerd's garbage collector works for all of them and names none. What is made without one is
+    /// in its parent's namespace, or in the one without a name.
     pub namespace: Option<String>,
 }
 

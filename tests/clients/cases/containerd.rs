@@ -106,7 +106,15 @@ fn life(place: &Place, version: Version) -> Result<()> {
     let tree = engine.snapshots(&["tree"])?;
     ensure!(tree.lines().count() == 3 && tree.contains("  \\_ two"), "{tree}");
     let usage = engine.snapshots(&["usage"])?;
-    ensure!(usage.lines().any(|line| line.starts_with("two") && line.contains("3.0 B")), "{usage}");
+    let mounts = engine.snapshots(&["mounts", "/mnt", "two"])?;
+    let upper = mounts.split([',', ' ']).find_map(|option| option.strip_prefix("upperdir="));
+    let upper = Path::new(upper.with_context(|| format!("no upper directory: {mounts}"))?.trim());
+    let inodes = String::from_utf8(shell(r#"du -s --inodes "$1" | cut -f1"#, [upper])?)?;
+    let of_two = usage.lines().find(|line| line.starts_with("two")).unwrap_or_default();
+    ensure!(
+        of_two.contains("KiB") && of_two.split_whitespace().last() == Some(inodes.trim()),
+        "{usage} and {inodes}"
+    );
     let info: serde_json::Value = serde_json::from_str(&engine.snapshots(&["info", "two"])?)?;
     ensure!(info["Kind"] == "Active" && info["Name"] == "two" && info["Parent"].is_string(), "{info}");
     let diff = place.join("diff.tgz");
@@ -117,7 +125,6 @@ fn life(place: &Place, version: Version) -> Result<()> {
         listed.contains("data/.wh.2\n") && listed.contains("more\n") && !listed.contains("bin"),
         "{listed}"
     );
-    ensure!(engine.snapshots(&["mounts", "/mnt", "two"])?.contains("upperdir="));
     task_ends(&engine, "two")?;
     engine.snapshots(&["commit", "committed", "two"])?;
     engine.snapshots(&["prepare", "again", "committed"])?;

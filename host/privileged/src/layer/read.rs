@@ -215,13 +215,13 @@ pub(super) fn look(
         },
     };
     node.device = u64::from(found.stx_dev_major) << 32 | u64::from(found.stx_dev_minor);
-    (node.inode, node.links) = (found.stx_ino, found.stx_nlink);
+    (node.inode, node.links, node.blocks) = (found.stx_ino, found.stx_nlink, found.stx_blocks);
     Ok(Some(node))
 }
 
 /// A node of which no more than the kind is known.
 pub(super) fn bare(name: Name, kind: Kind) -> Node {
-    Node { name, kind, attributes: Attributes::default(), device: 0, inode: 0, links: 0 }
+    Node { name, kind, attributes: Attributes::default(), device: 0, inode: 0, links: 0, blocks: 0 }
 }
 
 /// The kind that the kernel names, without what only the file itself tells.

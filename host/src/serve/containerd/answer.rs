@@ -33,6 +33,9 @@ fn code(error: &CallError) -> Code {
         CallError::Deadline(_) | CallError::Stalled(_) => Code::DeadlineExceeded,
         CallError::Gone => Code::Cancelled,
         CallError::Engine(_) => Code::Unknown,
+        // This one has a meaning of its own from us: that another differ is to be asked.
+        CallError::Refusal(Code::Unimplemented, _) => Code::Unknown,
+        CallError::Refusal(code, _) => *code,
         CallError::Overloaded(_) => Code::Unavailable,
         CallError::Panicked => Code::Internal,
     }

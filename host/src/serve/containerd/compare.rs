@@ -41,13 +41,24 @@ const PIECE: usize = 1 << 20;
 /// How many messages wait.
 const QUEUE: usize = 4;
 
-/// Two sides: the layer, and the one that it is compared with where that is not its parent.
+/// Two sides: the layer, and what it is compared with.
 #[derive(Debug)]
 struct Sides {
     layer: String,
-    other: Option<String>,
+    other: Other,
     /// Whose they are.
     namespace: Option<String>,
+}
+
+/// What a layer is compared with.
+#[derive(Debug)]
+enum Other {
+    /// Its parent or, where it has none, nothing.
+    Parent,
+    /// This layer.
+    Layer(String),
+    /// Nothing, though it has a parent: all that it shows is the difference.
+    Nothing,
 }
 
 /// Writes what differs between two snapshots into the content store, and answers with what was written.
@@ -126,13 +137,21 @@ async fn sides(front: &Arc<Containerd>, left: Vec<Mount>, right: Vec<Mount>) -> 
         let layer = |mounts: &[Mount]| match named(driver, mounts)? {
             Named::Writable(layer) | Named::ReadOnly(layer) => Ok::<_, SnapshotError>(layer),
         };
-        let (lower, layer) = (layer(&left)?, layer(&right)?);
+        // No mounts at all are an empty directory to containerd's own differ. BuildKit asks so for a layer that lies on nothing.
+        let lower = if left.is_empty() { None } else { Some(layer(&left)?) };
+        let layer = layer(&right)?;
         let namespace = open.namespace_of(&layer)?;
-        let (lower, layer) = (open.content_of(lower)?, open.content_of(layer)?);
+        let layer = open.content_of(layer)?;
+        let lower = lower.map(|lower| open.content_of(lower)).transpose()?;
         let parent = driver.ancestors(&layer)?.first().map(|parent| parent.to_string());
-        let lower_is_empty = parent.is_none() && driver.is_empty(&lower)?;
-        let is_own = parent.as_ref() == Some(&lower) || lower_is_empty;
-        Ok(Sides { layer, other: (!is_own).then_some(lower), namespace })
+        let other = match lower {
+            None if parent.is_none() => Other::Parent,
+            None => Other::Nothing,
+            Some(lower) if parent.as_ref() == Some(&lower) => Other::Parent,
+            Some(lower) if parent.is_none() && driver.is_empty(&lower)? => Other::Parent,
+            Some(lower) => Other::Layer(lower),
+        };
+        Ok(Sides { layer, other, namespace })
     };
     front.service.calls.short(move || Ok(look())).await?.map_err(CallError::Snapshot)
 }
@@ -153,11 +172,17 @@ async fn begin(
     let _ = fcntl(&writer, FcntlArg::F_SETPIPE_SZ(PIPE));
     let this = front.clone();
     let archive = front.service.calls.transfer(Way::Out, move || {
-        let open = this.snapshots().map_err(|error| match error {
+        let plain = |error| match error {
             SnapshotError::Driver(error) => error,
             other => Failure::Corrupt(other.to_string()).during("diff", None),
-        })?;
-        open.driver().diff(&sides.layer, sides.other.as_deref(), OwnedFd::from(writer))
+        };
+        let open = this.snapshots().map_err(plain)?;
+        let write = |other: Option<&str>| open.driver().diff(&sides.layer, other, OwnedFd::from(writer));
+        match &sides.other {
+            Other::Parent => write(None),
+            Other::Layer(other) => write(Some(other)),
+            Other::Nothing => open.with_nothing(|nothing| write(Some(nothing))).map_err(plain)?,
+        }
     });
     let archive = archive.await?;
     let (sender, pieces) = mpsc::channel(QUEUE);

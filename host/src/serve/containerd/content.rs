@@ -79,7 +79,7 @@ impl Content {
     ///
     /// # Errors
     ///
-    /// [`CallError::Engine`].
+    /// [`CallError::Engine`], [`CallError::Refusal`].
     pub(super) async fn keep(&mut self) -> Result<(), CallError> {
         if self.lease.is_some() {
             return Ok(());
@@ -99,7 +99,7 @@ impl Content {
     ///
     /// # Errors
     ///
-    /// [`CallError::Engine`].
+    /// [`CallError::Engine`], [`CallError::Refusal`].
     pub(super) async fn adopt(&self, digest: &str, label: Option<(&str, String)>) -> Result<(), CallError> {
         if let Some(lease) = self.lease.as_ref().and_then(|lease| lease.to_str().ok()) {
             let resource = Resource { id: digest.to_owned(), r#type: "content".to_owned() };
@@ -123,7 +123,7 @@ impl Content {
     ///
     /// # Errors
     ///
-    /// [`CallError::Engine`].
+    /// [`CallError::Engine`], [`CallError::Refusal`].
     pub(super) async fn abort(&self, reference: &str) -> Result<(), CallError> {
         let request = self.request(AbortRequest { r#ref: reference.to_owned() })?;
         let aborted = self.connect().await?.abort(request).await;
@@ -153,7 +153,7 @@ impl Content {
     ///
     /// # Errors
     ///
-    /// [`CallError::Engine`].
+    /// [`CallError::Engine`], [`CallError::Refusal`].
     pub(super) async fn read(&self, digest: &str) -> Result<Streaming<ReadContentResponse>, CallError> {
         let request = self.request(ReadContentRequest { digest: digest.to_owned(), offset: 0, size: 0 })?;
         let answer = self.connect().await?.read(request).await;
@@ -161,7 +161,7 @@ impl Content {
     }
 }
 
-/// The engine's own error.
+/// The engine's own error, with its code: containerd tells a blob that is missing from one that cannot be read.
 pub(super) fn engine(status: &tonic::Status) -> CallError {
-    CallError::Engine(format!("containerd's content store: {}", status.message()))
+    CallError::Refusal(status.code(), format!("containerd's content store: {}", status.message()))
 }

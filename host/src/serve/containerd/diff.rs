@@ -23,6 +23,7 @@ use crate::driver::{ApplyOptions, Driver, Test, Totals};
 use crate::error::{Error, Failure};
 use crate::serve::calls::{CallError, Transfer, Way};
 use crate::serve::docker::upload::{Archive, Batch};
+use crate::serve::observer::Observer;
 use crate::snapshots::error::SnapshotError;
 use crate::snapshots::mounts::{Mount, Named, named};
 
@@ -122,7 +123,7 @@ impl Containerd {
         let this = self.clone();
         let begun = self.service.calls.transfer(Way::In, move || {
             let snapshots = this.snapshots().map_err(plain)?;
-            fill(snapshots.driver(), &layer, &blob, Archive::new(batches))
+            fill(&this.service.observer, snapshots.driver(), &layer, &blob, Archive::new(batches))
         });
         let mut transfer = begun.await?;
         let sent = pump(&mut stream, sender, &transfer, stall, count).await;
@@ -178,6 +179,7 @@ async fn pump(
 
 /// Fills a layer from a blob. Blocks.
 fn fill(
+    observer: &Observer,
     driver: &Driver,
     layer: &str,
     blob: &Descriptor,
@@ -219,6 +221,7 @@ fn fill(
         driver.get(layer, None)?;
     }
     let totals = result?;
+    observer.filled(layer, &options.progress);
     let whole = answer.recv().map_err(|_| no_input())?;
     Ok((totals, whole))
 }

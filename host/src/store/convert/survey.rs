@@ -95,7 +95,15 @@ mod tests {
         let xattrs = xattr
             .map(|(name, value)| Xattr { name: name.as_bytes().to_vec(), value: value.as_bytes().to_vec() });
         let attributes = Attributes { xattrs: xattrs.into_iter().collect(), ..Attributes::default() };
-        Node { name: Name::new(name.to_vec()).unwrap(), kind, attributes, device: 0, inode: 0, links: 1 }
+        Node {
+            name: Name::new(name.to_vec()).unwrap(),
+            kind,
+            attributes,
+            device: 0,
+            inode: 0,
+            links: 1,
+            blocks: 0,
+        }
     }
 
     #[test]

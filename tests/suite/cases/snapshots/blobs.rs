@@ -20,13 +20,15 @@ const UNCOMPRESSED: &str = "containerd.io/uncompressed";
 type Body = fn(&Place) -> Result<()>;
 
 pub(super) fn cases() -> Vec<Case> {
-    let rows: [(&str, Body); 6] = [
+    let rows: [(&str, Body); 8] = [
         ("two differences of one layer at once are two writings", at_once),
         ("a difference that fails ends its own writing, and none under its client's name", ended),
         ("what an archive has that breaks off is no blob", broken),
         ("why the engine takes no blob is told", not_taken),
         ("a blob that the engine has already is kept and labelled like a new one", had),
         ("a blob that comes drop by drop is given up at the deadline", dripping),
+        ("why the engine does not give a blob is told with the engine's own code", not_given),
+        ("the difference of a snapshot to nothing is all that it shows", to_nothing),
     ];
     let overlay = |(name, body)| case(format!("blobs: {name}"), body).needs(Need::Filesystem("overlay"));
     rows.into_iter().map(overlay).collect()
@@ -158,4 +160,68 @@ fn dripping(place: &Place) -> Result<()> {
     refused(answer, Code::DeadlineExceeded, "a blob without an end")?;
     ensure!(started.elapsed() < Duration::from_secs(20), "after {:?}", started.elapsed());
     Ok(())
+}
+
+fn not_given(place: &Place) -> Result<()> {
+    let _service = serve(place)?;
+    let s = Snapshotter::connect(place)?;
+    let mounts = s.prepare("one", "")?;
+    let media_type = "application/vnd.oci.image.layer.v1.tar".to_owned();
+    for (said, expected) in [
+        (Code::NotFound, Code::NotFound),
+        (Code::InvalidArgument, Code::InvalidArgument),
+        (Code::Unavailable, Code::Unavailable),
+        // From a differ it means that another one is to be asked.
+        (Code::Unimplemented, Code::Unknown),
+    ] {
+        let blobs = Blobs::start(place, Manner::Lacks(said))?;
+        let digest = format!("sha256:{:064}", 1);
+        let diff = Some(Descriptor { media_type: media_type.clone(), digest, ..Descriptor::default() });
+        let answer = s.apply(ApplyRequest { diff, mounts: mounts.clone(), ..ApplyRequest::default() });
+        let told = answer.as_ref().err().is_some_and(|status| status.message().contains(REFUSAL));
+        ensure!(told, "{said:?}: {answer:?}");
+        refused(answer, expected, "a blob that is not given")?;
+        drop(blobs);
+        fs::remove_file(place.join("engine.sock"))?;
+    }
+    Ok(())
+}
+
+fn to_nothing(place: &Place) -> Result<()> {
+    let _service = serve(place)?;
+    let _blobs = Blobs::start(place, Manner::Takes)?;
+    let s = Snapshotter::connect(place)?;
+    s.layer(place, "one", "", |at| {
+        fs::write(at.join("kept"), "1")?;
+        Ok(fs::write(at.join("gone"), "1")?)
+    })?;
+    s.layer(place, "two", "one", |at| {
+        fs::write(at.join("new"), "2")?;
+        Ok(fs::remove_file(at.join("gone"))?)
+    })?;
+    // What "two" shows, in one layer.
+    s.layer(place, "same", "", |at| {
+        fs::write(at.join("kept"), "1")?;
+        Ok(fs::write(at.join("new"), "2")?)
+    })?;
+    let layers = || layerbox_tests::tree::names(&place.join("root/diff"));
+    let media_type = "application/vnd.oci.image.layer.v1.tar".to_owned();
+    let diff = |left: Vec<Mount>, right: Vec<Mount>| {
+        s.diff(DiffRequest { left, right, media_type: media_type.clone(), ..DiffRequest::default() })
+    };
+    let nothing = s.view("nothing", "")?;
+    for name in ["one", "two", "same"] {
+        let right = s.view(&format!("view-{name}"), name)?;
+        let before = layers()?;
+        let (to_none, to_empty) = (diff(vec![], right.clone())?, diff(nothing.clone(), right)?);
+        ensure!(to_none.digest == to_empty.digest, "{name}: {to_none:?}, and {to_empty:?}");
+        ensure!(to_none.size > 1024, "{name}: nothing is in it");
+        ensure!(layers()? == before, "{name}: {:?} instead of {before:?}", layers()?);
+    }
+    // The times of the files differ, and no length does.
+    let size = |key: &str| Ok::<_, anyhow::Error>(diff(vec![], s.mounts(key)?)?.size);
+    ensure!(size("view-two")? == size("view-same")?, "it is not all of the two layers");
+    let active = s.prepare("active", "two")?;
+    ensure!(diff(vec![], active)?.size == size("view-two")?, "of an active one");
+    refused(diff(nothing, vec![]), Code::Unimplemented, "of nothing")
 }

@@ -4,7 +4,8 @@ use std::fs::{self, Permissions};
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::Path;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
+use layerbox_tests::command::run;
 
 use super::{Body, served};
 use crate::harness::Case;
@@ -26,7 +27,7 @@ pub(super) fn cases() -> Vec<Case> {
         ("files of lower layers are changed by name, mode, time and link", many_changes),
         ("128 layers, each with a file of its own", deep),
         ("170 layers: more than mount options hold", deeper),
-        ("usage counts what a snapshot itself holds", usage),
+        ("usage counts what a snapshot itself takes on the disk, as du does", usage),
         ("usage of one whose files come and go", usage_of_what_changes),
     ];
     all.into_iter().map(served).collect()
@@ -264,19 +265,47 @@ fn deeper(place: &Place, s: &Snapshotter) -> Result<()> {
     Ok(())
 }
 
+/// What du(1) says of a directory: bytes, and inodes.
+fn du(path: &Path) -> Result<(i64, i64)> {
+    let number = |arguments: &[&str]| -> Result<i64> {
+        let mut command = std::process::Command::new("du");
+        let text = run(command.args(arguments).arg(path), b"")?.text();
+        Ok(text.split_whitespace().next().unwrap_or_default().parse()?)
+    };
+    Ok((number(&["-s", "-B1"])?, number(&["-s", "--inodes"])?))
+}
+
 fn usage(place: &Place, s: &Snapshotter) -> Result<()> {
-    s.layer(place, "one", "", |at| {
-        fs::create_dir(at.join("d"))?;
-        Ok(fs::write(at.join("d/f"), vec![1; 5000])?)
-    })?;
-    ensure!(s.usage("one")? == (5000, 3), "{:?}", s.usage("one")?);
-    let active = Mounted::new(place, &s.prepare("active", "one")?)?;
-    ensure!(s.usage("active")? == (0, 1), "{:?}", s.usage("active")?);
+    let first = s.prepare("first", "")?;
+    let content = Path::new(&first[0].source);
+    ensure!(s.usage("first")? == du(content)? && s.usage("first")?.1 == 1, "{:?}", s.usage("first")?);
+    fs::create_dir(content.join("d"))?;
+    fs::write(content.join("d/f"), vec![1; 5000])?;
+    // Other names of it, and a file that is nearly all hole.
+    for number in 0..100 {
+        fs::hard_link(content.join("d/f"), content.join(number.to_string()))?;
+    }
+    fs::File::create(content.join("sparse"))?.set_len(1 << 40)?;
+    // So that what it takes is settled.
+    nix::unistd::sync();
+    let told = s.usage("first")?;
+    ensure!(told == du(content)? && told.1 == 4 && told.0 < 1 << 20, "{told:?}, not {:?}", du(content)?);
+    s.commit("one", "first")?;
+    ensure!(s.usage("one")? == told, "{:?} after the commit, {told:?} before", s.usage("one")?);
+    let mounts = s.prepare("active", "one")?;
+    let empty = s.usage("active")?;
+    ensure!(empty.1 == 1, "{empty:?}");
+    let active = Mounted::new(place, &mounts)?;
     fs::write(active.path().join("g"), vec![1; 100])?;
-    ensure!(s.usage("active")? == (100, 2), "{:?}", s.usage("active")?);
+    // A deletion is an inode.
+    fs::remove_file(active.path().join("sparse"))?;
+    ensure!(s.usage("active")?.1 == 3, "{:?}", s.usage("active")?);
     active.end()?;
     s.commit("two", "active")?;
-    ensure!(s.usage("two")? == (100, 2) && s.usage("one")? == (5000, 3));
+    let upper = mounts[0].options.iter().find_map(|option| option.strip_prefix("upperdir="));
+    let upper = Path::new(upper.context("no upper directory")?);
+    ensure!(s.usage("two")? == du(upper)?, "{:?}, not {:?}", s.usage("two")?, du(upper)?);
+    ensure!(s.usage("two")?.0 >= empty.0 + 100 && s.usage("one")? == told, "{:?}", s.usage("two")?);
     Ok(())
 }
 

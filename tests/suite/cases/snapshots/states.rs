@@ -12,7 +12,7 @@ use crate::scratch::Place;
 use crate::snapshotter::{Labels, Mounted, Snapshotter, labels, refused};
 
 pub(super) fn cases() -> Vec<Case> {
-    let all: [(&'static str, Body); 13] = [
+    let all: [(&'static str, Body); 15] = [
         ("basics: prepare, write, commit, prepare on it, view it", basics),
         ("stat of an active one, and of a committed one", stat),
         ("parents are told as they are, through all generations", transitivity),
@@ -25,6 +25,8 @@ pub(super) fn cases() -> Vec<Case> {
         ("what has children is not removed", remove_orders),
         ("a list is filtered, and a filter that makes no sense is refused", walk),
         ("namespaces and snapshotters are kept apart", apart),
+        ("what is made without a namespace is in that of its parent", of_the_parent),
+        ("a name that several namespaces have is not taken without one", ambiguous),
         ("names that cannot be one are refused", names),
     ];
     all.into_iter().map(served).collect()
@@ -200,7 +202,7 @@ fn walk(_: &Place, s: &Snapshotter) -> Result<()> {
     s.commit_with("one", "a", labels(&[("color", "red"), ("containerd.io/snapshot.ref", "sha256:1")]))?;
     s.prepare_with("two", "one", labels(&[("color", "blue")]))?;
     s.view("three", "one")?;
-    let rows: [(&[&str], &[&str]); 10] = [
+    let rows: [(&[&str], &[&str]); 14] = [
         (&[], &["one", "three", "two"]),
         (&[""], &["one", "three", "two"]),
         (&["kind==committed"], &["one"]),
@@ -211,13 +213,17 @@ fn walk(_: &Place, s: &Snapshotter) -> Result<()> {
         (&[r#"labels."containerd.io/snapshot.ref"==sha256:1"#], &["one"]),
         (&["name~=/^t/"], &["three", "two"]),
         (&["name==nothing"], &[]),
+        (&["labels.color~=(?i)^B"], &["two"]),
+        (&[r"labels.color~=^\pL+$"], &["one", "two"]),
+        (&["name~=("], &[]),
+        (&["name~=(", "name==one"], &["one"]),
     ];
     for (filters, expected) in rows {
         let names = s.names(filters)?;
         ensure!(names == expected, "{filters:?}: {names:?}");
     }
     refused(s.list(&["name=="]), Code::InvalidArgument, "half a filter")?;
-    refused(s.list(&["name~=("]), Code::InvalidArgument, "half an expression")?;
+    refused(s.list(&[r"name~=(\pL{999}){99}"]), Code::InvalidArgument, "a large expression")?;
     // Longer than one message.
     for number in 0..250 {
         s.view(&format!("many-{number:03}"), "one")?;
@@ -256,14 +262,71 @@ fn apart(_: &Place, s: &Snapshotter) -> Result<()> {
     Ok(())
 }
 
+fn of_the_parent(_: &Place, s: &Snapshotter) -> Result<()> {
+    let none = s.beside("layerbox", None)?;
+    s.prepare("base-key", "")?;
+    s.commit("base", "base-key")?;
+    none.prepare("active", "base")?;
+    none.view("view", "base")?;
+    ensure!(s.names(&[])? == ["active", "base", "view"], "{:?}", s.names(&[])?);
+    refused(s.prepare("active", "base"), Code::AlreadyExists, "the key is used")?;
+    refused(none.prepare("view", "base"), Code::AlreadyExists, "the key is used")?;
+    none.commit("on-it", "active")?;
+    refused(none.commit("on-it", "view"), Code::AlreadyExists, "the name is used")?;
+    ensure!(s.stat("on-it")?.parent == "base");
+    for key in ["on-it", "view"] {
+        refused(s.remove("base"), Code::FailedPrecondition, key)?;
+        refused(none.remove("base"), Code::FailedPrecondition, key)?;
+        none.remove(key)?;
+    }
+    s.remove("base")?;
+    s.cleanup()?;
+    // On nothing it is in no namespace.
+    none.prepare("alone", "")?;
+    none.commit("one", "alone")?;
+    s.prepare("one", "").map(drop)?;
+    none.beside("layerbox", Some("other"))?.prepare("other", "")?;
+    refused(s.view("x", "other"), Code::NotFound, "a parent of another")
+}
+
+fn ambiguous(_: &Place, s: &Snapshotter) -> Result<()> {
+    let (other, none) = (s.beside("layerbox", Some("other"))?, s.beside("layerbox", None)?);
+    for one in [s, &other] {
+        one.prepare("key", "")?;
+        one.prepare("other/1/key", "")?;
+        one.prepare("base-key", "")?;
+        one.commit("base", "base-key")?;
+    }
+    let code = Code::FailedPrecondition;
+    refused(none.stat("key"), code, "stat")?;
+    refused(none.mounts("key"), code, "mounts")?;
+    refused(none.usage("key"), code, "usage")?;
+    refused(none.update("key", Labels::new(), &[]), code, "update")?;
+    refused(none.commit("name", "key"), code, "commit")?;
+    refused(none.remove("key"), code, "remove")?;
+    refused(none.prepare("on-it", "base"), code, "a parent")?;
+    refused(none.prepare("key", ""), Code::AlreadyExists, "one more")?;
+    let said = none.stat("key").err().map(|status| status.message().to_owned()).unwrap_or_default();
+    ensure!(said.starts_with("namespace is required: "), "{said}");
+    ensure!(s.stat("key").is_ok() && other.stat("key").is_ok(), "one was taken");
+    // As containerd's collector names them, whatever else is called so.
+    none.remove("other/1/key")?;
+    refused(other.stat("other/1/key"), Code::NotFound, "what it names")?;
+    ensure!(s.stat("other/1/key").is_ok(), "another's was taken");
+    other.remove("key")?;
+    none.remove("key")?;
+    refused(s.stat("key"), Code::NotFound, "the one that is left")
+}
+
 fn names(_: &Place, s: &Snapshotter) -> Result<()> {
-    for name in ["", "a\0b", &"x".repeat(2000)] {
+    for name in ["", "a\0b", &"x".repeat(4097)] {
         refused(s.prepare(name, ""), Code::InvalidArgument, "a key")?;
     }
     // Whatever it is, a name is never a path.
-    for name in ["../../etc", "/", "a b\n", "ünï", ".", "-x"] {
+    for name in ["../../etc", "/", "a b\n", "ünï", ".", "-x", &"x".repeat(4096)] {
         s.prepare(name, "")?;
         ensure!(s.stat(name)?.name == name);
+        ensure!(s.names(&[&format!("name=={name:?}")])? == [name]);
         s.remove(name)?;
     }
     s.prepare("key", "")?;

@@ -264,6 +264,7 @@ impl Filler {
                         device: 0,
                         inode: 0,
                         links: 0,
+                        blocks: 0,
                         ..node
                     })
                 }
