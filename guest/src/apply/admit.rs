@@ -63,6 +63,9 @@ impl Admission {
                 if self.bytes > self.max_bytes {
                     return Err(error::limit(&member.name, "bytes", self.max_bytes));
                 }
+                if member.kind != MemberKind::Directory {
+                    self.markers.replace(&member.name);
+                }
                 self.admit(member)
             }
             Meaning::Bookkeeping => Ok(Admitted::Nothing(member.stored)),

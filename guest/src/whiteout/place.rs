@@ -1,16 +1,19 @@
 //! Writing deletions down in a layer that was filled, in its dialect.
 
 use std::cmp::Reverse;
+use std::collections::BTreeSet;
 
-use super::{AUFS_BASE, OPAQUE, PREFIX, join, opaque_attribute, split};
+use super::{AUFS_BASE, PREFIX, join, opaque, opaque_attribute, split};
 use crate::error;
-use crate::host::{Attributes, Body, Device, Dialect, Entry, Kind, Name, Result, Timestamp, Writer, Xattr};
+use crate::host::{
+    Attributes, Body, Device, Dialect, Entry, Error, Kind, Name, Result, Timestamp, Writer, Xattr,
+};
 
 /// How many markers are names of one file. The limit of ext4 is 65,000, of btrfs 65,535, and less in one directory.
 const LINKS: u32 = 30_000;
 
-/// How deep the marker may lie that others are links to. Finding out whether a symbolic link leads there takes a look at each
-/// directory on the way.
+/// How deep the marker may lie that others are links to, and how far above a name a mark may stand that makes its own
+/// superfluous. Finding out whether a symbolic link leads there takes a look at each directory on the way.
 const DEPTH: usize = 64;
 
 /// How many markers are looked up and put at a time.
@@ -22,12 +25,12 @@ const MAX_COMPONENTS: usize = 4096;
 /// The most bytes of names that are kept until the archive has been read.
 const MAX_NAME_BYTES: u64 = 64 << 20;
 
-/// The deletions of an archive, kept until all else of it is in the layer: so nothing can link to them, and their order does
-/// not matter.
+/// The deletions of an archive, kept until all else of it is in the layer: so nothing can link to them, and their order among
+/// each other does not matter.
 #[derive(Debug, Default)]
 pub struct Markers {
-    deletions: Vec<Name>,
-    opaque: Vec<Name>,
+    deletions: BTreeSet<Name>,
+    opaque: BTreeSet<Name>,
     bytes: u64,
 }
 
@@ -38,7 +41,7 @@ impl Markers {
     /// [`Error::Limit`](crate::host::Error::Limit) when there is no room for more.
     pub fn hide(&mut self, name: Name) -> Result<()> {
         self.charge(&name)?;
-        self.deletions.push(name);
+        self.deletions.insert(name);
         Ok(())
     }
 
@@ -48,8 +51,21 @@ impl Markers {
     /// [`Error::Limit`](crate::host::Error::Limit) when there is no room for more.
     pub fn make_opaque(&mut self, directory: Name) -> Result<()> {
         self.charge(&directory)?;
-        self.opaque.push(directory);
+        self.opaque.insert(directory);
         Ok(())
+    }
+
+    /// Forgets what was said until now of names below this one: something that is no directory takes its place, and with the
+    /// directory that may have been there all that was in it is gone, marks as well.
+    pub fn replace(&mut self, name: &[u8]) {
+        // `0` is the byte after `/`.
+        let (start, end) = ([name, b"/"].concat(), [name, b"0"].concat());
+        for marked in [&mut self.deletions, &mut self.opaque] {
+            while let Some(below) = marked.range(start.clone()..end.clone()).next().cloned() {
+                marked.remove(&below);
+            }
+        }
+        self.opaque.remove(name);
     }
 
     fn charge(&mut self, name: &[u8]) -> Result<()> {
@@ -62,20 +78,22 @@ impl Markers {
 
     /// Writes them all down, and answers how many names that took.
     ///
-    /// What is hidden by a name of this layer needs no mark, unless it is a directory, which must then be opaque. The deepest
-    /// come first: they make directories, which counts as content of this layer for what lies above.
+    /// What is hidden by a name of this layer needs no mark, unless it is a directory, which must then be opaque; nor does
+    /// what lies in a directory of which nothing below the layer is seen. The deepest come first: they make directories,
+    /// which counts as content of this layer for what lies above.
     ///
     /// # Errors
     /// Those of the host.
     pub fn place<W: Writer>(self, writer: &W, owner: (u32, u32)) -> Result<u64> {
-        let mut deletions = by_depth(self.deletions, depth);
-        let mut opaque = by_depth(self.opaque, |directory| depth(&join(directory, OPAQUE)));
-        let mut hand = Hand { writer, dialect: writer.dialect(), owner, original: None, links: 0, placed: 0 };
+        let mut deletions = by_depth(&self.deletions, depth);
+        let mut opaque = by_depth(&self.opaque, |directory| depth(&opaque(directory)));
+        let dialect = writer.dialect();
+        let mut hand = Hand { writer, marks: &self, dialect, owner, original: None, links: 0, placed: 0 };
         while let Some(level) =
             deletions.last().into_iter().chain(opaque.last()).map(|(level, _)| *level).max()
         {
             let mut directories = take_level(&mut opaque, level);
-            hand.hide(take_level(&mut deletions, level), &mut directories)?;
+            hand.hide(&take_level(&mut deletions, level), &mut directories)?;
             directories.sort_unstable();
             directories.dedup();
             hand.make_opaque(&directories)?;
@@ -89,23 +107,40 @@ fn depth(name: &[u8]) -> usize {
     name.iter().filter(|&&byte| byte == b'/').count() + 1
 }
 
-/// Each name once, with its level, such that the deepest are at the end and those of one level run backwards.
-fn by_depth(names: Vec<Name>, level: impl Fn(&[u8]) -> usize) -> Vec<(usize, Name)> {
-    let mut leveled: Vec<_> = names.into_iter().map(|name| (level(&name), name)).collect();
-    leveled.sort_unstable_by(|one, other| (one.0, Reverse(&one.1)).cmp(&(other.0, Reverse(&other.1))));
-    leveled.dedup();
+/// The names with their levels, such that the deepest are at the end and those of one level run backwards.
+fn by_depth(names: &BTreeSet<Name>, level: impl Fn(&[u8]) -> usize) -> Vec<(usize, &Name)> {
+    let mut leveled: Vec<_> = names.iter().map(|name| (level(name), name)).collect();
+    leveled.sort_unstable_by(|one, other| (one.0, Reverse(one.1)).cmp(&(other.0, Reverse(other.1))));
     leveled
 }
 
 /// Takes the names of one level off the end, in the order of their bytes.
-fn take_level(leveled: &mut Vec<(usize, Name)>, level: usize) -> Vec<Name> {
+fn take_level<'a>(leveled: &mut Vec<(usize, &'a Name)>, level: usize) -> Vec<&'a Name> {
     let start = leveled.partition_point(|(other, _)| *other < level);
     leveled.drain(start..).rev().map(|(_, name)| name).collect()
+}
+
+/// The name that a whiteout of another name has in an archive, however long that is.
+fn whiteout(name: &[u8]) -> Name {
+    let (directory, last) = split(name);
+    join(directory, &[PREFIX, last].concat())
+}
+
+/// The same error, about the entry of the archive where the host tells it of what the entry is in the layer.
+fn of_the_archive(mut error: Error, mark: impl Fn(&[u8]) -> Name) -> Error {
+    match &mut error {
+        Error::Refused(refusal) => refusal.entry = mark(&refusal.entry),
+        Error::Limit(excess) => excess.entry = excess.entry.as_deref().map(mark),
+        _ => {}
+    }
+    error
 }
 
 /// What writes markers.
 struct Hand<'a, W> {
     writer: &'a W,
+    /// All that are to be written.
+    marks: &'a Markers,
     dialect: Dialect,
     owner: (u32, u32),
     /// The marker that the next ones are links to, while it can take more.
@@ -114,36 +149,82 @@ struct Hand<'a, W> {
     placed: u64,
 }
 
-impl<W: Writer> Hand<'_, W> {
+impl<'a, W: Writer> Hand<'a, W> {
     /// Hides names of one level; adds to `directories` those that must be opaque instead.
     ///
     /// Each directory is looked at before it is written to, because two names may lead to one directory, over a symbolic
     /// link: what is hidden under the one needs no second mark under the other.
-    fn hide(&mut self, names: Vec<Name>, directories: &mut Vec<Name>) -> Result<()> {
+    fn hide(&mut self, names: &[&'a Name], directories: &mut Vec<&'a Name>) -> Result<()> {
         for siblings in names.chunk_by(|one, next| split(one).0 == split(next).0) {
+            let Some(first) = siblings.first() else { continue };
+            let needs_none = self.sees_nothing(split(first).0)?;
+            if needs_none {
+                self.make_parent(first)?;
+            }
             for batch in siblings.chunks(BATCH) {
+                let hidden: Vec<Name> = batch.iter().copied().cloned().collect();
                 let mut entries = Vec::with_capacity(batch.len());
                 let markers: Vec<_> = batch.iter().map(|name| self.marker(name)).collect();
                 let is_apart = self.dialect == Dialect::Aufs;
                 let mut marked = if is_apart { self.writer.stat(&markers)? } else { Vec::new() }.into_iter();
-                for ((name, marker), found) in batch.iter().zip(markers).zip(self.writer.stat(batch)?) {
+                for ((name, marker), found) in batch.iter().zip(markers).zip(self.writer.stat(&hidden)?) {
                     let is_marked = marked.next().flatten().is_some();
                     match found.map(|node| node.kind) {
-                        None if !is_marked => self.mark(marker, &mut entries)?,
-                        Some(Kind::Directory) => directories.push(name.clone()),
+                        None if !is_marked && !needs_none => self.mark(marker, &mut entries)?,
+                        Some(Kind::Directory) => directories.push(name),
                         _ => {}
                     }
                 }
-                self.writer.put(&entries, None)?;
+                self.put(&entries)?;
             }
         }
         Ok(())
     }
 
-    fn make_opaque(&mut self, directories: &[Name]) -> Result<()> {
+    /// Whether nothing of what lies below the layer is seen in a directory: the archive deletes it, or one above it, or makes
+    /// that opaque. A mark in there has nothing to hide, and a union that has nothing to merge there would show it.
+    ///
+    /// Where a symbolic link is on the way, the name leads out of that directory.
+    fn sees_nothing(&self, directory: &[u8]) -> Result<bool> {
+        let Markers { deletions, opaque, .. } = self.marks;
+        let mut way = Vec::new();
+        let mut name = directory;
+        for _ in 0..DEPTH {
+            let is_opaque = opaque.contains(name);
+            if !is_opaque {
+                way.push(name.to_vec());
+            }
+            if is_opaque || deletions.contains(name) {
+                let found = self.writer.stat(&way)?;
+                return Ok(found.into_iter().flatten().all(|node| node.kind == Kind::Directory));
+            }
+            if name.is_empty() {
+                break;
+            }
+            name = split(name).0;
+        }
+        Ok(false)
+    }
+
+    /// Makes the directory of a mark that is not put, where it is missing: as any entry's.
+    fn make_parent(&self, name: &[u8]) -> Result<()> {
+        let directory = [split(name).0.to_vec()];
+        if self.writer.stat(&directory)? != [None] {
+            return Ok(());
+        }
+        let [directory] = directory;
+        let mut entry = self.entry(directory, Kind::Directory);
+        entry.attributes.mode = 0o755;
+        self.writer.put(&[entry], None).map_err(|error| of_the_archive(error, |_| whiteout(name)))
+    }
+
+    fn make_opaque(&mut self, directories: &[&Name]) -> Result<()> {
         if let Some(name) = opaque_attribute(self.dialect) {
             let attribute = Xattr { name: name.to_vec(), value: b"y".to_vec() };
-            return directories.chunks(BATCH).try_for_each(|batch| self.writer.mark(batch, &attribute));
+            return directories.chunks(BATCH).try_for_each(|batch| {
+                let batch: Vec<Name> = batch.iter().copied().cloned().collect();
+                self.writer.mark(&batch, &attribute).map_err(|error| of_the_archive(error, opaque))
+            });
         }
         for directory in directories {
             if !directory.is_empty() && depth(directory) >= MAX_COMPONENTS {
@@ -153,12 +234,12 @@ impl<W: Writer> Hand<'_, W> {
                     MAX_COMPONENTS as u64,
                 ));
             }
-            let at = [join(directory, OPAQUE)];
+            let at = [opaque(directory)];
             if self.writer.stat(&at)? == [None] {
                 let [at] = at;
                 let mut entries = Vec::new();
                 self.mark(at, &mut entries)?;
-                self.writer.put(&entries, None)?;
+                self.put(&entries)?;
             }
         }
         Ok(())
@@ -166,11 +247,17 @@ impl<W: Writer> Hand<'_, W> {
 
     /// Where the mark goes that hides a name.
     fn marker(&self, name: &[u8]) -> Name {
-        let (directory, last) = split(name);
         match self.dialect {
-            Dialect::Aufs => join(directory, &[PREFIX, last].concat()),
+            Dialect::Aufs => whiteout(name),
             Dialect::Overlay | Dialect::OverlayUser => name.to_vec(),
         }
+    }
+
+    fn put(&self, entries: &[Entry]) -> Result<()> {
+        self.writer.put(entries, None).map_err(|error| match self.dialect {
+            Dialect::Aufs => error,
+            Dialect::Overlay | Dialect::OverlayUser => of_the_archive(error, whiteout),
+        })
     }
 
     /// Puts one marker, as a link where that is possible: it saves an inode each.
@@ -194,7 +281,7 @@ impl<W: Writer> Hand<'_, W> {
     }
 
     fn put_original(&mut self, at: Name) -> Result<()> {
-        self.writer.put(&[self.entry(at.clone(), self.original_kind())], None)?;
+        self.put(&[self.entry(at.clone(), self.original_kind())])?;
         self.placed += 1;
         self.links = 1;
         self.original = self.is_straight(&at)?.then_some(at);

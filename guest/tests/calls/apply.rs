@@ -81,7 +81,7 @@ fn noise(length: usize) -> Vec<u8> {
 #[test]
 fn whiteouts_hide_lower_layers_only_and_in_any_order() {
     // An archive, and what the archive of the layer then holds.
-    let cases: [(&str, Archive, &[&str]); 12] = [
+    let cases: [(&str, Archive, &[&str]); 16] = [
         ("a deletion", archive().file("d/.wh.x", ""), &["d d/", "f d/.wh.x"]),
         (
             "its body does not matter",
@@ -108,7 +108,35 @@ fn whiteouts_hide_lower_layers_only_and_in_any_order() {
         (
             "a deletion in what is deleted",
             archive().file(".wh.x", "").file("x/.wh.y", ""),
-            &["d x/", "f x/.wh..wh..opq", "f x/.wh.y"],
+            &["d x/", "f x/.wh..wh..opq"],
+        ),
+        (
+            "a deletion deep in an opaque directory",
+            archive().file("d/e/.wh.x", "").file("d/.wh..wh..opq", "").file(".wh.y", ""),
+            &["d d/", "f d/.wh..wh..opq", "d d/e/", "f .wh.y"],
+        ),
+        (
+            "a deletion in an opaque directory, over a link out of it",
+            archive()
+                .directory("d")
+                .file("o/.wh..wh..opq", "")
+                .other("o/l", MemberKind::Symlink(b"/d".to_vec()))
+                .file("o/l/.wh.x", ""),
+            &["d d/", "f d/.wh.x", "d o/", "f o/.wh..wh..opq", "l o/l -> /d"],
+        ),
+        (
+            "a deletion in a directory that a file replaces",
+            archive().file("d/.wh.x", "").file("d/e/.wh..wh..opq", "").file("d", ""),
+            &["f d"],
+        ),
+        (
+            "a deletion in a directory that a link replaces",
+            archive()
+                .directory("e")
+                .file("d/.wh.x", "")
+                .other("d", MemberKind::Symlink(b"e".to_vec()))
+                .file("d/.wh.y", ""),
+            &["l d -> e", "d e/", "f e/.wh.y"],
         ),
         (
             "an opaque directory that nothing else speaks of",
@@ -152,17 +180,17 @@ fn whiteouts_may_be_links_to_others() {
             "a branch",
             archive()
                 .file(".wh..wh.aufs", "")
-                .link(".wh..wh..opq", ".wh..wh.aufs")
                 .directory("d")
                 .link("d/.wh.x", ".wh..wh.aufs")
-                .link("d/.wh..wh..opq", ".wh..wh.aufs")
+                .directory("o")
+                .link("o/.wh..wh..opq", ".wh..wh.aufs")
                 .link(".wh.a", ".wh..wh.aufs"),
-            &["f .wh..wh..opq", "f .wh.a", "d d/", "f d/.wh..wh..opq", "f d/.wh.x"],
+            &["f .wh.a", "d d/", "f d/.wh.x", "d o/", "f o/.wh..wh..opq"],
         ),
         (
             "to an opaque mark",
-            archive().file("d/.wh..wh..opq", "").link("d/.wh.x", "d/.wh..wh..opq"),
-            &["d d/", "f d/.wh..wh..opq", "f d/.wh.x"],
+            archive().file("d/.wh..wh..opq", "").link(".wh.x", "d/.wh..wh..opq"),
+            &["d d/", "f d/.wh..wh..opq", "f .wh.x"],
         ),
     ];
     for (what, archive, expected) in cases {

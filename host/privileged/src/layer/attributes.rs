@@ -45,6 +45,10 @@ impl Made {
 pub(super) const MOST_XATTRS: usize = 64;
 pub(super) const MOST_XATTR_BYTES: usize = 1024 * 1024;
 
+/// The longest name of one, and the largest value (XATTR_NAME_MAX and XATTR_SIZE_MAX of Linux).
+const MOST_NAME: usize = 255;
+const MOST_VALUE: usize = 64 * 1024;
+
 /// Refuses what no file can have, and extended attributes that are not a layer's to set.
 ///
 /// # Errors
@@ -85,8 +89,12 @@ pub(super) fn check_xattr(xattr: &Xattr) -> Result<(), Error> {
     let prefixes: [&[u8]; 3] = [b"user.", b"trusted.", b"security."];
     let allowed = prefixes.iter().any(|prefix| name.len() > prefix.len() && name.starts_with(prefix))
         || matches!(name, b"system.posix_acl_access" | b"system.posix_acl_default");
-    if !allowed || name.len() > 255 || name.contains(&0) || xattr.value.len() > 64 * 1024 {
-        return Err(refused("an extended attribute that layers do not hold, or one that is too large"));
+    let shown = name.get(..MOST_NAME).unwrap_or(name).escape_ascii();
+    if !allowed || name.len() > MOST_NAME || name.contains(&0) {
+        return Err(refused(&format!("layers do not hold the extended attribute `{shown}`")));
+    }
+    if xattr.value.len() > MOST_VALUE {
+        return Err(refused(&format!("the extended attribute `{shown}` is larger than {MOST_VALUE} bytes")));
     }
     Ok(())
 }

@@ -59,7 +59,8 @@ pub(super) fn rows() -> Vec<Row> {
         ),
         limit("65 extended attributes", tar(&[many(65)])),
         refused("an extended attribute without a name", tar(&[file("a", "x").pax("SCHILY.xattr.", "v")])),
-        refused("an extended attribute in no namespace", tar(&[file("a", "x").xattr("nonsense", "v")])),
+        refused("an extended attribute in no namespace", tar(&[file("a", "x").xattr("nonsense", "v")]))
+            .saying("nonsense"),
         limit(
             "an extended header of more than 1 MiB",
             Tar::new()
@@ -270,7 +271,7 @@ pub(super) fn rows() -> Vec<Row> {
             "an attribute value of 64 KiB and a byte",
             tar(&[file("a", "x").xattr("user.x", vec![b'v'; (64 << 10) + 1])]),
         )
-        .saying("a"),
+        .saying("user.x"),
         refused(
             "an attribute given twice, with different values",
             tar(&[file("a", "x").xattr("user.x", "1").pax("LIBARCHIVE.xattr.user.x", "Mg")]),

@@ -31,15 +31,23 @@ pub(super) fn rows() -> Vec<Row> {
             tar(&[
                 dir("./"),
                 file("./.wh..wh.aufs", "").mode(0o444),
-                hard_link("./.wh..wh..opq", "./.wh..wh.aufs"),
                 dir("./d/"),
                 hard_link("./d/.wh.lower", "./.wh..wh.aufs").mode(0o444),
+                dir("./o/"),
+                hard_link("./o/.wh..wh..opq", "./.wh..wh.aufs"),
                 hard_link("./.wh.in-parent", "./.wh..wh.aufs").mode(0o444),
                 dir("./.wh..wh.orph/").mode(0o700),
                 dir("./.wh..wh.plnk/").mode(0o700),
                 file("./a", "x"),
             ]),
-            &["/ opaque", "a file \"x\"", "d directory", "d/lower deleted", "in-parent deleted"],
+            &[
+                "a file \"x\"",
+                "d directory",
+                "d/lower deleted",
+                "in-parent deleted",
+                "o directory",
+                "o/ opaque",
+            ],
         ),
         exact(
             "that is a hard link to an opaque mark",
@@ -139,18 +147,77 @@ pub(super) fn rows() -> Vec<Row> {
         exact(
             "of a directory and of what is in it",
             tar(&[whiteout("d"), whiteout("d/lower")]),
-            &["d directory, implied", "d/ opaque", "d/lower deleted"],
+            &["d directory, implied", "d/ opaque"],
         ),
+        exact(
+            "in a directory that comes anew, and deep in it",
+            tar(&[whiteout("d/lower"), whiteout("d"), dir("d/"), dir("d/e/"), whiteout("d/e/lower")]),
+            &["d directory", "d/ opaque", "d/e directory"],
+        ),
+        exact(
+            "in an opaque directory",
+            tar(&[dir("d/"), whiteout("d/lower"), opaque("d"), file("d/x", "x")]),
+            &["d directory", "d/ opaque", "d/x file \"x\""],
+        ),
+        exact(
+            "in an opaque root",
+            tar(&[opaque(""), whiteout("in-parent"), dir("d/"), whiteout("d/lower"), file("a", "x")]),
+            &["/ opaque", "a file \"x\"", "d directory"],
+        ),
+        exact(
+            "in an opaque directory by a symlink that leads out of it",
+            tar(&[dir("d/"), dir("o/"), opaque("o"), symlink("o/l", "../d"), whiteout("o/l/lower")]),
+            &["d directory", "d/lower deleted", "o directory", "o/ opaque", "o/l -> ../d"],
+        ),
+        exact(
+            "in a directory of which a symlink takes the place, though it is deleted",
+            tar(&[dir("d/"), whiteout("l"), symlink("l", "d"), whiteout("l/lower")]),
+            &["d directory", "d/lower deleted", "l -> d"],
+        ),
+        exact(
+            "of a directory of an opaque one, which comes anew",
+            tar(&[opaque("d"), whiteout("d/e"), dir("d/e/"), whiteout("d/e/lower")]),
+            &["d directory, implied", "d/ opaque", "d/e directory", "d/e/ opaque"],
+        ),
+        refused("below a file of an opaque directory", {
+            tar(&[opaque("d"), file("d/f", "x"), whiteout("d/f/y")])
+        })
+        .saying("d/f/.wh.y"),
         exact(
             "of a name that the archive makes a symlink",
             tar(&[symlink("in-parent", "x"), whiteout("in-parent")]),
             &["in-parent -> x"],
         ),
-        refused(
+        exact(
             "of a name below what the archive makes a file",
             tar(&[file("d/x", "1"), whiteout("d/x"), file("d", "2")]),
+            &["d file \"2\""],
         ),
-        refused("below a file", tar(&[file("f", "x"), whiteout("f/y")])),
+        exact(
+            "of names below what becomes a symlink, and beside it",
+            tar(&[
+                dir("e/"),
+                whiteout("d/x"),
+                whiteout("d/y/z"),
+                opaque("d/y"),
+                whiteout("d.x"),
+                whiteout("d0"),
+                symlink("d", "e"),
+                whiteout("d/behind"),
+            ]),
+            &["d -> e", "d.x deleted", "d0 deleted", "e directory", "e/behind deleted"],
+        ),
+        exact(
+            "of a name below what is a file for a while",
+            tar(&[whiteout("d/x"), file("d", "1"), dir("d/"), whiteout("d/y")]),
+            &["d directory", "d/y deleted"],
+        ),
+        exact(
+            "of a name below a directory that comes again, which it keeps",
+            tar(&[dir("d/"), whiteout("d/x"), dir("d/")]),
+            &["d directory", "d/x deleted"],
+        ),
+        refused("below a file", tar(&[file("f", "x"), whiteout("f/y")])).saying("f/.wh.y"),
         refused("below a loop of symlinks", tar(&[symlink("l", "l"), whiteout("l/y")])),
         exact(
             "with attributes that say nothing",
@@ -173,7 +240,7 @@ pub(super) fn rows() -> Vec<Row> {
             &["d directory", "d/ opaque", "l -> d"],
         ),
         refused("opaque mark in a symlink out", tar(&[symlink("l", "../../victim"), opaque("l")])),
-        refused("opaque mark in a file", tar(&[file("f", "x"), opaque("f")])),
+        refused("opaque mark in a file", tar(&[file("f", "x"), opaque("f")])).saying("f/.wh..wh..opq"),
         refused("opaque mark that is a symlink", tar(&[dir("d/"), symlink("d/.wh..wh..opq", "x")])),
         refused("opaque mark that is a FIFO", tar(&[dir("d/"), member("d/.wh..wh..opq", b'6')])),
         refused("opaque mark on the way", tar(&[file("d/.wh..wh..opq/x", "x")])),
@@ -187,9 +254,10 @@ pub(super) fn rows() -> Vec<Row> {
             tar(&[dir("d/"), opaque("d"), file("e", "x")]),
             &["d directory", "d/ opaque", "e file \"x\""],
         ),
-        refused(
+        exact(
             "opaque mark of a directory that becomes a file",
             tar(&[dir("d/"), opaque("d"), file("d", "x")]),
+            &["d file \"x\""],
         ),
         exact(
             "a bookkeeping name that is nearly the opaque mark, at the root",

@@ -42,11 +42,12 @@ const ROWS: &[Row] = &[
             .member(numbers(Header::new(b'1').name(b"b").link(b"a")), b"")
     }),
     ("marks", "mode 0, owner 0:0, time 0", || vec![
-        Entry::directory("d"), Entry::opaque("d"), Entry::whiteout("d/x"), Entry::whiteout("f"),
+        Entry::directory("d"), Entry::opaque("d"), Entry::directory("e"), Entry::whiteout("e/x"), Entry::whiteout("f"),
     ], || Archive::new()
         .member(Header::new(b'5').name(b"d/").numbers(0o755, (0, 0), TIME, (0, 0)), b"")
         .member(Header::new(b'0').name(b"d/.wh..wh..opq"), b"")
-        .member(Header::new(b'0').name(b"d/.wh.x"), b"")
+        .member(Header::new(b'5').name(b"e/").numbers(0o755, (0, 0), TIME, (0, 0)), b"")
+        .member(Header::new(b'0').name(b"e/.wh.x"), b"")
         .member(Header::new(b'0').name(b".wh.f"), b"")),
     ("long-name", "from 101 bytes on a record; the field has the first 100, and no prefix", || {
         let d = "d".repeat(99);

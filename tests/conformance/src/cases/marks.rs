@@ -19,9 +19,15 @@ pub(super) fn cases() -> Vec<Case> {
         case(Each, "archive/keeps-opaque-root", "the whole tree below is hidden", opaque_root),
         case(
             Each,
-            "archive/keeps-whiteouts-in-opaque-directories",
-            "they are redundant, and were given",
+            "archive/whiteouts-in-opaque-directories-are-nothing",
+            "they have nothing to hide, and a union would show them",
             whiteout_in_opaque,
+        ),
+        case(
+            Each,
+            "archive/whiteouts-below-what-is-replaced-are-nothing",
+            "what comes in the place of a directory takes all of it away",
+            replaced_marks,
         ),
         case(Each, "archive/keeps-many-whiteouts", "more than one file can have names", many),
         case(
@@ -101,12 +107,48 @@ fn opaque_root(context: &Context<'_>) -> Outcome {
 fn whiteout_in_opaque(context: &Context<'_>) -> Outcome {
     let store = context.quick()?;
     base(store.as_ref())?;
-    let given = [Entry::directory("d"), Entry::opaque("d"), Entry::whiteout("d/a"), Entry::file("d/new", "")];
-    layer(store.as_ref(), "child", Some("base"), &given)?;
-    // Whether the directory is opaque still is another case's affair.
-    let names = entry_names(store.as_ref(), "child")?;
-    holds("the whiteout is in the archive", names.iter().any(|name| name == "d/.wh.a"))?;
-    changes_are(store.as_ref(), "child", None, &["C /d", "D /d/a", "D /d/b", "A /d/new"])
+    let (d, a, new) = (Entry::directory("d"), Entry::whiteout("d/a"), Entry::file("d/new", ""));
+    let archives = [
+        ("before", vec![a.clone(), d.clone(), Entry::opaque("d"), new.clone()]),
+        ("behind", vec![d.clone(), Entry::opaque("d"), a.clone(), new.clone()]),
+        ("anew", vec![Entry::whiteout("d"), d.clone(), a, new.clone()]),
+    ];
+    for (id, entries) in archives {
+        layer(store.as_ref(), id, Some("base"), &entries)?;
+        // Whether the directory is opaque still is another case's affair.
+        let mut names = entry_names(store.as_ref(), id)?;
+        names.retain(|name| name != "d/.wh..wh..opq");
+        same_lines(&names, &["d", "d/new"])?;
+        changes_are(store.as_ref(), id, None, &["C /d", "D /d/a", "D /d/b", "A /d/new"])?;
+    }
+    let deep = [Entry::opaque(""), d, Entry::directory("d/deep"), Entry::whiteout("d/deep/a"), new];
+    layer(store.as_ref(), "deep", Some("base"), &deep)?;
+    let names = entry_names(store.as_ref(), "deep")?;
+    holds("nor is one deeper in", !names.iter().any(|name| name == "d/deep/.wh.a"))?;
+    // A link leads out of what is opaque.
+    let out = [
+        Entry::directory("d"),
+        Entry::directory("o"),
+        Entry::opaque("o"),
+        Entry::symlink("o/l", "../d"),
+        Entry::whiteout("o/l/a"),
+    ];
+    layer(store.as_ref(), "out", Some("base"), &out)?;
+    let names = entry_names(store.as_ref(), "out")?;
+    holds("a whiteout over a link is kept", names.iter().any(|name| name == "d/.wh.a"))?;
+    Ok(())
+}
+
+fn replaced_marks(context: &Context<'_>) -> Outcome {
+    let store = context.quick()?;
+    base(store.as_ref())?;
+    let file = Entry::file("d", "");
+    layer(store.as_ref(), "whiteout", Some("base"), &[Entry::whiteout("d/a"), file.clone()])?;
+    layer(store.as_ref(), "opaque", Some("base"), &[Entry::opaque("d"), file.clone()])?;
+    for id in ["whiteout", "opaque"] {
+        diff_is(store.as_ref(), id, std::slice::from_ref(&file))?;
+    }
+    Ok(())
 }
 
 fn many(context: &Context<'_>) -> Outcome {

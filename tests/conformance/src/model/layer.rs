@@ -15,7 +15,7 @@ pub struct Layer {
     /// What has names, by numbers: names with one number are hard links of each other.
     nodes: BTreeMap<usize, Node>,
     names: BTreeMap<Vec<u8>, usize>,
-    /// Names that it hides, none of which it has.
+    /// Names that it hides, none of which it has. Those in opaque directories have nothing to hide, and are not in its archive.
     hidden: BTreeSet<Vec<u8>>,
     /// Directories of its own, or the root, that show nothing of lower layers.
     opaque: BTreeSet<Vec<u8>>,
@@ -206,7 +206,9 @@ impl Layer {
             first.entry(*number).or_insert(name);
             placed.push((components(name), entry));
         }
-        placed.extend(self.hidden.iter().map(|name| (components(name), Entry::whiteout(name))));
+        let is_seen = |name: &&Vec<u8>| !self.opaque.iter().any(|directory| is_below(name, directory));
+        let hidden = self.hidden.iter().filter(is_seen);
+        placed.extend(hidden.map(|name| (components(name), Entry::whiteout(name))));
         let mark = |directory: &'_ [u8]| Entry::opaque(directory);
         placed.extend(self.opaque.iter().map(|directory| {
             let mut place = if directory.is_empty() { Vec::new() } else { components(directory) };

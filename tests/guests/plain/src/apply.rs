@@ -7,7 +7,7 @@ use crate::bindings::layerbox::driver::streams::Source;
 use crate::bindings::layerbox::driver::types::{Attributes, Dialect, Kind, Totals, Xattr};
 use crate::bindings::layerbox::driver::writer::{Body, Entry, Writer};
 use crate::encode::nothing;
-use crate::error::{Result, limit, refused};
+use crate::error::{Error, Result, limit, refused};
 use crate::input::Input;
 use crate::member::{Archive, Member};
 use crate::names::{self, AUFS, OPAQUE, Place};
@@ -19,6 +19,9 @@ const PIECE: u64 = 256 * 1024;
 
 /// How many names one mark of aufs gets; file systems end at 65,000.
 const NAMES: usize = 60_000;
+
+/// How many directories above a mark are looked at.
+const LOOKS: usize = 64;
 
 /// Fills a layer from the archive of this call.
 pub(crate) fn apply(id: &str, options: &ApplyOptions) -> Result<Totals> {
@@ -126,6 +129,9 @@ impl Filling<'_> {
             Kind::HardLink(_) => nothing(),
             _ => self.mapped(&member.raw, member.attributes)?,
         };
+        if kind != Kind::Directory {
+            self.replaced(&name);
+        }
         self.parents(&name)?;
         match &mut archive.input {
             _ if archive.left == 0 => self.put(name, kind, attributes, Body::None, None),
@@ -176,26 +182,61 @@ impl Filling<'_> {
         Ok(found.into_iter().flatten().next().map(|node| node.kind))
     }
 
+    /// Forgets the marks below a name that something takes which is no directory: it replaces them with all else there.
+    fn replaced(&mut self, name: &[u8]) {
+        let (start, end) = (names::join(name, b""), [name, b"0"].concat());
+        for marks in [&mut self.hidden, &mut self.opaque] {
+            while let Some(mark) = marks.range(start.clone()..end.clone()).next().cloned() {
+                marks.remove(&mark);
+            }
+        }
+        self.opaque.remove(name);
+    }
+
+    /// Whether the archive deletes a directory or one above it, or makes it opaque: then a mark in it has nothing to hide, unless a symbolic link leads
+    /// elsewhere.
+    fn is_cut_off(&self, directory: &[u8]) -> Result<bool> {
+        let mut way = Vec::new();
+        let mut above = directory;
+        loop {
+            let is_opaque = self.opaque.contains(above);
+            if !is_opaque {
+                way.push(above.to_vec());
+            }
+            if is_opaque || self.hidden.contains(above) {
+                let found = self.writer.stat(&way)?;
+                return Ok(found.into_iter().flatten().all(|node| node.kind == Kind::Directory));
+            }
+            if above.is_empty() || way.len() == LOOKS {
+                return Ok(false);
+            }
+            above = names::split(above).0;
+        }
+    }
+
     /// Puts the marks. A mark never hides what its own layer holds: of a directory it hides what lies below, of anything else nothing is left to hide.
     /// Answers how many names that took.
     fn marks(&mut self) -> Result<u64> {
         let dialect = self.writer.dialect();
         let attribute = opaque_attribute(dialect);
         let mut marks = Vec::new();
-        for name in std::mem::take(&mut self.hidden) {
-            let there = self.there(&name)?;
+        let mut remade = Vec::new();
+        for name in &self.hidden {
+            let there = self.there(name)?;
             if there == Some(Kind::Directory) {
-                self.opaque.insert(name);
-            } else if there.is_none() {
-                marks.push(if dialect == Dialect::Aufs { names::whiteout(&name) } else { name });
+                remade.push(name.clone());
+            } else if there.is_none() && !self.is_cut_off(names::split(name).0)? {
+                marks.push(if dialect == Dialect::Aufs { names::whiteout(name) } else { name.clone() });
             }
         }
+        self.opaque.extend(remade);
         match attribute {
             Some(attribute) => {
                 let opaque = Xattr { name: attribute.to_vec(), value: b"y".to_vec() };
                 for directory in &self.opaque {
                     self.parents(&names::join(directory, OPAQUE))?;
-                    self.writer.mark(std::slice::from_ref(directory), &opaque)?;
+                    let marked = self.writer.mark(std::slice::from_ref(directory), &opaque);
+                    marked.map_err(|error| renamed(error, &names::join(directory, OPAQUE)))?;
                 }
             }
             None => {
@@ -222,11 +263,20 @@ impl Filling<'_> {
             };
             let mode = if kind == WHITEOUT { 0 } else { 0o444 };
             let attributes = self.mapped(&name, Attributes { mode, ..nothing() })?;
-            self.put(name, kind, attributes, Body::None, None)?;
+            let shown = if kind == WHITEOUT { names::whiteout(&name) } else { name.clone() };
+            self.put(name, kind, attributes, Body::None, None).map_err(|error| renamed(error, &shown))?;
             made += 1;
         }
         Ok(made)
     }
+}
+
+/// A refusal of a mark, with the name that the mark has in the archive.
+fn renamed(mut error: Error, name: &[u8]) -> Error {
+    if let Error::Refused(refusal) = &mut error {
+        refusal.entry = name.to_vec();
+    }
+    error
 }
 
 /// Whether this may be a mark of deletion. To aufs all of them are names of one file, and an archive has the others as links to the first.

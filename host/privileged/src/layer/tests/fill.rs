@@ -247,6 +247,29 @@ fn what_no_layer_holds_is_refused() {
 }
 
 #[test]
+fn refusals_of_extended_attributes_say_which_and_why() {
+    let long = format!("user.{}", "n".repeat(1000));
+    let rows = [
+        (xattr("com.apple.x", b"v"), "layers do not hold the extended attribute `com.apple.x`".into()),
+        (xattr("user.a\n\0", b"v"), "layers do not hold the extended attribute `user.a\\n\\x00`".into()),
+        (xattr(&long, b"v"), format!("layers do not hold the extended attribute `{}`", &long[..255])),
+        (
+            xattr("user.large", &[7; 65_537]),
+            "the extended attribute `user.large` is larger than 65536 bytes".into(),
+        ),
+    ];
+    for (attribute, says) in rows {
+        let Some(scene) = Scene::new("says") else { return };
+        let mut it = file("f", b"");
+        it.attributes.xattrs = vec![attribute];
+        match scene.filler().put(it, None) {
+            Err(Error::Refused { rule, .. }) => assert_eq!(rule, says),
+            other => panic!("{says}: {other:?}"),
+        }
+    }
+}
+
+#[test]
 fn arguments_out_of_bounds_are_invalid() {
     let with = |body, e: Entry| Entry { body, ..e };
     let extent = |offset, length, position| Extent { offset, length, position };
