@@ -270,7 +270,7 @@ mod tests {
     #[test]
     fn archives_become_layers() {
         let d = || Entry::directory("d").time(0, 0);
-        let cases: [(&str, Vec<Entry>, Vec<Entry>); 6] = [
+        let cases: [(&str, Vec<Entry>, Vec<Entry>); 7] = [
             ("missing parents", vec![Entry::file("d/f", "")], vec![d(), Entry::file("d/f", "")]),
             (
                 "a whiteout of a file of the same layer",
@@ -294,13 +294,18 @@ mod tests {
             ),
             (
                 "order",
-                vec![Entry::whiteout("a.b"), Entry::file("a/x", ""), Entry::opaque("")],
+                vec![Entry::whiteout("a.b"), Entry::file("a/x", ""), Entry::opaque("a")],
                 vec![
-                    Entry::opaque(""),
                     Entry::directory("a").time(0, 0),
+                    Entry::opaque("a"),
                     Entry::file("a/x", ""),
                     Entry::whiteout("a.b"),
                 ],
+            ),
+            (
+                "a whiteout where nothing is left to hide",
+                vec![Entry::whiteout("d/f"), Entry::opaque("d")],
+                vec![d(), Entry::opaque("d")],
             ),
         ];
         for (what, entries, expected) in cases {
