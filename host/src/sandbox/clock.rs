@@ -86,6 +86,8 @@ impl CallClock {
         // clock each time. It is time of the host's call, and so is what the component calls in turn: to grow its memory is a call of the host, too.
         match hook {
             CallHook::CallingHost => {
+                // A component that is asked for room is interrupted as well, before the call that asks has ended.
+                self.waited = waited;
                 self.calls += 1;
                 if self.calls > self.host_calls {
                     return Err(self.spend(format!("calls of the host ({})", self.host_calls)));
@@ -315,6 +317,21 @@ mod tests {
         let ended = clock.cross(CallHook::ReturningFromHost, NONE);
         assert_eq!(ended.unwrap_err(), "time of the host (0 s)");
         assert!(clock.guest.elapsed() < Duration::from_millis(40), "none of it was the component's");
+    }
+
+    #[test]
+    fn what_was_waited_for_is_known_when_the_component_is_interrupted_within_the_call() {
+        let mut clock = clock(Limits { host_time: Duration::from_millis(40), ..Limits::default() });
+        let began = Instant::now();
+        clock.cross(CallHook::CallingHost, NONE).unwrap();
+        std::thread::sleep(Duration::from_millis(50));
+        let waited = began.elapsed();
+        clock.cross(CallHook::CallingWasm, waited).unwrap();
+        clock.cross(CallHook::CallingHost, waited).unwrap();
+        assert!(!clock.is_over());
+        clock.cross(CallHook::ReturningFromHost, waited).unwrap();
+        clock.cross(CallHook::ReturningFromWasm, waited).unwrap();
+        clock.cross(CallHook::ReturningFromHost, waited).unwrap();
     }
 
     #[test]
