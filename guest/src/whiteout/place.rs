@@ -38,7 +38,7 @@ impl Markers {
     /// Remembers that the layer hides a name.
     ///
     /// # Errors
-    /// [`Error::Limit`](crate::host::Error::Limit) when there is no room for more.
+    /// [`Error::Limit`] when there is no room for more.
     pub fn hide(&mut self, name: Name) -> Result<()> {
         self.charge(&name)?;
         self.deletions.insert(name);
@@ -48,7 +48,7 @@ impl Markers {
     /// Remembers that a directory shows nothing of what lies below it.
     ///
     /// # Errors
-    /// [`Error::Limit`](crate::host::Error::Limit) when there is no room for more.
+    /// [`Error::Limit`] when there is no room for more.
     pub fn make_opaque(&mut self, directory: Name) -> Result<()> {
         self.charge(&directory)?;
         self.opaque.insert(directory);
