@@ -88,8 +88,9 @@ fn run(driver: &Driver, call: Call, descriptor: Option<OwnedFd>, caller: &Caller
             let told = progress.then(|| options.progress.clone());
             let input = Input::new(stream()?, caller.clone(), told).map_err(about(operation, &id))?;
             let input = Patient::new(input, &options.given.over(driver.limits()));
-            let totals: Totals = driver.apply_diff(&id, parent.as_deref(), Box::new(input), &options)?.into();
-            Answer::Totals(totals.clamped(options.progress.clamped.load(Ordering::Relaxed)))
+            let totals = driver.apply_diff(&id, parent.as_deref(), Box::new(input), &options)?;
+            let clamped = options.progress.clamped.load(Ordering::Relaxed);
+            Answer::Totals(Totals { clamped, ..totals.into() })
         }
         Call::Diff { id, parent } => {
             let out = streams::output(stream()?, caller.clone()).map_err(about(operation, &id))?;

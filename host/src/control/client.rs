@@ -209,7 +209,7 @@ impl Client {
         let mut totals = None;
         self.exchange(call, Some(archive.as_fd()), reading, |part| match part {
             Answer::Totals(counted) => {
-                options.progress.clamped.store(counted.clamped_times(), Ordering::Relaxed);
+                options.progress.clamped.store(counted.clamped, Ordering::Relaxed);
                 totals = Some(counted.into());
                 Ok(())
             }

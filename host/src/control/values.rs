@@ -14,22 +14,11 @@ use crate::error::Failure;
 /// [`driver::Totals`].
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 pub(super) struct Totals {
-    entries: u64,
-    bytes: u64,
+    pub(super) entries: u64,
+    pub(super) bytes: u64,
     /// [`driver::Progress::clamped`]. Older services do not tell.
     #[serde(default)]
-    clamped: u64,
-}
-
-impl Totals {
-    pub(super) fn clamped(mut self, clamped: u64) -> Totals {
-        self.clamped = clamped;
-        self
-    }
-
-    pub(super) fn clamped_times(&self) -> u64 {
-        self.clamped
-    }
+    pub(super) clamped: u64,
 }
 
 impl From<driver::Totals> for Totals {
