@@ -2,7 +2,7 @@
 
 use std::convert::Infallible;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -157,10 +157,13 @@ pub(super) async fn accept<F>(
 }
 
 async fn connection<H: Handler>(stream: UnixStream, handler: Arc<H>, mut phase: watch::Receiver<Phase>) {
-    let client = Client { process: Process::of(&stream), cut: Arc::new(Notify::new()) };
-    let cut = client.cut.clone();
-    let service = service_fn(move |request| {
-        let answer = handler.clone().answer(request, client.clone());
+    let pid = Process::pid_of(&stream);
+    // Looked up when there is a request: others may connect, and say nothing, as often as they like.
+    let process = OnceLock::new();
+    let cut = Arc::new(Notify::new());
+    let service = service_fn(|request| {
+        let process = *process.get_or_init(|| pid.and_then(Process::with_pid));
+        let answer = handler.clone().answer(request, Client { process, cut: cut.clone() });
         async move { Ok::<_, Infallible>(answer.await) }
     });
     // A connection that idles is never closed here: dockerd keeps it for its next call, and what crosses the closing it sends again with an empty body.

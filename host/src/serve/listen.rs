@@ -13,9 +13,9 @@ use crate::digest::Digest;
 use crate::error::Failure;
 use crate::store::runtime::private_directory;
 
-/// How many connections wait to be taken: beyond them a client is refused that does not wait itself, as programs of Go do not. The kernel has a bound of its own
-/// (`net.core.somaxconn`, 4096).
-const BACKLOG: i32 = 4096;
+/// How many connections wait to be taken. Beyond them a client is refused that does not wait itself, as programs of Go do not; and where somebody connects without
+/// end, as many are taken before that of an honest client.
+const BACKLOG: i32 = 512;
 
 /// What is spoken on a socket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -15,12 +15,12 @@ pub struct Process {
 }
 
 impl Process {
-    /// The process that connected. None where it cannot be told: it has ended, or lives in a pid namespace that is not seen from here.
-    pub fn of(stream: &tokio::net::UnixStream) -> Option<Process> {
-        Process::with_pid(stream.peer_cred().ok()?.pid()?)
+    /// The number of the process that connected. None where it cannot be told: it lives in a pid namespace that is not seen from here.
+    pub fn pid_of(stream: &tokio::net::UnixStream) -> Option<i32> {
+        stream.peer_cred().ok()?.pid()
     }
 
-    /// The process that has this number now.
+    /// The process that has this number now; none where it has ended.
     pub fn with_pid(pid: i32) -> Option<Process> {
         let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
         // The name of the program, in parentheses, may hold anything, parentheses and spaces among it.
