@@ -44,6 +44,11 @@ impl Chunk {
             end: self.start + range.end,
         }
     }
+
+    /// The bytes, to be shared with others; copied only where they do not fill the buffer that they came in.
+    pub fn into_shared(self) -> Arc<Vec<u8>> {
+        if self.len() == self.buffer.len() { self.buffer } else { Arc::new(self.to_vec()) }
+    }
 }
 
 impl Deref for Chunk {

@@ -7,7 +7,7 @@
 use std::collections::VecDeque;
 use std::fs::File;
 use std::panic::AssertUnwindSafe;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
@@ -17,10 +17,10 @@ use super::attributes::{Made, settle_file};
 use crate::stream::{Chunk, PIECE};
 use crate::{Attributes, Error, Name};
 
-/// The most jobs that wait (each may hold a descriptor and a window of a source), and the most bytes.
+/// The most jobs that the worker is given (each may hold a descriptor and a window of a source), and the most bytes.
 const MOST_JOBS: usize = 256;
 const MOST_BYTES: usize = 2 * 1024 * 1024;
-/// How many jobs gather before the worker is woken: waking costs as much as some of them.
+/// How many jobs gather before they are handed over: waking the worker costs as much as some of them.
 const BATCH: usize = 64;
 /// Holes are made of whole blocks of this size, the usual one of file systems.
 const BLOCK: usize = 4096;
@@ -55,18 +55,29 @@ pub(super) struct Data {
     pub(super) sparse: bool,
 }
 
+/// Jobs that are handed over together: the lock is taken, and the worker woken, once for all of them.
+#[derive(Debug, Default)]
+struct Batch {
+    jobs: Vec<Job>,
+    bytes: usize,
+}
+
 /// The queue, and its worker once there is one.
 pub(super) struct Bodies {
     shared: Arc<Shared>,
     worker: Option<JoinHandle<()>>,
     /// Whether there is a processor for a worker.
     parallel: bool,
+    /// What gathers here.
+    batch: Batch,
     waited: Duration,
 }
 
 #[derive(Default)]
 struct Shared {
     state: Mutex<State>,
+    /// There is an error, so it pays to take the lock.
+    failed: AtomicBool,
     /// There is work, or none will come any more.
     work: Condvar,
     /// There is room, or all is done.
@@ -75,9 +86,10 @@ struct Shared {
 
 #[derive(Default)]
 struct State {
-    jobs: VecDeque<Job>,
+    batches: VecDeque<Batch>,
+    /// How many jobs and bytes are with the worker, that on which it works among them.
+    jobs: usize,
     bytes: usize,
-    busy: bool,
     /// How many files got another time than theirs.
     clamped: u64,
     closed: bool,
@@ -91,59 +103,75 @@ struct State {
 impl Bodies {
     pub(super) fn new() -> Self {
         let parallel = thread::available_parallelism().is_ok_and(|processors| processors.get() > 1);
-        Self { shared: Arc::default(), worker: None, parallel, waited: Duration::ZERO }
+        Self {
+            shared: Arc::default(),
+            worker: None,
+            parallel,
+            batch: Batch::default(),
+            waited: Duration::ZERO,
+        }
     }
 
     /// The first error of work that was handed over.
     pub(super) fn check(&self) -> Result<(), Error> {
-        self.shared.lock().outcome()
+        if self.shared.failed.load(Ordering::Acquire) { self.shared.lock().outcome() } else { Ok(()) }
     }
 
-    /// Hands over a job; waits while there are too many.
+    /// Hands over a job, with others; waits while there are too many.
     pub(super) fn push(&mut self, job: Job) -> Result<(), Error> {
-        let shared = Arc::clone(&self.shared);
-        let mut state = shared.lock();
-        state.outcome()?;
-        state.bytes += job.weight();
-        state.jobs.push_back(job);
-        if state.jobs.len() < BATCH && state.bytes < PIECE {
-            return state.outcome();
+        self.check()?;
+        self.batch.bytes += job.weight();
+        self.batch.jobs.push(job);
+        if self.batch.jobs.len() < BATCH && self.batch.bytes < PIECE {
+            return Ok(());
+        }
+        if !self.parallel {
+            return self.drain();
         }
         if self.worker.is_none() {
-            if !self.parallel {
-                drop(state);
-                return self.drain();
-            }
             let shared = Arc::clone(&self.shared);
             let worker = thread::Builder::new().name("layer bodies".into()).spawn(move || shared.work_off());
             self.worker = Some(worker.map_err(Error::io("clone"))?);
         }
-        let is_full = |state: &State| state.jobs.len() >= MOST_JOBS || state.bytes >= MOST_BYTES;
+        self.hand_over();
+        self.check()
+    }
+
+    fn hand_over(&mut self) {
+        let batch = std::mem::take(&mut self.batch);
+        let mut state = self.shared.lock();
+        let is_full = |state: &State| state.jobs >= MOST_JOBS || state.bytes >= MOST_BYTES;
         if state.error.is_none() && is_full(&state) {
             let began = Instant::now();
             while state.error.is_none() && is_full(&state) {
-                state = shared.wait_for_room(state);
+                state = self.shared.wait_for_room(state);
             }
             self.waited += began.elapsed();
         }
-        shared.wake(state).outcome()
+        if state.error.is_none() && !batch.jobs.is_empty() {
+            state.jobs += batch.jobs.len();
+            state.bytes += batch.bytes;
+            state.batches.push_back(batch);
+            drop(self.shared.wake(state));
+        }
     }
 
-    /// Waits until all that was handed over is done.
+    /// Waits until all that was pushed is done.
     pub(super) fn drain(&mut self) -> Result<(), Error> {
-        let began = Instant::now();
-        let mut state = self.shared.lock();
+        let (waited, began) = (self.waited, Instant::now());
         if self.worker.is_none() {
-            while let Some(job) = state.next() {
-                let done = job.run();
-                state.done(job.weight(), done);
+            let batch = std::mem::take(&mut self.batch);
+            let done = batch.run();
+            drop(self.shared.done(self.shared.lock(), done));
+        } else {
+            self.hand_over();
+            let mut state = self.shared.lock();
+            while state.jobs > 0 {
+                state = self.shared.wait_for_room(state);
             }
         }
-        while state.busy || !state.jobs.is_empty() {
-            state = self.shared.wait_for_room(state);
-        }
-        self.waited += began.elapsed();
-        state.outcome()
+        self.waited = waited + began.elapsed();
+        self.shared.lock().outcome()
     }
 
     /// How many files have another time than the one that was put, once all is done.
@@ -161,7 +189,7 @@ impl Drop for Bodies {
     fn drop(&mut self) {
         let mut state = self.shared.lock();
         state.closed = true;
-        state.jobs.clear();
+        state.batches.clear();
         drop(self.shared.wake(state));
         if let Some(worker) = self.worker.take() {
             // It catches its own panics, so there is nothing to be told.
@@ -200,15 +228,15 @@ impl Shared {
     fn work_off(&self) {
         let mut state = self.lock();
         loop {
-            if let Some(job) = state.next() {
+            if let Some(batch) = state.batches.pop_front() {
                 drop(state);
-                let done = std::panic::catch_unwind(AssertUnwindSafe(|| job.run()))
+                let (jobs, bytes) = (batch.jobs.len(), batch.bytes);
+                let done = std::panic::catch_unwind(AssertUnwindSafe(|| batch.run()))
                     .unwrap_or_else(|_| Err(Error::Conflict("the thread that fills bodies panicked".into())));
-                let weight = job.weight();
-                // Closes the file, if this was its last job, outside the lock.
-                drop(job);
                 state = self.lock();
-                state.done(weight, done);
+                (state.jobs, state.bytes) =
+                    (state.jobs.saturating_sub(jobs), state.bytes.saturating_sub(bytes));
+                state = self.done(state, done);
             } else if state.closed {
                 return;
             } else {
@@ -216,36 +244,39 @@ impl Shared {
                 state = self.work.wait(state).unwrap_or_else(PoisonError::into_inner);
             }
             // Woken at half only, so that the two do not take turns.
-            if state.caller_sleeps && state.jobs.len() <= MOST_JOBS / 2 && state.bytes <= MOST_BYTES / 2 {
+            if state.caller_sleeps && state.jobs <= MOST_JOBS / 2 && state.bytes <= MOST_BYTES / 2 {
                 state.caller_sleeps = false;
                 self.room.notify_one();
             }
         }
     }
+
+    /// Notes what came of a batch.
+    fn done<'a>(&self, mut state: MutexGuard<'a, State>, done: Result<u64, Error>) -> MutexGuard<'a, State> {
+        match done {
+            Ok(clamped) => state.clamped += clamped,
+            Err(error) => {
+                state.error.get_or_insert(error);
+                state.batches.clear();
+                (state.jobs, state.bytes) = (0, 0);
+                self.failed.store(true, Ordering::Release);
+            }
+        }
+        state
+    }
 }
 
 impl State {
-    fn next(&mut self) -> Option<Job> {
-        let job = self.jobs.pop_front();
-        self.busy = job.is_some();
-        job
-    }
-
-    fn done(&mut self, weight: usize, done: Result<bool, Error>) {
-        self.busy = false;
-        self.bytes -= cmp::min(weight, self.bytes);
-        match done {
-            Ok(clamped) => self.clamped += u64::from(clamped),
-            Err(error) => {
-                self.error.get_or_insert(error);
-                self.jobs.clear();
-                self.bytes = 0;
-            }
-        }
-    }
-
     fn outcome(&self) -> Result<(), Error> {
         self.error.clone().map_or(Ok(()), Err)
+    }
+}
+
+impl Batch {
+    /// Does the jobs, up to the first that fails. How many files got another time than theirs.
+    fn run(self) -> Result<u64, Error> {
+        // A job that is done is dropped, which closes the file if it was its last.
+        self.jobs.into_iter().try_fold(0, |clamped, job| Ok(clamped + u64::from(job.run()?)))
     }
 }
 
@@ -339,7 +370,8 @@ mod tests {
         for _ in 0..100 {
             let job = Job { target: Arc::clone(&target), data: None, last: Some(last.clone()) };
             let pushed = bodies.push(job);
-            let waiting = bodies.shared.lock().jobs.iter().filter_map(|job| job.last.as_ref()).count();
+            let waiting = bodies.shared.lock().batches.iter().map(|batch| batch.jobs.len()).sum::<usize>()
+                + bodies.batch.jobs.len();
             assert!(waiting <= 3, "{waiting} megabytes");
             // Few file systems take so much, and that is told.
             if pushed.is_err() {

@@ -121,6 +121,7 @@ pub(super) fn link(linker: &mut Linker<State>) -> wasmtime::Result<()> {
     }
     driver::types::add_to_linker::<State, Ours>(linker, ours)?;
     driver::streams::add_to_linker::<State, Ours>(linker, ours)?;
+    streams::share_reads(linker)?;
     driver::tree::add_to_linker::<State, Ours>(linker, ours)?;
     driver::writer::add_to_linker::<State, Ours>(linker, ours)?;
     driver::directories::add_to_linker::<State, Ours>(linker, ours)?;
