@@ -21,6 +21,8 @@ const PARENTS: usize = 16;
 /// The largest list of names, and the largest value, that the kernel hands out (`XATTR_LIST_MAX`, `XATTR_SIZE_MAX`), so
 /// that a buffer of this size never needs a second try.
 const LARGEST_XATTR: usize = 64 * 1024;
+/// What is offered first. The kernel makes a buffer as large as ours for each call; nearly all lists are empty, and values are short.
+const USUAL_XATTR: usize = 1024;
 
 /// The most bytes of extended attributes in an answer about many names: 16 KiB for each of 4,096.
 const MOST_BYTES: usize = 64 * 1024 * 1024;
@@ -241,21 +243,20 @@ pub(super) fn kind_said(kind: FileType, device: Device) -> Kind {
 /// are a limit.
 fn xattrs(path: &[u8]) -> Result<Vec<Xattr>, Error> {
     use rustix::io::Errno;
-    let mut buffer = [MaybeUninit::<u8>::uninit(); LARGEST_XATTR];
-    let names = match rustix::fs::llistxattr(path, &mut buffer) {
-        Ok((names, _)) => names.to_vec(),
+    let names = match asked(|buffer| rustix::fs::llistxattr(path, buffer).map(|(names, _)| names.to_vec())) {
+        Ok(names) => names,
         Err(Errno::OPNOTSUPP | Errno::NOENT) => return Ok(Vec::new()),
         Err(error) => return Err(Error::io("llistxattr")(error)),
     };
     let (mut found, mut bytes) = (Vec::new(), 0);
     for name in names.split(|byte| *byte == 0).filter(|name| !name.is_empty()) {
-        match rustix::fs::lgetxattr(path, name, &mut buffer) {
-            Ok((value, _)) => {
+        match asked(|buffer| rustix::fs::lgetxattr(path, name, buffer).map(|(value, _)| value.to_vec())) {
+            Ok(value) => {
                 bytes += name.len() + value.len();
                 if bytes > MOST_XATTR_BYTES {
                     return Err(too_large());
                 }
-                found.push(Xattr { name: name.to_vec(), value: value.to_vec() });
+                found.push(Xattr { name: name.to_vec(), value });
             }
             Err(Errno::NODATA | Errno::NOENT) => {}
             Err(error) => return Err(Error::io("lgetxattr")(error)),
@@ -263,6 +264,15 @@ fn xattrs(path: &[u8]) -> Result<Vec<Xattr>, Error> {
     }
     found.sort_unstable();
     Ok(found)
+}
+
+/// What a call answers that is given a buffer, first a small one.
+fn asked<T>(call: impl Fn(&mut [MaybeUninit<u8>]) -> rustix::io::Result<T>) -> rustix::io::Result<T> {
+    let mut buffer = [MaybeUninit::uninit(); LARGEST_XATTR];
+    match call(&mut buffer[..USUAL_XATTR]) {
+        Err(rustix::io::Errno::RANGE) => call(&mut buffer),
+        answered => answered,
+    }
 }
 
 /// How many names of a directory are read before room is asked for.
