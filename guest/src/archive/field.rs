@@ -50,7 +50,7 @@ pub(super) fn octal(field: &[u8], what: &'static str) -> Result<i64, Fault> {
 
 /// A number that no reader of this kind of entry uses: blanks are as good as zeros.
 pub(super) fn unused(field: &[u8], what: &'static str) -> Result<(), Fault> {
-    if is_zero(field) || field.iter().all(|&byte| byte == b' ' || byte == 0) {
+    if field.iter().all(|&byte| byte == b' ' || byte == 0) {
         return Ok(());
     }
     number(field, what).map(drop)

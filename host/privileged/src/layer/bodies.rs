@@ -7,8 +7,8 @@
 use std::collections::VecDeque;
 use std::fs::File;
 use std::panic::AssertUnwindSafe;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 use std::{cmp, fmt};
@@ -76,8 +76,8 @@ pub(super) struct Bodies {
 #[derive(Default)]
 struct Shared {
     state: Mutex<State>,
-    /// There is an error, so it pays to take the lock.
-    failed: AtomicBool,
+    /// The first error; what came after it is dropped. It is set with the state locked, and read without.
+    error: OnceLock<Error>,
     /// There is work, or none will come any more.
     work: Condvar,
     /// There is room, or all is done.
@@ -93,8 +93,6 @@ struct State {
     /// How many files got another time than theirs.
     clamped: u64,
     closed: bool,
-    /// The first error; what came after it is dropped.
-    error: Option<Error>,
     /// Who sleeps: nobody is woken (a system call) who does not.
     worker_sleeps: bool,
     caller_sleeps: bool,
@@ -114,7 +112,7 @@ impl Bodies {
 
     /// The first error of work that was handed over.
     pub(super) fn check(&self) -> Result<(), Error> {
-        if self.shared.failed.load(Ordering::Acquire) { self.shared.lock().outcome() } else { Ok(()) }
+        self.shared.error.get().cloned().map_or(Ok(()), Err)
     }
 
     /// Hands over a job, with others; waits while there are too many.
@@ -140,15 +138,16 @@ impl Bodies {
     fn hand_over(&mut self) {
         let batch = std::mem::take(&mut self.batch);
         let mut state = self.shared.lock();
+        // After an error there is nothing with the worker.
         let is_full = |state: &State| state.jobs >= MOST_JOBS || state.bytes >= MOST_BYTES;
-        if state.error.is_none() && is_full(&state) {
+        if is_full(&state) {
             let began = Instant::now();
-            while state.error.is_none() && is_full(&state) {
+            while is_full(&state) {
                 state = self.shared.wait_for_room(state);
             }
             self.waited += began.elapsed();
         }
-        if state.error.is_none() && !batch.jobs.is_empty() {
+        if self.shared.error.get().is_none() && !batch.jobs.is_empty() {
             state.jobs += batch.jobs.len();
             state.bytes += batch.bytes;
             state.batches.push_back(batch);
@@ -162,7 +161,7 @@ impl Bodies {
         if self.worker.is_none() {
             let batch = std::mem::take(&mut self.batch);
             let done = batch.run();
-            drop(self.shared.done(self.shared.lock(), done));
+            self.shared.done(&mut self.shared.lock(), done);
         } else {
             self.hand_over();
             let mut state = self.shared.lock();
@@ -171,7 +170,7 @@ impl Bodies {
             }
         }
         self.waited = waited + began.elapsed();
-        self.shared.lock().outcome()
+        self.check()
     }
 
     /// How many files have another time than the one that was put, once all is done.
@@ -234,9 +233,9 @@ impl Shared {
                 let done = std::panic::catch_unwind(AssertUnwindSafe(|| batch.run()))
                     .unwrap_or_else(|_| Err(Error::Conflict("the thread that fills bodies panicked".into())));
                 state = self.lock();
-                (state.jobs, state.bytes) =
-                    (state.jobs.saturating_sub(jobs), state.bytes.saturating_sub(bytes));
-                state = self.done(state, done);
+                state.jobs -= jobs;
+                state.bytes -= bytes;
+                self.done(&mut state, done);
             } else if state.closed {
                 return;
             } else {
@@ -252,23 +251,15 @@ impl Shared {
     }
 
     /// Notes what came of a batch.
-    fn done<'a>(&self, mut state: MutexGuard<'a, State>, done: Result<u64, Error>) -> MutexGuard<'a, State> {
+    fn done(&self, state: &mut State, done: Result<u64, Error>) {
         match done {
             Ok(clamped) => state.clamped += clamped,
             Err(error) => {
-                state.error.get_or_insert(error);
+                self.error.get_or_init(|| error);
                 state.batches.clear();
                 (state.jobs, state.bytes) = (0, 0);
-                self.failed.store(true, Ordering::Release);
             }
         }
-        state
-    }
-}
-
-impl State {
-    fn outcome(&self) -> Result<(), Error> {
-        self.error.clone().map_or(Ok(()), Err)
     }
 }
 

@@ -169,12 +169,20 @@ pub(super) fn replacing<'a>(
     interface: &str,
     function: &str,
 ) -> wasmtime::Result<LinkerInstance<'a, State>> {
-    let name = format!("wasi:{interface}@{WASI}");
-    if linker.instance(&name)?.func_wrap(function, |_, (): ()| Ok(())).is_ok() {
-        return Err(wasmtime::Error::msg(format!("wasmtime-wasi links no {name}")));
+    shadowing(linker, &format!("wasi:{interface}@{WASI}"), function)
+}
+
+/// As [`replacing`], for an interface by its whole name.
+fn shadowing<'a>(
+    linker: &'a mut Linker<State>,
+    name: &str,
+    function: &str,
+) -> wasmtime::Result<LinkerInstance<'a, State>> {
+    if linker.instance(name)?.func_wrap(function, |_, (): ()| Ok(())).is_ok() {
+        return Err(wasmtime::Error::msg(format!("nothing is linked as {name}")));
     }
     linker.allow_shadowing(true);
-    linker.instance(&name)
+    linker.instance(name)
 }
 
 /// Nothing that a call does takes waiting for a clock, and a component that did would hold a layer for as long as it liked.

@@ -8,7 +8,7 @@ use wasmtime::component::{Linker, Resource};
 
 use super::driver::streams::{Host, HostSink, HostSource};
 use super::driver::types::Host as _;
-use super::{Answer, Failure, State, types};
+use super::{Answer, Failure, State, shadowing, types};
 
 /// The most bytes that one read hands over.
 const MAX_READ: u32 = 1 << 20;
@@ -26,8 +26,9 @@ pub(super) fn too_long() -> Failure {
     Failure::Limit { entry: Vec::new(), bound: "bytes of the archive".to_owned() }
 }
 
-/// The interface, as the linker knows it.
+/// The interface and its function, as the linker knows them.
 const INTERFACE: &str = "layerbox:driver/streams@0.1.0";
+const READ: &str = "[method]source.read";
 
 /// Links `source.read` once more, so that the bytes go from the host's buffer to the component's memory: generated code answers a list that is its own, which
 /// is one copy more of half an archive.
@@ -41,8 +42,7 @@ pub(super) fn share_reads(linker: &mut Linker<State>) -> wasmtime::Result<()> {
             Err(refusal) => Ok((Err(state.convert_error(refusal)?),)),
         }
     };
-    linker.allow_shadowing(true);
-    linker.instance(INTERFACE)?.func_wrap("[method]source.read", read)?;
+    shadowing(linker, INTERFACE, READ)?.func_wrap(READ, read)?;
     linker.allow_shadowing(false);
     Ok(())
 }
