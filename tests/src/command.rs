@@ -167,6 +167,19 @@ pub fn binary() -> PathBuf {
     if path.is_relative() { repository().join(path) } else { path }
 }
 
+/// A copy of [`binary`] that every user can reach, wherever the repository lies.
+///
+/// # Errors
+///
+/// It cannot be made.
+pub fn copied(place: &Place) -> Result<PathBuf> {
+    fs::set_permissions(place.path(), fs::Permissions::from_mode(0o755))?;
+    let copy = place.join("layerbox");
+    // By another process: what other cases start meanwhile must not inherit a file that is open for writing, which cannot be run then (execve(2), ETXTBSY).
+    tool("install", ["-m755".as_ref(), binary().as_os_str(), copy.as_os_str()])?;
+    Ok(copy)
+}
+
 /// The program of `command`, started by `outer`: it follows the arguments of that one, which gets the environment that `command` was to have.
 pub fn under(mut outer: Command, command: &Command) -> Command {
     outer.arg(command.get_program()).args(command.get_args());

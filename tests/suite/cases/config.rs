@@ -9,7 +9,7 @@ use anyhow::{Result, ensure};
 use layerbox_tests::archive::{file, tar};
 use sha2::{Digest as _, Sha256};
 
-use crate::command::{Output, binary, component, run, shell, tool};
+use crate::command::{Output, binary, component, copied, run, shell, tool};
 use crate::harness::{Case, Need, Skip, case, has_filesystem};
 use crate::scratch::Place;
 use crate::store::{Dialect, Store, bare};
@@ -251,15 +251,6 @@ fn usual_of_root(place: &Place) -> Result<()> {
         command.env_remove(variable);
     }
     run(&mut command, b"")?.expect(3)?.says(&root.display().to_string()).map(drop)
-}
-
-/// The binary, in a place where every user can go.
-fn copied(place: &Place) -> Result<PathBuf> {
-    fs::set_permissions(place.path(), fs::Permissions::from_mode(0o755))?;
-    let copy = place.join("layerbox");
-    // By another process: what other cases start meanwhile must not inherit a file that is open for writing, which cannot be run then.
-    tool("install", ["-m755".as_ref(), binary().as_os_str(), copy.as_os_str()])?;
-    Ok(copy)
 }
 
 /// A user's processes in user namespaces, with the variable that a session has and without it as in a job of cron: they work on one store, the user's own, and

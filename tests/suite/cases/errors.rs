@@ -1,7 +1,7 @@
 //! What goes wrong has its exit status, says what and where, and leaves nothing behind.
 
 use std::fs;
-use std::os::unix::fs::{PermissionsExt as _, chown};
+use std::os::unix::fs::chown;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
@@ -9,7 +9,7 @@ use anyhow::{Result, ensure};
 use layerbox_tests::archive::{dir, file, tar};
 use layerbox_tests::tree::names;
 
-use crate::command::{run, shell, tool};
+use crate::command::{copied, run, shell, tool};
 use crate::harness::{Case, Need, case};
 use crate::plant::noise;
 use crate::scratch::{Place, image};
@@ -243,11 +243,7 @@ fn not_root(place: &Place) -> Result<()> {
     tool("mount", ["--rbind", "/", path(&root)?].map(AsRef::as_ref))?;
     let own = place.make("own")?;
     chown(&own, Some(65534), Some(65534))?;
-    fs::set_permissions(place.path(), fs::Permissions::from_mode(0o755))?;
-    // The binary may lie where this user cannot go.
-    let binary = place.join("layerbox");
-    fs::copy(crate::command::binary(), &binary)?;
-    fs::set_permissions(&binary, fs::Permissions::from_mode(0o755))?;
+    let binary = copied(place)?;
     let layerbox = |arguments: &[&str]| {
         let mut command = Command::new("chroot");
         command

@@ -15,7 +15,7 @@ use layerbox_tests::archive::{file, tar};
 use layerbox_tests::tree::names;
 use nix::sys::signal::Signal;
 
-use crate::command::{binary, component, run, tool};
+use crate::command::{component, copied, run, tool};
 use crate::harness::{Case, Need, case};
 use crate::scratch::{Place, mounts_below};
 use crate::service::{Service, eventually};
@@ -280,11 +280,7 @@ fn foreign(place: &Place) -> Result<()> {
     let (store, service) = owned(place)?;
     let root = place.make("root")?;
     tool("mount", ["--rbind", "/", utf8(&root)?].map(AsRef::as_ref))?;
-    fs::set_permissions(place.path(), fs::Permissions::from_mode(0o755))?;
-    // The binary may lie where this user cannot go.
-    let copy = place.join("layerbox");
-    fs::copy(binary(), &copy)?;
-    fs::set_permissions(&copy, fs::Permissions::from_mode(0o755))?;
+    let copy = copied(place)?;
     let call = || {
         let mut command = Command::new("chroot");
         command.arg("--userspec=65534:65534").arg(&root).arg(&copy).arg("--root").arg(store.root());
