@@ -1,26 +1,25 @@
 //! A store that is rewritten for the other backend holds the same layers, mounts, and is what it was when it is rewritten back.
 
+mod refused;
+
 use std::ffi::OsStr;
 use std::fs;
-use std::io::Write as _;
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Command;
 
 use anyhow::{Context as _, Result, ensure};
-use layerbox_tests::archive::{Member, dir, file, hard_link, opaque, tar, whiteout};
+use layerbox_tests::archive::{Member, dir, file, hard_link, opaque, whiteout};
 use layerbox_tests::tree::{Except, Tree, names, picture, same};
 use nix::fcntl::AT_FDCWD;
-use nix::mount::{MsFlags, mount};
-use nix::sys::stat::{Mode, SFlag, UtimensatFlags, mknod, utimensat};
+use nix::sys::stat::{UtimensatFlags, utimensat};
 use nix::sys::time::TimeSpec;
 use serde_json::{Value, json};
 
 use crate::command::{binary, shell};
 use crate::harness::{Case, Need, case, has_filesystem};
-use crate::scratch::{Place, unmount};
-use crate::service::Service;
+use crate::scratch::Place;
 use crate::store::{Dialect, Store, bare};
 
 /// Something in a layer of Docker's aufs driver.
@@ -153,11 +152,6 @@ pub(super) fn cases() -> Vec<Case> {
             .needs(Need::Filesystem("overlay"))
         })
         .collect();
-    cases.extend(REFUSALS.iter().map(|refusal| {
-        case(format!("convert: {}: 5, and nothing is changed", refusal.title), move |place| {
-            refused(place, refusal)
-        })
-    }));
     let overlay = Need::Filesystem("overlay");
     cases.extend([
         case("convert: a store that was adopted, mounted and changed goes back as it is", changed)
@@ -168,9 +162,6 @@ pub(super) fn cases() -> Vec<Case> {
         )
         .needs(overlay),
         case("convert: more deletions than a file can have names, and than a batch has directories", many),
-        case("convert: what is in use is left alone: 4", in_use).needs(overlay),
-        case("convert: a store that a service owns is left alone: 4", owned),
-        case("convert: half a conversion: nobody opens the store but to go on or to turn back", half),
         case("convert: in a user namespace, for that", in_user_namespace)
             .needs(overlay)
             .needs(Need::Tool("unshare")),
@@ -191,6 +182,7 @@ pub(super) fn cases() -> Vec<Case> {
             store.ok(["check", "--deep"]).map(drop)
         }),
     ]);
+    cases.extend(refused::cases());
     cases
 }
 
@@ -404,180 +396,6 @@ fn many(place: &Place) -> Result<()> {
         ensure!(times(&store)? == before, "as {backend}, a directory has another time");
     }
     Ok(())
-}
-
-/// What a layer cannot hold in the other form.
-struct Refusal {
-    title: &'static str,
-    dialect: Dialect,
-    /// Puts it into the content of the layer `top`.
-    plant: fn(&Path) -> Result<()>,
-    entry: &'static str,
-}
-
-const REFUSALS: &[Refusal] = &[
-    Refusal {
-        title: "a 0/0 device in a layer of aufs",
-        dialect: Dialect::Aufs,
-        plant: |top| Ok(mknod(&top.join("dir/device"), SFlag::S_IFCHR, Mode::empty(), 0)?),
-        entry: "dir/device",
-    },
-    Refusal {
-        title: "an attribute of overlay in a layer of aufs",
-        dialect: Dialect::Aufs,
-        plant: |top| Ok(xattr::set(top.join("dir"), "trusted.overlay.opaque", b"y")?),
-        entry: "dir",
-    },
-    Refusal {
-        title: "a name of aufs in a layer of overlay",
-        dialect: Dialect::Overlay,
-        plant: |top| Ok(fs::create_dir(top.join("dir/.wh.kept"))?),
-        entry: "dir/.wh.kept",
-    },
-    Refusal {
-        title: "a deletion in a layer of overlay whose name is too long for aufs",
-        dialect: Dialect::Overlay,
-        plant: |top| Ok(mknod(&top.join("n".repeat(252)), SFlag::S_IFCHR, Mode::empty(), 0)?),
-        entry: "nnnnnnnn",
-    },
-    Refusal {
-        title: "a directory of overlay that has its content elsewhere",
-        dialect: Dialect::Overlay,
-        plant: |top| Ok(xattr::set(top.join("dir"), "trusted.overlay.redirect", b"/other")?),
-        entry: "dir",
-    },
-];
-
-fn refused(place: &Place, refusal: &Refusal) -> Result<()> {
-    let named = Store::new(place.join("s"), refusal.dialect);
-    named.layer("base", None, &[file("file", "file"), dir("dir/"), file("dir/x", "x")])?;
-    // The layers before it in the order of their ids are not rewritten either.
-    named.layer("a", Some("base"), &[whiteout("file")])?;
-    named.layer("top", Some("base"), &[whiteout("file"), dir("dir/"), whiteout("dir/x")])?;
-    (refusal.plant)(&named.content("top"))?;
-    let store = Store::new(named.root().to_owned(), refusal.dialect).of_any_backend();
-    let look =
-        || -> Result<Vec<Tree>> { ["a", "top"].map(|id| picture(&store.content(id))).into_iter().collect() };
-    let before = (look()?, names(store.root())?);
-    let output = store.run(["convert", "--backend", refusal.dialect.other().name()])?.expect(5)?;
-    output.says("convert top: ")?.says(refusal.entry)?;
-    ensure!((look()?, names(store.root())?) == before, "something was changed");
-    ensure!(
-        store.ok(["status"])?.contains(&format!("Backend: {}", refusal.dialect.name())),
-        "it is of another backend"
-    );
-    Ok(())
-}
-
-fn in_use(place: &Place) -> Result<()> {
-    let store = Store::new(place.join("s"), Dialect::Overlay);
-    store.layer("base", None, &[file("file", "file")])?;
-    store.layer("top", Some("base"), &[whiteout("file")])?;
-    let store = Store::new(store.root().to_owned(), Dialect::Overlay).of_any_backend();
-    let to_aufs = ["convert", "--backend", "aufs"];
-    let before = pictures(&store)?;
-    store.get("top")?;
-    store.run(to_aufs)?.expect(4)?.says("mounted")?;
-    store.put("top")?;
-
-    // As containerd does it.
-    let (work, point) = (place.make("work")?, place.make("point")?);
-    let data = format!(
-        "lowerdir={},upperdir={},workdir={}",
-        store.content("base").display(),
-        store.content("top").display(),
-        store.root().join("work/top").display()
-    );
-    mount(Some("overlay"), &point, Some("overlay"), MsFlags::empty(), Some(data.as_str()))
-        .with_context(|| format!("{data} {}", work.display()))?;
-    let output = store.run(to_aufs)?;
-    unmount(&point)?;
-    output.expect(4)?.says("point")?;
-
-    // Another command that has the store open: it reads an archive that does not come.
-    store.create("slow", Some("base"))?;
-    let mut slow =
-        store.command(["apply-diff", "slow"]).stdin(Stdio::piped()).stdout(Stdio::null()).spawn()?;
-    let mut stdin = slow.stdin.take().context("no standard input")?;
-    let archive = tar(&[file("x", vec![1; 1 << 20])]);
-    // More than a pipe takes: so it has the store open.
-    let (first, rest) = archive.split_at(1 << 19);
-    stdin.write_all(first)?;
-    let output = store.run(to_aufs)?;
-    stdin.write_all(rest)?;
-    drop(stdin);
-    ensure!(slow.wait()?.success(), "the other command failed");
-    output.expect(4)?;
-
-    let status = store.ok(["status"])?;
-    ensure!(status.contains("Backend: overlay"), "it was converted: {status}");
-    let except = Except { root: true, xattrs: true, ..Except::default() };
-    before.iter().zip(pictures(&store)?).try_for_each(|(before, now)| same(before, &now, except))
-}
-
-fn owned(place: &Place) -> Result<()> {
-    let store = old(place, &[Plain(b".wh.file")])?;
-    store.ok(["list"])?;
-    let socket = place.join("control.sock");
-    let mut command = bare();
-    command.arg("--root").arg(store.root()).arg("--socket").arg(&socket);
-    command.arg("serve").arg("--docker").arg(place.join("docker.sock"));
-    let _service = Service::spawn(place, command)?;
-    // The service has the store open once it was asked for something.
-    store.ok(["--socket", &socket.to_string_lossy(), "list"])?;
-    store.run(["convert"])?.expect(4)?.says("in use")?;
-    ensure!(store.content("top").join(".wh.file").exists(), "it was converted");
-    Ok(())
-}
-
-/// A journal in an aufs store in which nothing was rewritten yet, and one with a mark in both forms.
-fn half(place: &Place) -> Result<()> {
-    let store = old(place, &[Dir(b"d"), Mark(b"d/.wh.a"), Plain(b".wh.file")])?;
-    store.ok(["list"])?;
-    let (before, said_before) = (pictures(&store)?, said(&store)?);
-    let format: Value = serde_json::from_slice(&fs::read(store.root().join("layerbox.json"))?)?;
-    let (seconds, nanoseconds) = before[1][&b""[..]].mtime;
-    let root = json!({"path": "", "seconds": seconds, "nanoseconds": nanoseconds});
-    let batch = json!({"layer": "top", "deletions": 1, "directories": [root]});
-    let journal =
-        json!({"from": "aufs", "to": "overlay", "id": format["id"], "deletions": 0, "batch": batch});
-    let begin = || -> Result<()> {
-        fs::write(store.root().join("convert.json"), journal.to_string())?;
-        Ok(mknod(&store.content("top").join("file"), SFlag::S_IFCHR, Mode::empty(), 0)?)
-    };
-    begin()?;
-    for arguments in [
-        &["list"][..],
-        &["status"],
-        &["get", "top"],
-        &["put", "top"],
-        &["create", "new"],
-        &["diff", "top"],
-        &["remove", "top"],
-        &["exists", "top"],
-        &["cleanup"],
-        &["--backend", "overlay", "metadata", "top"],
-    ] {
-        let output = store.run(arguments.iter().copied())?.expect(4)?;
-        output.says("half converted from aufs to overlay")?.says("hint: run layerbox convert again")?;
-    }
-    let found = store.run(["--json", "check", "--repair"])?.expect(1)?;
-    let found: Vec<Value> = serde_json::from_slice(&found.stdout)?;
-    ensure!(found.len() == 1 && found[0]["place"] == "convert.json", "{found:?}");
-
-    store.ok(["convert", "--backend", "aufs"])?;
-    for (before, now) in before.iter().zip(pictures(&store)?) {
-        same(before, &now, Except::default())?;
-    }
-    ensure!(said(&store)? == said_before, "turned back, the layers are others");
-
-    begin()?;
-    store.ok(["convert"])?;
-    ensure!(said(&store)? == said_before, "gone on with, the layers are others");
-    let time = picture(&store.content("top"))?[&b""[..]].mtime;
-    ensure!(time == (seconds, nanoseconds), "the time is another: {time:?}");
-    ensure!(store.ok(["status"])?.contains("Backend: overlay"), "it is not overlay's");
-    store.ok(["check", "--deep"]).map(drop)
 }
 
 fn in_user_namespace(place: &Place) -> Result<()> {

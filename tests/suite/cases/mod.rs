@@ -10,6 +10,7 @@ mod dialects;
 mod errors;
 mod faults;
 mod formats;
+mod guest;
 mod hostile;
 mod mounts;
 mod roundtrip;
@@ -36,6 +37,7 @@ pub fn all() -> Vec<Case> {
         depth::cases(),
         sandbox::cases(),
         config::cases(),
+        guest::cases(),
         cache::cases(),
         attack::cases(),
         errors::cases(),

@@ -3,6 +3,7 @@
 mod fill;
 mod hostile;
 mod read;
+mod refuse;
 
 use std::fs::File;
 use std::os::fd::OwnedFd;
