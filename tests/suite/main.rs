@@ -26,7 +26,7 @@ fn main() -> ExitCode {
     let result = match &arguments[..] {
         [flag, directory] if flag == "--archives" => cases::write_archives(directory.as_ref()).map(|()| true),
         _ if arguments.iter().any(|argument| argument == "--table") => table(&arguments),
-        _ => return harness::suite("suite", cases::all, &arguments, |_| Ok(())),
+        _ => return harness::suite("suite", cases::all, &arguments, scratch::Ground::skip_flushes),
     };
     match result {
         Ok(true) => ExitCode::SUCCESS,
@@ -44,5 +44,6 @@ fn table(arguments: &[String]) -> Result<bool> {
     let binary = command::binary();
     ensure!(binary.exists(), "{} is not there: run make, or set LAYERBOX_BIN", binary.display());
     let ground = scratch::Ground::new()?;
+    ground.skip_flushes()?;
     cases::hostile_table(&words, ground.place())
 }
