@@ -1,6 +1,7 @@
 //! A check beside other calls: what they do while it looks is no damage, and a repair leaves it alone.
 
-use std::process::Command;
+use std::io::Write as _;
+use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
@@ -12,6 +13,7 @@ use super::world::{leftovers, look, runtime};
 use crate::command::{Output, run, under};
 use crate::harness::{Case, Need, case};
 use crate::scratch::Place;
+use crate::service::eventually;
 use crate::store::{Dialect, Store};
 
 /// How long a check is kept from reading a directory, and how long after its beginning the other call is made.
@@ -28,52 +30,59 @@ struct Row {
     /// The directory that the check is kept from reading meanwhile, and which call of getdents(2) on it waits. Of the counts the opening of the store has made two.
     held: &'static str,
     call: usize,
+    /// Whether it waits with what it has read, and not before it reads.
+    after: bool,
     /// What was done before.
     before: &'static [&'static [&'static str]],
+    /// A layer that an archive is being applied to before the check begins, and no more when the other calls are made.
+    filled: Option<&'static str>,
     meanwhile: &'static [&'static [&'static str]],
 }
 
 const ROWS: &[Row] = &[
-    Row { name: "a layer is made", held: "diff", call: 1, before: &[], meanwhile: &[&["create", "late"]] },
+    Row { name: "a layer is made", held: "diff", call: 1, meanwhile: &[&["create", "late"]], ..ROW },
     Row {
         name: "a layer is made on another",
         held: "children",
         call: 1,
-        before: &[],
         meanwhile: &[&["create", "late", "--parent", "other"]],
+        ..ROW
     },
     Row { name: "layers are made, and records are read", held: "meta", call: 2, ..MADE_OF_TWO },
     MADE_OF_TWO,
+    Row { name: "a layer is removed", meanwhile: &[&["remove", "top"]], ..ROW },
+    Row { name: "a layer is removed, and its parent", meanwhile: &[&["remove", "top", "middle"]], ..ROW },
+    Row { name: "a layer is got", meanwhile: &[&["get", "top"]], ..ROW },
+    Row { name: "a layer is put", before: &[&["get", "top"]], meanwhile: &[&["put", "top"]], ..ROW },
     Row {
-        name: "a layer is removed",
-        held: "references",
-        call: 3,
-        before: &[],
-        meanwhile: &[&["remove", "top"]],
-    },
-    Row {
-        name: "a layer is removed, and its parent",
-        held: "references",
-        call: 3,
-        before: &[],
-        meanwhile: &[&["remove", "top", "middle"]],
-    },
-    Row { name: "a layer is got", held: "references", call: 3, before: &[], meanwhile: &[&["get", "top"]] },
-    Row {
-        name: "a layer is put",
-        held: "references",
-        call: 3,
+        name: "a layer is put, and its count was seen,",
+        call: 1,
+        after: true,
         before: &[&["get", "top"]],
         meanwhile: &[&["put", "top"]],
+        ..ROW
+    },
+    Row {
+        name: "an archive is applied, and its stage was seen,",
+        held: "stage",
+        call: 1,
+        after: true,
+        before: &[&["create", "slow"]],
+        filled: Some("slow"),
+        ..ROW
     },
 ];
+
+/// What a row says unless it says otherwise.
+const ROW: Row =
+    Row { name: "", held: "references", call: 3, after: false, before: &[], filled: None, meanwhile: &[] };
 
 const MADE_OF_TWO: Row = Row {
     name: "layers are made on each other",
     held: "layers",
     call: 1,
-    before: &[],
     meanwhile: &[&["create", "late"], &["create", "later", "--parent", "late"]],
+    ..ROW
 };
 
 pub fn cases() -> Vec<Case> {
@@ -100,15 +109,18 @@ fn one(place: &Place, row: &Row) -> Result<()> {
             "references" => runtime(store.root()).context("no store")?.join(row.held),
             name => store.root().join(name),
         };
-        let what = format!("inject=getdents64:delay_enter={}:when={}", HELD.as_micros(), row.call);
+        let side = if row.after { "exit" } else { "enter" };
+        let what = format!("inject=getdents64:delay_{side}={}:when={}", HELD.as_micros(), row.call);
         let mut traced = Command::new("strace");
         traced.args(["-f", "-qq", "-o", "/dev/null", "-P"]).arg(&held).args(["-e", &what, "--"]);
         let check = store.command(["--json", "check"].into_iter().chain(option));
         let mut traced = under(traced, &check);
+        let filling = row.filled.map(|id| Filling::begin(&store, id)).transpose()?;
         let begin = Instant::now();
         let found = std::thread::scope(|scope| -> Result<Output> {
             let checked = scope.spawn(move || run(&mut traced, b""));
             sleep(LATER);
+            filling.map_or(Ok(()), Filling::end)?;
             for call in row.meanwhile {
                 store.ok(call.iter().copied())?;
             }
@@ -121,6 +133,33 @@ fn one(place: &Place, row: &Row) -> Result<()> {
         store.ok(["cleanup"])?;
     }
     Ok(())
+}
+
+/// An archive that is being applied, and has not come in whole.
+struct Filling {
+    process: Child,
+    rest: Vec<u8>,
+}
+
+impl Filling {
+    /// Comes back when the layer has its stage.
+    fn begin(store: &Store, id: &str) -> Result<Filling> {
+        let mut archive = tar(&[file("file", vec![1; 1 << 20])]);
+        // More than a pipe takes: so somebody reads it.
+        let rest = archive.split_off(1 << 19);
+        let mut process =
+            store.command(["apply-diff", id]).stdin(Stdio::piped()).stdout(Stdio::null()).spawn()?;
+        process.stdin.as_mut().context("no standard input")?.write_all(&archive)?;
+        let stage = store.root().join("stage").join(id);
+        eventually("it is staged", LATER, || Ok(stage.is_dir()))?;
+        Ok(Filling { process, rest })
+    }
+
+    fn end(mut self) -> Result<()> {
+        self.process.stdin.take().context("no standard input")?.write_all(&self.rest)?;
+        ensure!(self.process.wait()?.success(), "it was not applied");
+        Ok(())
+    }
 }
 
 /// Calls of all kinds, each on layers of its own, beside checks.

@@ -107,7 +107,7 @@ impl References {
     pub fn release(&self, id: &LayerId) -> Result<u32, Error> {
         match self.read(id)? {
             None => Ok(0),
-            Some(Count { users: 1, .. }) => self.clear(id).map(|()| 0),
+            Some(Count { users: 1, .. }) => self.clear(id).map(|_| 0),
             Some(count) => self.write(id, Count { users: count.users - 1, ..count }),
         }
     }
@@ -125,13 +125,11 @@ impl References {
         Ok(count.users)
     }
 
-    /// Makes the count 0, whatever the file holds.
-    pub fn clear(&self, id: &LayerId) -> Result<(), Error> {
+    /// Makes the count 0, whatever the file holds; whether there was one.
+    pub fn clear(&self, id: &LayerId) -> Result<bool, Error> {
         match fs::remove_file(self.counts.join(id.as_str())) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                Err(Error::io("remove the reference count")(error))
-            }
-            _ => Ok(()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+            other => other.map(|()| true).map_err(Error::io("remove the reference count")),
         }
     }
 

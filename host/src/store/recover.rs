@@ -50,7 +50,7 @@ impl Store {
         let begin = Instant::now();
         match self.empty_trash(&|| begin.elapsed() < DELETING) {
             Ok(true) => {
-                let what = "a removal that was cut off left something to delete";
+                let what = "a removal that was cut off, or is under way, left something to delete";
                 self.note("trash".to_owned(), what, "delete it");
             }
             Ok(false) => {}
@@ -68,11 +68,11 @@ impl Store {
             self.note(MARKER.to_owned(), "an adoption that was cut off had come to its end", "remove it");
         }
         for id in ids_in(&self.dir, "pending")? {
-            // Anything else is not ours, and for `check` to tell of.
+            let Some(_guard) = self.unclaimed(&id)? else { continue };
+            // The call that made it has ended since; or it is not ours, and for `check` to tell of.
             if !self.dir.symlink_metadata(format!("pending/{id}")).is_ok_and(|found| found.is_file()) {
                 continue;
             }
-            let Some(_guard) = self.unclaimed(&id)? else { continue };
             // Committed: its making ended. Not committed: it never was, or is no more.
             if exists(&self.dir, &format!("meta/{id}"))? {
                 self.conclude(&id)?;
@@ -93,8 +93,10 @@ impl Store {
     fn recover_stage(&self) -> Result<(), Failure> {
         for id in ids_in(&self.dir, "stage")? {
             let Some(_guard) = self.unclaimed(&id)? else { continue };
-            self.throw_away(&format!("stage/{id}"))?;
-            self.note(format!("stage/{id}"), "a call that was cut off left it behind", "delete it");
+            // The call that it belonged to may have ended since it was found.
+            if self.throw_away(&format!("stage/{id}"))? {
+                self.note(format!("stage/{id}"), "a call that was cut off left it behind", "delete it");
+            }
         }
         Ok(())
     }
@@ -153,8 +155,8 @@ impl Store {
             let Some(_guard) = self.unclaimed(&id)? else { continue };
             // One that cannot be read counts nobody, here or elsewhere.
             let elsewhere = matches!(references.elsewhere(&id), Ok(Some(_)));
-            if !unions.mounted(&id)? && !elsewhere {
-                references.clear(&id)?;
+            // It may have been given back since it was found.
+            if !unions.mounted(&id)? && !elsewhere && references.clear(&id)? {
                 self.note(format!("mnt/{id}"), "it was counted, and is not mounted", "set it to 0");
             }
         }

@@ -70,7 +70,7 @@ impl Store {
             other => other?,
         }
         // A layer with children is not removed: what is in it are marks that an interrupted removal left.
-        self.throw_away(&format!("children/{id}"))
+        self.throw_away(&format!("children/{id}")).map(drop)
     }
 
     /// Takes away the mark that a layer is the child of another.
@@ -112,20 +112,19 @@ impl Store {
     }
 
     /// Moves a directory out of sight, under a name that nothing else has; where there is no room for a name, deletes it where it is. A missing one
-    /// is no error.
-    pub(super) fn throw_away(&self, path: &str) -> Result<(), Failure> {
+    /// is no error. Answers whether there was one.
+    pub(super) fn throw_away(&self, path: &str) -> Result<bool, Failure> {
         match self.to_trash(path) {
             Err(failure) if failure.is_shortage() || self.dir.symlink_metadata("trash").is_err() => {
                 let (directory, name) = path.rsplit_once('/').unwrap_or((".", path));
                 let directory = self.dir.open_dir(directory).map_err(|e| Failure::io("open", &e))?;
-                delete_tree_while(directory.as_fd(), name.as_ref(), &|| true)?;
-                Ok(())
+                Ok(delete_tree_while(directory.as_fd(), name.as_ref(), &|| true)?)
             }
             other => other,
         }
     }
 
-    fn to_trash(&self, path: &str) -> Result<(), Failure> {
+    fn to_trash(&self, path: &str) -> Result<bool, Failure> {
         let flat = path.replace('/', ".");
         for attempt in 0u32.. {
             let target = format!("trash/{flat}.{}.{attempt}", std::process::id());
@@ -135,12 +134,12 @@ impl Store {
             return match self.dir.rename(path, &self.dir, &target) {
                 // Either the directory was missing, or the trash is.
                 Err(e) if e.kind() == io::ErrorKind::NotFound && self.dir.symlink_metadata(path).is_err() => {
-                    Ok(())
+                    Ok(false)
                 }
-                other => other.map_err(|e| Failure::io("rename", &e)),
+                other => other.map(|()| true).map_err(|e| Failure::io("rename", &e)),
             };
         }
-        Ok(())
+        Ok(false)
     }
 
     /// Whether nothing is left to delete, or that cannot be told.

@@ -123,6 +123,7 @@ impl references::Host for State {
 
     fn clear(&mut self, id: String) -> Answer<()> {
         let id = convert::layer_id(&id)?;
-        Ok(self.lease.changing(&id)?.references.clear(&id)?)
+        self.lease.changing(&id)?.references.clear(&id)?;
+        Ok(())
     }
 }

@@ -130,7 +130,9 @@ impl Store {
             Repair::Unmount(id) => {
                 unions.unmount(id, false)?;
             }
-            Repair::ClearCount(id) => references.clear(id)?,
+            Repair::ClearCount(id) => {
+                references.clear(id)?;
+            }
             Repair::ForgetSize(id, record) => self.forget_size(id, record)?,
             Repair::Translate(foreign) => self.translate(foreign, unions)?,
             Repair::TakeOut(foreign) => self.take_out(place, foreign, unions)?,

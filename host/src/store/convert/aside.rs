@@ -87,7 +87,7 @@ pub(super) fn end(store: &Store, id: &LayerId) -> Result<(), Failure> {
     loop {
         let nodes = walker.next(BATCH)?;
         if nodes.is_empty() {
-            return store.throw_away(&place);
+            return store.throw_away(&place).map(drop);
         }
         if !nodes.iter().all(|node| matches!(node.kind, Kind::Directory | Kind::File(0))) {
             return store.move_away(&place);

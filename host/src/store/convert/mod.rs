@@ -178,7 +178,7 @@ impl Store {
     fn fit(&self, id: &LayerId, to: Backend) -> Result<(), Failure> {
         let work = format!("work/{id}");
         if to == Backend::Aufs {
-            return self.throw_away(&work);
+            return self.throw_away(&work).map(drop);
         }
         if super::files::exists(&self.dir, &work)? {
             return Ok(());
