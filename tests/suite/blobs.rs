@@ -38,6 +38,8 @@ const LEASE: &str = "a-lease";
 pub enum Manner {
     /// It takes what is written.
     Takes,
+    /// It takes what is written, once it is told that it may.
+    TakesLater,
     /// It has all that is committed already.
     HasIt,
     /// It refuses what is written.
@@ -59,6 +61,8 @@ pub struct Asked {
     pub updated: Vec<(String, Vec<String>, HashMap<String, String>)>,
     /// Leases, and the blobs that they keep.
     pub kept: Vec<(String, String)>,
+    /// Whether one that takes later may.
+    pub may_take: bool,
     /// The names under which something is written at the moment.
     open: Vec<String>,
 }
@@ -186,7 +190,10 @@ impl Content for Store {
                 let answer = store.step(&asked);
                 let ends = answer.is_err();
                 // A disk takes its time, in which others come.
-                tokio::time::sleep(Duration::from_millis(20)).await;
+                while {
+                    tokio::time::sleep(Duration::from_millis(20)).await;
+                    store.manner == Manner::TakesLater && !store.asked().may_take
+                } {}
                 if sender.send(answer).await.is_err() || ends {
                     break;
                 }

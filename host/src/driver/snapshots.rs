@@ -2,7 +2,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, PoisonError};
-use std::time::{Duration, Instant};
 
 use layerbox_privileged::id::LayerId;
 
@@ -11,9 +10,6 @@ use crate::error::{Escaped, Failure};
 use crate::snapshots::database::{Database, FILE, Key};
 use crate::snapshots::error::SnapshotError;
 use crate::snapshots::model::{Kind, Row};
-
-/// How long a layer may be without a snapshot that names it.
-const MOMENT: Duration = Duration::from_secs(2);
 
 impl Driver {
     /// The record of the store's snapshots, made where there is none.
@@ -58,9 +54,17 @@ impl Driver {
             return Ok(Vec::new());
         }
         let database = self.snapshots().map_err(corrupt)?;
-        let rows = database.read().and_then(|reading| reading.all()).map_err(corrupt)?;
+        let read = || database.read().and_then(|reading| reading.all()).map_err(corrupt);
+        let mut rows = read()?;
+        let mut wrong = self.wrong_rows(&rows)?;
+        if !wrong.is_empty() {
+            // A snapshot that was removed meanwhile had lost its row before its layer.
+            rows = read()?;
+            let again = self.wrong_rows(&rows)?;
+            wrong.retain(|row| again.contains(row));
+        }
         let mut findings = Vec::new();
-        for (key, what, lost) in self.wrong_rows(&rows)? {
+        for (key, what, lost) in wrong {
             let repaired = if repair && lost {
                 let row = rows.iter().find(|(other, _)| *other == key).map(|(_, row)| row);
                 let forget = |row: &Row| -> Result<(), SnapshotError> {
@@ -119,21 +123,15 @@ impl Driver {
         Ok(wrong)
     }
 
-    /// Layers of this record that no row names. While snapshots are made and removed there are some for a moment, so they are looked at again.
+    /// Layers of this record that no row names. Whoever serves it makes and removes such layers all the time, and takes away by himself what is left of that.
     fn nameless(&self, database: &Database, repair: bool) -> Result<Vec<Finding>, Failure> {
-        let until = Instant::now() + MOMENT;
-        let mut found;
-        loop {
-            // In this order: what is made now has its row after its layer.
-            let layers = self.beginning(&database.prefix()).map_err(|error| error.failure)?;
-            let rows = database.read().and_then(|reading| reading.all()).map_err(corrupt)?;
-            let named: BTreeSet<&str> = rows.iter().map(|(_, row)| row.layer.as_str()).collect();
-            found = layers;
-            found.retain(|id| !named.contains(id.as_str()));
-            if found.is_empty() || Instant::now() > until {
-                break;
-            }
-            std::thread::sleep(MOMENT / 20);
+        let mut found = self.beginning(&database.prefix()).map_err(|error| error.failure)?;
+        let rows = database.read().and_then(|reading| reading.all()).map_err(corrupt)?;
+        let named: BTreeSet<&str> = rows.iter().map(|(_, row)| row.layer.as_str()).collect();
+        found.retain(|id| !named.contains(id.as_str()));
+        // Asked last: the layers may be of somebody who has begun meanwhile.
+        if database.is_served() {
+            return Ok(Vec::new());
         }
         let finding = |id: LayerId| Finding {
             place: format!("meta/{id}"),

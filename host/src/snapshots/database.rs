@@ -9,6 +9,7 @@ use std::fmt;
 use std::fs::OpenOptions;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use redb::{
@@ -45,6 +46,8 @@ pub struct Database {
     token: String,
     /// Held by every transaction, so that none is under way when the file is opened anew. None where that failed.
     open: RwLock<Option<Open>>,
+    /// Whether somebody here makes layers that have no row yet, and removes those that have none any more.
+    served: AtomicBool,
 }
 
 /// The file, open.
@@ -102,12 +105,27 @@ impl Database {
             Some(token) => token,
             None => open.begin()?,
         };
-        Ok(Database { path: path.to_owned(), token, open: RwLock::new(Some(open)) })
+        Ok(Database {
+            path: path.to_owned(),
+            token,
+            open: RwLock::new(Some(open)),
+            served: AtomicBool::new(false),
+        })
     }
 
     /// What the ids of the layers begin with that belong to this file and nothing else.
     pub fn prefix(&self) -> String {
         format!("snapshot-{}-", self.token)
+    }
+
+    /// Says that a layer without a row is from now on the business of the caller, for as long as this process has the record open.
+    pub fn serve(&self) {
+        self.served.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether somebody has said so.
+    pub fn is_served(&self) -> bool {
+        self.served.load(Ordering::Relaxed)
     }
 
     /// The file, opened anew where it failed.

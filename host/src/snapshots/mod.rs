@@ -61,6 +61,7 @@ impl Snapshots {
     /// [`SnapshotError::Record`].
     pub fn open(driver: Arc<Driver>) -> Result<Snapshots> {
         let database = driver.snapshots()?;
+        database.serve();
         let prefix = database.prefix();
         let rows = database.read()?.all()?;
         let known: std::collections::BTreeSet<&str> =

@@ -12,15 +12,21 @@ use tonic::Code;
 use crate::blobs::{Blobs, Manner, REFUSAL};
 use crate::harness::{Case, Need, case};
 use crate::scratch::Place;
+use crate::service::eventually;
 use crate::snapshotter::{Mounted, Snapshotter, refused, serve, serve_with};
+
+use super::record::findings;
 
 /// The label of a packed blob that says what it is unpacked.
 const UNCOMPRESSED: &str = "containerd.io/uncompressed";
 
+/// How long a writing may take to begin.
+const PATIENCE: Duration = Duration::from_secs(10);
+
 type Body = fn(&Place) -> Result<()>;
 
 pub(super) fn cases() -> Vec<Case> {
-    let rows: [(&str, Body); 8] = [
+    let rows: [(&str, Body); 9] = [
         ("two differences of one layer at once are two writings", at_once),
         ("a difference that fails ends its own writing, and none under its client's name", ended),
         ("what an archive has that breaks off is no blob", broken),
@@ -29,6 +35,7 @@ pub(super) fn cases() -> Vec<Case> {
         ("a blob that comes drop by drop is given up at the deadline", dripping),
         ("why the engine does not give a blob is told with the engine's own code", not_given),
         ("the difference of a snapshot to nothing is all that it shows", to_nothing),
+        ("a check beside a difference to nothing finds nothing", checked),
     ];
     let overlay = |(name, body)| case(format!("blobs: {name}"), body).needs(Need::Filesystem("overlay"));
     rows.into_iter().map(overlay).collect()
@@ -224,4 +231,21 @@ fn to_nothing(place: &Place) -> Result<()> {
     let active = s.prepare("active", "two")?;
     ensure!(diff(vec![], active)?.size == size("view-two")?, "of an active one");
     refused(diff(nothing, vec![]), Code::Unimplemented, "of nothing")
+}
+
+fn checked(place: &Place) -> Result<()> {
+    let _service = serve(place)?;
+    let blobs = Blobs::start(place, Manner::TakesLater)?;
+    let s = Snapshotter::connect(place)?;
+    let request = DiffRequest { left: vec![], ..changed(place, &s)? };
+    std::thread::scope(|scope| {
+        let written = scope.spawn(|| s.diff(request));
+        let found = eventually("it is written", PATIENCE, || Ok(!blobs.asked().begun.is_empty()))
+            .and_then(|()| Ok([findings(place, &[])?, findings(place, &["--repair"])?]));
+        blobs.asked().may_take = true;
+        written.join().ok().context("a panic")??;
+        let found = found?;
+        ensure!(found.concat().is_empty(), "{found:?}");
+        Ok(())
+    })
 }

@@ -48,8 +48,10 @@ fn layers(place: &Place) -> Result<Vec<String>> {
 }
 
 /// What `check` prints; nothing where all is well.
-fn findings(place: &Place, arguments: &[&str]) -> Result<String> {
-    Ok(run(bare().arg("--root").arg(place.join("root")).arg("check").args(arguments), b"")?.text())
+pub(super) fn findings(place: &Place, arguments: &[&str]) -> Result<String> {
+    let found = run(bare().arg("--root").arg(place.join("root")).arg("check").args(arguments), b"")?;
+    ensure!(found.code <= 1, "{found}");
+    Ok(found.text())
 }
 
 fn removed(place: &Place) -> Result<()> {
