@@ -20,6 +20,9 @@ use crate::store::{Dialect, Store};
 const HELD: Duration = Duration::from_secs(3);
 const LATER: Duration = Duration::from_millis(1200);
 
+/// How long an archive may take to be staged.
+const PATIENCE: Duration = Duration::from_secs(10);
+
 /// How long checks and other calls go on side by side.
 const BESIDE: Duration = Duration::from_secs(4);
 
@@ -151,7 +154,7 @@ impl Filling {
             store.command(["apply-diff", id]).stdin(Stdio::piped()).stdout(Stdio::null()).spawn()?;
         process.stdin.as_mut().context("no standard input")?.write_all(&archive)?;
         let stage = store.root().join("stage").join(id);
-        eventually("it is staged", LATER, || Ok(stage.is_dir()))?;
+        eventually("it is staged", PATIENCE, || Ok(stage.is_dir()))?;
         Ok(Filling { process, rest })
     }
 
