@@ -1,7 +1,6 @@
 //! A check beside other calls: what they do while it looks is no damage, and a repair leaves it alone.
 
-use std::io::Write as _;
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
@@ -13,15 +12,11 @@ use super::world::{leftovers, look, runtime};
 use crate::command::{Output, run, under};
 use crate::harness::{Case, Need, case};
 use crate::scratch::Place;
-use crate::service::eventually;
-use crate::store::{Dialect, Store};
+use crate::store::{Dialect, Filling, Store};
 
 /// How long a check is kept from reading a directory, and how long after its beginning the other call is made.
 const HELD: Duration = Duration::from_secs(3);
 const LATER: Duration = Duration::from_millis(1200);
-
-/// How long an archive may take to be staged.
-const PATIENCE: Duration = Duration::from_secs(10);
 
 /// How long checks and other calls go on side by side.
 const BESIDE: Duration = Duration::from_secs(4);
@@ -136,33 +131,6 @@ fn one(place: &Place, row: &Row) -> Result<()> {
         store.ok(["cleanup"])?;
     }
     Ok(())
-}
-
-/// An archive that is being applied, and has not come in whole.
-struct Filling {
-    process: Child,
-    rest: Vec<u8>,
-}
-
-impl Filling {
-    /// Comes back when the layer has its stage.
-    fn begin(store: &Store, id: &str) -> Result<Filling> {
-        let mut archive = tar(&[file("file", vec![1; 1 << 20])]);
-        // More than a pipe takes: so somebody reads it.
-        let rest = archive.split_off(1 << 19);
-        let mut process =
-            store.command(["apply-diff", id]).stdin(Stdio::piped()).stdout(Stdio::null()).spawn()?;
-        process.stdin.as_mut().context("no standard input")?.write_all(&archive)?;
-        let stage = store.root().join("stage").join(id);
-        eventually("it is staged", PATIENCE, || Ok(stage.is_dir()))?;
-        Ok(Filling { process, rest })
-    }
-
-    fn end(mut self) -> Result<()> {
-        self.process.stdin.take().context("no standard input")?.write_all(&self.rest)?;
-        ensure!(self.process.wait()?.success(), "it was not applied");
-        Ok(())
-    }
 }
 
 /// Calls of all kinds, each on layers of its own, beside checks.

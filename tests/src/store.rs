@@ -1,17 +1,23 @@
 //! A store, driven through the command line.
 
 use std::fs;
+use std::io::Write as _;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
 
 pub use layerbox_catalogue::Dialect;
 
-use crate::archive::{Member, tar};
+use crate::archive::{Member, file, tar};
 use crate::tree::{Tree, names, picture};
-use anyhow::{Result, bail, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 
 use crate::command::{Output, binary, run, run_with};
+use crate::service::eventually;
+
+/// How long an archive may take to be staged.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// A store in a directory.
 #[derive(Debug)]
@@ -238,4 +244,41 @@ pub fn bare() -> Command {
     // A group of its own: what a case kills is this and nothing else.
     command.process_group(0);
     command
+}
+
+/// An archive that is being applied to a layer, and has not come in whole.
+#[derive(Debug)]
+pub struct Filling {
+    process: Child,
+    rest: Vec<u8>,
+}
+
+impl Filling {
+    /// Begins, and comes back when the layer has its stage.
+    ///
+    /// # Errors
+    ///
+    /// The binary does not start, or does not stage the layer.
+    pub fn begin(store: &Store, id: &str) -> Result<Filling> {
+        let mut archive = tar(&[file("file", vec![1; 1 << 20])]);
+        // More than a pipe takes: so somebody reads it.
+        let rest = archive.split_off(1 << 19);
+        let mut process =
+            store.command(["apply-diff", id]).stdin(Stdio::piped()).stdout(Stdio::null()).spawn()?;
+        process.stdin.as_mut().context("no standard input")?.write_all(&archive)?;
+        let stage = store.root().join("stage").join(id);
+        eventually("it is staged", PATIENCE, || Ok(stage.is_dir()))?;
+        Ok(Filling { process, rest })
+    }
+
+    /// Gives the rest, and waits until it is applied.
+    ///
+    /// # Errors
+    ///
+    /// The binary fails.
+    pub fn end(mut self) -> Result<()> {
+        self.process.stdin.take().context("no standard input")?.write_all(&self.rest)?;
+        ensure!(self.process.wait()?.success(), "it was not applied");
+        Ok(())
+    }
 }

@@ -1,12 +1,10 @@
 //! A conversion that is refused, because of what the layers hold or of who uses them, and one that was cut off.
 
 use std::fs;
-use std::io::Write as _;
 use std::path::Path;
-use std::process::Stdio;
 
 use anyhow::{Context as _, Result, ensure};
-use layerbox_tests::archive::{dir, file, tar, whiteout};
+use layerbox_tests::archive::{dir, file, whiteout};
 use layerbox_tests::tree::{Except, Tree, names, picture, same};
 use nix::mount::{MsFlags, mount};
 use nix::sys::stat::{Mode, SFlag, mknod};
@@ -17,7 +15,7 @@ use super::{old, pictures, said};
 use crate::harness::{Case, Need, case};
 use crate::scratch::{Place, unmount};
 use crate::service::Service;
-use crate::store::{Dialect, Store, bare};
+use crate::store::{Dialect, Filling, Store, bare};
 
 pub(super) fn cases() -> Vec<Case> {
     let refusals = REFUSALS.iter().map(|refusal| {
@@ -123,17 +121,9 @@ fn in_use(place: &Place) -> Result<()> {
 
     // Another command that has the store open: it reads an archive that does not come.
     store.create("slow", Some("base"))?;
-    let mut slow =
-        store.command(["apply-diff", "slow"]).stdin(Stdio::piped()).stdout(Stdio::null()).spawn()?;
-    let mut stdin = slow.stdin.take().context("no standard input")?;
-    let archive = tar(&[file("x", vec![1; 1 << 20])]);
-    // More than a pipe takes: so it has the store open.
-    let (first, rest) = archive.split_at(1 << 19);
-    stdin.write_all(first)?;
+    let slow = Filling::begin(&store, "slow")?;
     let output = store.run(to_aufs)?;
-    stdin.write_all(rest)?;
-    drop(stdin);
-    ensure!(slow.wait()?.success(), "the other command failed");
+    slow.end()?;
     output.expect(4)?;
 
     let status = store.ok(["status"])?;
