@@ -1,6 +1,7 @@
 //! A client of HTTP/1.1 over a unix socket that does as it is told: half a body, no body, no reading of the answer.
 
 use std::io::{BufRead as _, BufReader, Read as _, Write};
+use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::Duration;
@@ -109,6 +110,24 @@ impl Connection {
     /// Writing fails.
     pub fn send(&mut self, bytes: &[u8]) -> Result<()> {
         Ok(self.stream.get_mut().write_all(bytes)?)
+    }
+
+    /// Says that nothing more is sent.
+    ///
+    /// # Errors
+    ///
+    /// The other end is gone.
+    pub fn send_no_more(&self) -> Result<()> {
+        Ok(self.stream.get_ref().shutdown(Shutdown::Write)?)
+    }
+
+    /// Whether the other end closes the connection, and says no more before that.
+    ///
+    /// # Errors
+    ///
+    /// It stays open.
+    pub fn is_closed(&mut self) -> Result<bool> {
+        Ok(self.stream.fill_buf().context("it stays open")?.is_empty())
     }
 
     /// Reads an answer.

@@ -1,6 +1,6 @@
 //! HTTP over a unix socket: connections, bodies, and how they end when the service does.
 
-use std::convert::Infallible;
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::pin::Pin;
 use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
@@ -11,6 +11,7 @@ use hyper::body::{Body, Frame, Incoming, SizeHint};
 use hyper::service::service_fn;
 use hyper::{Request, Response};
 use hyper_util::rt::TokioIo;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinSet;
@@ -41,6 +42,11 @@ pub enum Piece {
 #[derive(Debug, thiserror::Error)]
 #[error("the stream broke off")]
 pub struct Broken;
+
+/// A client that is not there any more to be answered.
+#[derive(Debug, thiserror::Error)]
+#[error("the client went away")]
+struct Gone;
 
 /// The body of an answer.
 #[derive(Debug)]
@@ -123,6 +129,9 @@ const CONNECTIONS: usize = 1024;
 /// How long after an error of accept(2), no descriptors left for one, it is tried again.
 const PAUSE: Duration = Duration::from_millis(50);
 
+/// How often it is looked whether the client of a call under way is still there.
+const LOOK: Duration = Duration::from_millis(100);
+
 /// Answers on a socket until the phase is [`Phase::Draining`], and returns when all connections are closed.
 pub async fn serve<H: Handler>(listener: UnixListener, handler: Arc<H>, phase: watch::Receiver<Phase>) {
     let watcher = phase.clone();
@@ -158,17 +167,29 @@ pub(super) async fn accept<F>(
 
 async fn connection<H: Handler>(stream: UnixStream, handler: Arc<H>, mut phase: watch::Receiver<Phase>) {
     let pid = Process::pid_of(&stream);
+    // The stream itself goes to whoever reads requests from it.
+    let Ok(line) = stream.as_fd().try_clone_to_owned() else { return };
+    let line = Arc::new(line);
     // Looked up when there is a request: others may connect, and say nothing, as often as they like.
     let process = OnceLock::new();
     let cut = Arc::new(Notify::new());
     let service = service_fn(|request| {
         let process = *process.get_or_init(|| pid.and_then(Process::with_pid));
         let answer = handler.clone().answer(request, Client { process, cut: cut.clone() });
-        async move { Ok::<_, Infallible>(answer.await) }
+        let gone = hung_up(line.clone());
+        async move {
+            tokio::select! {
+                biased;
+                answer = answer => Ok(answer),
+                () = gone => Err(Gone),
+            }
+        }
     });
     // A connection that idles is never closed here: dockerd keeps it for its next call, and what crosses the closing it sends again with an empty body.
     let mut builder = hyper::server::conn::http1::Builder::new();
     builder.header_read_timeout(None::<Duration>);
+    // A client may say that it sends no more, and wait for the answer.
+    builder.half_close(true);
     let mut connection = std::pin::pin!(builder.serve_connection(TokioIo::new(stream), service));
     tokio::select! {
         _ = connection.as_mut() => return,
@@ -179,5 +200,17 @@ async fn connection<H: Handler>(stream: UnixStream, handler: Arc<H>, mut phase: 
         _ = connection.as_mut() => {}
         () = cut.notified() => {}
         () = passed(&mut phase, Phase::Draining) => {}
+    }
+}
+
+/// Returns when the other end of a connection is closed, and not only for sending.
+async fn hung_up(line: Arc<OwnedFd>) {
+    loop {
+        tokio::time::sleep(LOOK).await;
+        // Without asking for anything: a hang-up and an error are told all the same (poll(2)).
+        let mut polled = [PollFd::new(&*line, PollFlags::empty())];
+        if poll(&mut polled, Some(&Timespec::default())).is_ok_and(|told| told > 0) {
+            return;
+        }
     }
 }

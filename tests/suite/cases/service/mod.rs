@@ -5,6 +5,7 @@ mod engine;
 mod life;
 mod privileges;
 mod protocol;
+mod quiet;
 mod streams;
 
 use crate::harness::Case;
@@ -13,6 +14,7 @@ pub(super) fn cases() -> Vec<Case> {
     let groups = [
         protocol::cases(),
         streams::cases(),
+        quiet::cases(),
         engine::cases(),
         life::cases(),
         privileges::cases(),
