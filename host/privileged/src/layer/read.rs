@@ -1,5 +1,6 @@
 //! One layer to read: looking at names, and sending what files hold. [`walk`](super::walk) goes through all of it.
 
+use std::cmp;
 use std::fs::File;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -346,8 +347,29 @@ impl Listing {
     }
 
     /// Puts the names into the order of their bytes.
+    ///
+    /// To fetch two names from memory takes longer than to compare them, and those of a large directory often begin alike. So the eight bytes behind what all
+    /// have in common are compared first.
     pub(super) fn sort(&mut self) {
+        let common = self.common();
         let names = &self.names;
-        self.items.sort_unstable_by_key(|item| &names[item.start..][..item.length as usize]);
+        self.items.sort_by_cached_key(|item| {
+            let name = &names[item.start..][..item.length as usize];
+            let rest = &name[common..];
+            let length = cmp::min(rest.len(), 8);
+            let mut eight = [0; 8];
+            eight[..length].copy_from_slice(&rest[..length]);
+            // No name holds the zero that a short one is filled up with.
+            (u64::from_be_bytes(eight), name)
+        });
+    }
+
+    /// How many bytes all names begin with.
+    fn common(&self) -> usize {
+        let mut names = self.items.iter().map(|item| self.name(item));
+        let Some(first) = names.next() else { return 0 };
+        names.fold(first.len(), |common, name| {
+            first[..common].iter().zip(name).take_while(|(one, other)| one == other).count()
+        })
     }
 }

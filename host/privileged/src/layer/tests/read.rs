@@ -114,6 +114,34 @@ fn a_long_walk_gives_the_same_however_it_is_asked() {
 }
 
 #[test]
+fn names_that_begin_alike_are_in_the_order_of_bytes() {
+    let rows: &[&[&str]] = &[
+        &["file-00000001", "file-00000002", "file-00000010", "file-000000010", "file-0000001"],
+        &[
+            "long-enough-1",
+            "long-enough-1-and-longer",
+            "long-enough-1-and-longer-still",
+            "long-enough-1\u{e9}",
+        ],
+        &[
+            "same-eight-bytes-behind-12345678-b",
+            "same-eight-bytes-behind-12345678-a",
+            "same-eight-bytes-behind-1",
+        ],
+        &["common", "common1", "common12", "common12345678", "common123456789", "common\u{1}"],
+        &["x"],
+        &["\u{1}", "~", "\u{7f}", "\u{80}", "a"],
+    ];
+    for names in rows {
+        let Some(scene) = Scene::new("alike") else { return };
+        scene.fill(names.iter().map(|name| file(name, b"")).collect()).unwrap();
+        let mut sorted = names.to_vec();
+        sorted.sort_unstable();
+        assert_eq!(scene.names()[1..], sorted);
+    }
+}
+
+#[test]
 fn detail_says_what_is_looked_up() {
     let Some(scene) = Scene::new("detail") else { return };
     scene.fill(sample()).unwrap();
