@@ -1,19 +1,23 @@
 //! A long walk goes on in a thread of its own, while what it found before is worked with: looking at names and moving what files hold are each half of the work
 //! of an archive.
 
+use std::cmp;
 use std::mem;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::AtomicUsize;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::{self, JoinHandle};
 
+use super::place::Place;
 use super::walk::{Batch, Names, Walk};
 use crate::{Error, Node};
 
 /// The most nodes of one answer.
 const MOST_NODES: u32 = 4096;
+/// The most nodes of an answer whose files are opened: few, because so many for each answer are open at once.
+pub(super) const SHORT: usize = 64;
 /// How many answers are kept ready.
-const READY: usize = 2;
+pub(super) const READY: usize = 2;
 /// How many walks of this process may have a thread; more go without. A component can begin as many walks as it has handles.
 const MOST_THREADS: usize = 16;
 
@@ -84,7 +88,7 @@ impl Walker {
         if !matches!(self.way, Way::Here(_)) || thread::available_parallelism().is_ok_and(|it| it.get() < 2) {
             return Ok(());
         }
-        let Some(place) = Place::take() else { return Ok(()) };
+        let Some(place) = Place::take(&THREADS, MOST_THREADS) else { return Ok(()) };
         if let Way::Here(walk) = mem::replace(&mut self.way, Way::Over) {
             self.way = Way::Ahead(Ahead::new(*walk, most, place)?);
         }
@@ -101,6 +105,7 @@ struct Ahead {
 
 impl Ahead {
     fn new(mut walk: Walk, most: usize, place: Place) -> Result<Self, Error> {
+        let most = if walk.open_files() { cmp::min(most, SHORT) } else { most };
         let (sender, found) = sync_channel(READY);
         let work = move || {
             let _place = place;
@@ -137,22 +142,5 @@ impl Drop for Ahead {
             // It catches its own panics, so there is nothing to be told.
             let _ = thread.join();
         }
-    }
-}
-
-/// The right to have a thread, until it is dropped.
-struct Place;
-
-impl Place {
-    fn take() -> Option<Self> {
-        // Made first: where there is no place, dropping it counts back.
-        let place = Place;
-        (THREADS.fetch_add(1, Ordering::Relaxed) < MOST_THREADS).then_some(place)
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        THREADS.fetch_sub(1, Ordering::Relaxed);
     }
 }

@@ -8,6 +8,8 @@ mod bodies;
 mod delete;
 mod descent;
 mod fill;
+mod opened;
+mod place;
 mod read;
 mod resolve;
 mod touch;

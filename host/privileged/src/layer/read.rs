@@ -13,6 +13,7 @@ use rustix::fs::{AtFlags, FileType, RawDir, Statx, StatxAttributes, StatxFlags};
 
 use super::ahead::Walker;
 use super::attributes::{MOST_XATTR_BYTES, too_large};
+use super::opened::{HARMLESS, Opened};
 use super::resolve::{HANDLE, Recent, beneath, by_descriptor};
 use super::walk::{Room, Share, Walk, WalkOptions};
 use crate::{Attributes, Device, Error, Kind, Name, Node, Sink, Timestamp, Xattr};
@@ -46,13 +47,15 @@ pub struct Tree {
     live: bool,
     parents: Mutex<Recent<Vec<u8>, Arc<OwnedFd>>>,
     room: Arc<Room>,
+    opened: Arc<Opened>,
 }
 
 impl Tree {
     /// Reads below `dir`, an open directory. `live` says that somebody may change the layer meanwhile (it was lent to be
     /// written): names that disappear are then no error, and files are opened in a way that no exchange can abuse.
     pub fn new(dir: OwnedFd, live: bool) -> Self {
-        Self { root: dir, live, parents: Mutex::new(Recent::new(PARENTS)), room: Arc::default() }
+        let parents = Mutex::new(Recent::new(PARENTS));
+        Self { root: dir, live, parents, room: Arc::default(), opened: Arc::default() }
     }
 
     /// Lets its walks share room in memory with those of other trees.
@@ -65,7 +68,8 @@ impl Tree {
     /// # Errors
     /// [`Error::Io`] when the start cannot be opened for another reason.
     pub fn walk(&self, options: WalkOptions) -> Result<Walker, Error> {
-        Ok(Walker::new(Walk::new(&self.root, self.live, options, Arc::clone(&self.room))?))
+        let (room, opened) = (Arc::clone(&self.room), Arc::clone(&self.opened));
+        Ok(Walker::new(Walk::new(&self.root, self.live, options, room, opened)?))
     }
 
     /// Looks up names, answers in their order: `None` where there is no such name, or the way to it leads over something
@@ -78,7 +82,7 @@ impl Tree {
         let mut left = MOST_BYTES;
         let mut look_up = |name: &Name| {
             let Some(parent) = self.parent(name)? else { return Ok(None) };
-            let found = look(parent.as_fd(), name.split().1, name.clone(), detail)?;
+            let found = look(parent.as_fd(), name.split().1, name.clone(), detail, None)?;
             let bytes = found.as_ref().map_or(0, |node| node.attributes.xattr_bytes());
             left = left.checked_sub(bytes).ok_or_else(|| Error::Limit {
                 entry: Some(name.clone()),
@@ -96,13 +100,18 @@ impl Tree {
     /// be read or the sink breaks.
     pub fn send(&self, name: &Name, length: u64, to: &mut Sink) -> Result<(), Error> {
         let changed = || Error::Conflict(format!("{name} changed while it was read"));
-        let parent = self.parent(name)?.ok_or_else(changed)?;
-        let file = match self.open_regular(parent.as_fd(), name.split().1) {
-            Ok(Some(file)) => File::from(file),
-            Ok(None) | Err(Errno::ENOENT | Errno::ELOOP) => return Err(changed()),
-            Err(error) => return Err(Error::io("openat")(error).at(name)),
+        let file = match self.opened.take(name.as_bytes()) {
+            Some(file) => file,
+            None => {
+                let parent = self.parent(name)?.ok_or_else(changed)?;
+                match self.open_regular(parent.as_fd(), name.split().1) {
+                    Ok(Some(file)) => file,
+                    Ok(None) | Err(Errno::ENOENT | Errno::ELOOP) => return Err(changed()),
+                    Err(error) => return Err(Error::io("openat")(error).at(name)),
+                }
+            }
         };
-        if to.send_file(&file, length).map_err(|error| error.at(name))? < length {
+        if to.send_file(&File::from(file), length).map_err(|error| error.at(name))? < length {
             return Err(changed());
         }
         Ok(())
@@ -110,7 +119,6 @@ impl Tree {
 
     /// Opens a regular file, and never anything else: opening a FIFO blocks, and opening a device can do anything.
     fn open_regular(&self, parent: BorrowedFd<'_>, last: &[u8]) -> Result<Option<OwnedFd>, Errno> {
-        let harmless = OFlag::O_RDONLY | OFlag::O_NONBLOCK | OFlag::O_NOCTTY | OFlag::O_CLOEXEC;
         if last.is_empty() {
             return Ok(None);
         }
@@ -118,7 +126,7 @@ impl Tree {
             // Nothing changes between the look and the opening.
             return match status(parent, last).map(|found| kind_of(&found)) {
                 Ok(FileType::RegularFile) => {
-                    nix::fcntl::openat(parent, last, harmless | OFlag::O_NOFOLLOW, Mode::empty()).map(Some)
+                    nix::fcntl::openat(parent, last, HARMLESS | OFlag::O_NOFOLLOW, Mode::empty()).map(Some)
                 }
                 Ok(_) => Ok(None),
                 Err(error) => Err(Errno::from_raw(error.raw_os_error())),
@@ -132,7 +140,7 @@ impl Tree {
         }
         let mut path = by_descriptor(held.as_fd(), b"");
         path.pop();
-        nix::fcntl::open(path.as_slice(), harmless, Mode::empty()).map(Some)
+        nix::fcntl::open(path.as_slice(), HARMLESS, Mode::empty()).map(Some)
     }
 
     /// The directory that a name lies in, or `None` where there is no such directory.
@@ -173,7 +181,8 @@ pub(super) fn kind_of(status: &Statx) -> FileType {
     FileType::from_raw_mode(status.stx_mode.into())
 }
 
-/// Looks at a name in an open directory (empty: at the directory). `None` where nothing is.
+/// Looks at a name in an open directory (empty: at the directory). `None` where nothing is. A file that has content is opened for `opened`, where that is given and has
+/// room.
 ///
 /// # Errors
 /// [`Error::Io`], with EXDEV for a mount point: what lies there is not the layer's.
@@ -182,6 +191,7 @@ pub(super) fn look(
     last: &[u8],
     name: Name,
     detail: Detail,
+    opened: Option<&Opened>,
 ) -> Result<Option<Node>, Error> {
     let found = match status(dir, last) {
         Ok(found) => found,
@@ -206,17 +216,27 @@ pub(super) fn look(
         },
         _ => {}
     }
+    let file = match (opened, &node.kind) {
+        (Some(opened), Kind::File(1..)) => {
+            opened.open(dir, last, node.name.as_bytes()).map(|file| (opened, file))
+        }
+        _ => None,
+    };
     node.attributes = Attributes {
         mode: u32::from(found.stx_mode) & 0o7777,
         uid: found.stx_uid,
         gid: found.stx_gid,
         mtime: Timestamp { seconds: found.stx_mtime.tv_sec, nanoseconds: found.stx_mtime.tv_nsec },
-        xattrs: match detail {
-            Detail::Full => xattrs(&by_descriptor(dir, if last.is_empty() { b"." } else { last }))
-                .map_err(|error| error.at(&node.name))?,
-            _ => Vec::new(),
-        },
+        xattrs: match (detail, &file) {
+            (Detail::Full, Some((_, (file, _)))) => xattrs_of(file),
+            (Detail::Full, None) => xattrs_at(&by_descriptor(dir, if last.is_empty() { b"." } else { last })),
+            _ => Ok(Vec::new()),
+        }
+        .map_err(|error| error.at(&node.name))?,
     };
+    if let Some((opened, file)) = file {
+        opened.keep(node.name.as_bytes(), file);
+    }
     node.device = u64::from(found.stx_dev_major) << 32 | u64::from(found.stx_dev_minor);
     (node.inode, node.links, node.blocks) = (found.stx_ino, found.stx_nlink, found.stx_blocks);
     Ok(Some(node))
@@ -242,16 +262,35 @@ pub(super) fn kind_said(kind: FileType, device: Device) -> Kind {
 
 /// The extended attributes of what `path` names, sorted by name; none where the file system has none or it is gone. More of them than an archive can hold
 /// are a limit.
-fn xattrs(path: &[u8]) -> Result<Vec<Xattr>, Error> {
+fn xattrs_at(path: &[u8]) -> Result<Vec<Xattr>, Error> {
+    let names = asked(|buffer| rustix::fs::llistxattr(path, buffer).map(|(names, _)| names.to_vec()));
+    xattrs(("llistxattr", names), "lgetxattr", |name, buffer| {
+        rustix::fs::lgetxattr(path, name, buffer).map(|(value, _)| value.to_vec())
+    })
+}
+
+/// As [`xattrs_at`], of a file that is open: there is no way to it to be found each time.
+fn xattrs_of(file: &OwnedFd) -> Result<Vec<Xattr>, Error> {
+    let names = asked(|buffer| rustix::fs::flistxattr(file, buffer).map(|(names, _)| names.to_vec()));
+    xattrs(("flistxattr", names), "fgetxattr", |name, buffer| {
+        rustix::fs::fgetxattr(file, name, buffer).map(|(value, _)| value.to_vec())
+    })
+}
+
+fn xattrs(
+    (list, names): (&'static str, rustix::io::Result<Vec<u8>>),
+    get: &'static str,
+    value: impl Fn(&[u8], &mut [MaybeUninit<u8>]) -> rustix::io::Result<Vec<u8>>,
+) -> Result<Vec<Xattr>, Error> {
     use rustix::io::Errno;
-    let names = match asked(|buffer| rustix::fs::llistxattr(path, buffer).map(|(names, _)| names.to_vec())) {
+    let names = match names {
         Ok(names) => names,
         Err(Errno::OPNOTSUPP | Errno::NOENT) => return Ok(Vec::new()),
-        Err(error) => return Err(Error::io("llistxattr")(error)),
+        Err(error) => return Err(Error::io(list)(error)),
     };
     let (mut found, mut bytes) = (Vec::new(), 0);
     for name in names.split(|byte| *byte == 0).filter(|name| !name.is_empty()) {
-        match asked(|buffer| rustix::fs::lgetxattr(path, name, buffer).map(|(value, _)| value.to_vec())) {
+        match asked(|buffer| value(name, buffer)) {
             Ok(value) => {
                 bytes += name.len() + value.len();
                 if bytes > MOST_XATTR_BYTES {
@@ -260,7 +299,7 @@ fn xattrs(path: &[u8]) -> Result<Vec<Xattr>, Error> {
                 found.push(Xattr { name: name.to_vec(), value });
             }
             Err(Errno::NODATA | Errno::NOENT) => {}
-            Err(error) => return Err(Error::io("lgetxattr")(error)),
+            Err(error) => return Err(Error::io(get)(error)),
         }
     }
     found.sort_unstable();

@@ -9,6 +9,7 @@ use nix::errno::Errno;
 use rustix::fs::FileType;
 
 use super::descent::Descent;
+use super::opened::Opened;
 use super::read::{Detail, Listing, bare, kind_said, look, present};
 use super::resolve::{LIST, beneath};
 use crate::{Device, Error, Kind, Name, Node};
@@ -17,7 +18,7 @@ use crate::{Device, Error, Kind, Name, Node};
 const MOST_BYTES: usize = 1024 * 1024;
 /// The most bytes of directories' contents that walks hold which share their room. A directory is put into order before the first of its names is given, and
 /// whoever fills a layer may put into one directory as many names as the disk takes. Ten million names, the most that an archive may make, fit in when they
-/// are 70 bytes long.
+/// are 70 bytes long. While a directory is put into order, each name takes another 32 bytes.
 const MOST_LISTED: usize = 1024 * 1024 * 1024;
 
 /// What to walk.
@@ -88,6 +89,9 @@ pub(super) struct Walk {
     /// The name of the innermost of them, with what was last added to it.
     path: Vec<u8>,
     room: Arc<Room>,
+    /// Where files are kept open for whoever sends them, and whether they are opened.
+    opened: Arc<Opened>,
+    opens: bool,
 }
 
 /// What is known of a directory that the walk is in.
@@ -107,17 +111,26 @@ impl Walk {
         live: bool,
         options: WalkOptions,
         room: Arc<Room>,
+        opened: Arc<Opened>,
     ) -> Result<Self, Error> {
         let path = options.start.as_bytes().to_vec();
-        let mut walker = Self { live, options, first: None, descent: Descent::new(), path, room };
+        let descent = Descent::new();
+        let mut walker = Self { live, options, first: None, descent, path, room, opened, opens: false };
         let start = &walker.options.start;
         if let Some(dir) =
             present(beneath(root.as_fd(), &walker.path, LIST)).map_err(|error| error.at(start))?
         {
-            walker.first = look(dir.as_fd(), b"", start.clone(), walker.options.detail)?;
+            walker.first = look(dir.as_fd(), b"", start.clone(), walker.options.detail, None)?;
             walker.enter(dir).map_err(|error| error.at(&walker.options.start))?;
         }
         Ok(walker)
+    }
+
+    /// From now on opens the files that it comes upon, where all of them are wanted: an archive is made of all that a layer has. In a layer that somebody
+    /// changes, what was looked at may be another thing by then. Whether it does.
+    pub(super) fn open_files(&mut self) -> bool {
+        self.opens = !self.live && self.options.recursive && self.options.detail == Detail::Full;
+        self.opens
     }
 
     /// The next answer: at most `most` nodes or names, fewer when they are large. An empty one is the end.
@@ -184,7 +197,8 @@ impl Walk {
         let found = if detail == Detail::Names && is_said {
             Some(Found::Said(kind_said(kind, Device::default())))
         } else {
-            look(dir, &self.path[last..], name(), detail)?.map(Found::Looked)
+            let opened = self.opens.then_some(&*self.opened);
+            look(dir, &self.path[last..], name(), detail, opened)?.map(Found::Looked)
         };
         let Some(found) = found else {
             return match self.live {

@@ -258,16 +258,15 @@ impl Filler {
         for name in names {
             let (parent, last) = name.split();
             found.push(match self.directory(parent, false)? {
-                Some(parent) => {
-                    look(self.handle(parent)?.as_fd(), last, name.clone(), Detail::Status)?.map(|node| Node {
+                Some(parent) => look(self.handle(parent)?.as_fd(), last, name.clone(), Detail::Status, None)?
+                    .map(|node| Node {
                         attributes: Attributes::default(),
                         device: 0,
                         inode: 0,
                         links: 0,
                         blocks: 0,
                         ..node
-                    })
-                }
+                    }),
                 None => None,
             });
         }

@@ -142,6 +142,46 @@ fn names_that_begin_alike_are_in_the_order_of_bytes() {
 }
 
 #[test]
+fn files_are_sent_whatever_a_walk_has_opened_of_them() {
+    let Some(scene) = Scene::new("opened") else { return };
+    let text = |number: usize| format!("{number}").repeat(number % 7);
+    let name_of = |number: usize| format!("d{}/f{number:04}", number / 500);
+    scene.fill((0..1500).map(|number| file(&name_of(number), text(number).as_bytes())).collect()).unwrap();
+    let files = || (0..1500).collect::<Vec<_>>();
+    let rows: [(&str, Vec<usize>, bool); 5] = [
+        ("as they come", files(), true),
+        ("every third", (0..1500).step_by(3).collect(), true),
+        ("each twice", files().into_iter().flat_map(|number| [number, number]).collect(), true),
+        ("after the walk", files(), false),
+        ("backwards", files().into_iter().rev().collect(), false),
+    ];
+    for (what, order, beside) in rows {
+        let tree = scene.tree();
+        let options = WalkOptions { start: Name::root(), recursive: true, detail: Detail::Full };
+        let mut walker = tree.walk(options).unwrap();
+        let mut walked = 0;
+        let mut order = order.into_iter().peekable();
+        loop {
+            let nodes = walker.next(100).unwrap();
+            let is_over = nodes.is_empty();
+            walked += nodes.iter().filter(|node| matches!(node.kind, Kind::File(_))).count();
+            while let Some(number) = order.next_if(|number| is_over || (beside && *number < walked)) {
+                let (sent, out) = std::io::pipe().unwrap();
+                let mut sink = Sink::from_fd(out.into());
+                tree.send(&name(name_of(number)), text(number).len() as u64, &mut sink).unwrap();
+                sink.flush().unwrap();
+                drop(sink);
+                assert_eq!(std::io::read_to_string(sent).unwrap(), text(number), "{what}: {number}");
+            }
+            if is_over {
+                break;
+            }
+        }
+        assert_eq!((walked, order.next()), (1500, None), "{what}");
+    }
+}
+
+#[test]
 fn detail_says_what_is_looked_up() {
     let Some(scene) = Scene::new("detail") else { return };
     scene.fill(sample()).unwrap();
