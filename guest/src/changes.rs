@@ -30,7 +30,7 @@ pub fn changes<T: Tree>(trees: &[T], old: &[usize], new: &[usize]) -> Result<Cha
     let Comparison { directories, mut changes, .. } = comparison;
     let touched = directories.into_iter().filter(|directory| directory.is_touched && !directory.is_listed);
     touched.for_each(|directory| changes.push(&directory.name, ChangeKind::Modified));
-    changes.sort_by(<[u8]>::cmp);
+    changes.sort_by(compare);
     Ok(changes)
 }
 
@@ -63,12 +63,23 @@ impl Changes {
 
     /// As the contract has them.
     pub fn packed(self) -> ChangeList {
-        let mut names = Vec::with_capacity(self.names.len());
-        self.iter().for_each(|(name, _)| names.extend_from_slice(name));
         // No name is longer than the host's, which says so in 32 bits as well.
         let entries = self.entries.iter().map(|&(_, length, kind)| (length as u32, kind)).collect();
+        if self.entries.is_sorted_by_key(|entry| entry.0) {
+            return ChangeList { names: self.names, entries };
+        }
+        let mut names = Vec::with_capacity(self.names.len());
+        self.iter().for_each(|(name, _)| names.extend_from_slice(name));
         ChangeList { names, entries }
     }
+}
+
+/// Compares bytes as slices do, eight at a time: what the component is linked with goes from byte to byte, and names of one directory begin alike.
+fn compare(one: &[u8], other: &[u8]) -> Ordering {
+    let (eights, _) = one.as_chunks::<8>();
+    let (others, _) = other.as_chunks::<8>();
+    let alike = eights.iter().zip(others).take_while(|(one, other)| one == other).count() * 8;
+    one[alike..].cmp(&other[alike..])
 }
 
 /// A directory that at least the newer tree has.
@@ -214,4 +225,31 @@ fn is_same_time(one: Timestamp, other: Timestamp) -> bool {
 fn capability(node: &Node) -> Option<&[u8]> {
     let found = node.attributes.xattrs.iter().find(|xattr| xattr.name == b"security.capability");
     found.map(|xattr| xattr.value.as_slice())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_compared_by_their_bytes() {
+        let names: &[&[u8]] = &[
+            b"",
+            b"a",
+            b"directory",
+            b"directory-0000001",
+            b"directory-0000002",
+            b"directory-0000002/x",
+            b"directory/0000001",
+            b"directory/00000010",
+            b"directory/0000002",
+            b"directory/\xff",
+            b"\xffdirectory/0000001",
+        ];
+        for (at, one) in names.iter().enumerate() {
+            for (other_at, other) in names.iter().enumerate() {
+                assert_eq!(compare(one, other), at.cmp(&other_at), "{one:?} {other:?}");
+            }
+        }
+    }
 }

@@ -195,11 +195,14 @@ pub(super) fn changes(context: &Context, id: &str, parent: Option<&str>) -> Outc
     let objects: Vec<ChangeObject> =
         if context.json { changes.iter().map(object).collect() } else { Vec::new() };
     context.print(&objects, |out| {
+        let mut line = Vec::new();
         changes.iter().try_for_each(|(name, kind)| {
-            out.write_all(kind_letter(kind, context.paint).as_bytes())?;
-            out.write_all(b" /")?;
-            Escaped(name).write_to(out)?;
-            out.write_all(b"\n")
+            line.clear();
+            line.extend_from_slice(kind_letter(kind, context.paint).as_bytes());
+            line.extend_from_slice(b" /");
+            Escaped(name).write_to(&mut line)?;
+            line.push(b'\n');
+            out.write_all(&line)
         })
     })
 }

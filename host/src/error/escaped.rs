@@ -15,7 +15,9 @@ impl Escaped<'_> {
     /// Those of writing.
     pub fn write_to(&self, out: &mut (impl io::Write + ?Sized)) -> io::Result<()> {
         let is_plain = |byte: &u8| matches!(byte, b' '..=b'~') && *byte != b'\\';
-        if self.0.iter().all(is_plain) { out.write_all(self.0) } else { write!(out, "{self}") }
+        // All bytes in any case: to stop at one would be to look at each by itself.
+        let plain = self.0.iter().fold(true, |plain, byte| plain & is_plain(byte));
+        if plain { out.write_all(self.0) } else { write!(out, "{self}") }
     }
 }
 
