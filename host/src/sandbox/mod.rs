@@ -17,10 +17,11 @@ pub(crate) mod wit;
 
 use std::borrow::Cow;
 use std::path::Path;
-use std::sync::OnceLock;
+use std::sync::{LazyLock, OnceLock};
 use std::time::Duration;
 
 use layerbox_privileged::node::Totals;
+use tokio::runtime::{EnterGuard, Handle, Runtime};
 use wasmtime::component::{Component, Linker, ResourceTable, ResourceTableError};
 use wasmtime::{Engine, Store, UpdateDeadline};
 use wasmtime_wasi::{FsPerms, WasiCtx, WasiCtxView, WasiView};
@@ -270,6 +271,7 @@ impl Sandbox {
         call: impl FnOnce(&Instance, &mut Call) -> wasmtime::Result<Result<T, types::Error>>,
     ) -> Result<(T, Leftovers), Failure> {
         let _ticking = self.ticker.begin();
+        let _entered = runtime();
         let limits = lease.limits.clone().unwrap_or_else(|| self.limits.clone());
         let mut store = Call { store: self.store(lease, &limits)? };
         let answer = self
@@ -416,6 +418,14 @@ calls! {
     layerbox_driver_differ.call_apply_diff as apply_diff(id: &types::LayerId, parent: Option<&types::LayerId>, options: &differ::ApplyOptions) -> types::Totals;
     layerbox_driver_differ.call_changes as changes(id: &types::LayerId, parent: Option<&types::LayerId>) -> types::ChangeList;
     layerbox_driver_differ.call_diff_size as diff_size(id: &types::LayerId, parent: Option<&types::LayerId>) -> types::Totals;
+}
+
+/// The runtime of tokio that the functions of WASI want around them: where this thread is in none, one without threads, since nothing in a call ever waits for
+/// it. That of wasmtime-wasi would start a thread for each processor.
+fn runtime() -> Option<EnterGuard<'static>> {
+    static RUNTIME: LazyLock<Option<Runtime>> =
+        LazyLock::new(|| tokio::runtime::Builder::new_current_thread().build().ok());
+    if Handle::try_current().is_ok() { None } else { RUNTIME.as_ref().map(Runtime::enter) }
 }
 
 fn engine() -> Result<Engine, Failure> {
