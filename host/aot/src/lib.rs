@@ -33,8 +33,9 @@ pub fn engine() -> Result<Engine> {
         .epoch_interruption(true)
         .memory_reservation(MEMORY_RESERVATION)
         .memory_guard_size(1 << 25)
-        // Whoever can run `layerbox guest` on a file can read its addresses anyway; a trap's message that names a function helps everybody.
-        .generate_address_map(true)
+        // Every process that runs a component copies its code. What only debuggers read would be a seventh of that.
+        .generate_address_map(false)
+        .native_unwind_info(false)
         .module_version(ModuleVersionStrategy::Custom(VERSION.to_owned()))?;
     Engine::new(&config)
 }
