@@ -95,6 +95,25 @@ fn value<'a>(snapshot: &'a Snapshot, field: &[String]) -> Option<&'a str> {
     }
 }
 
+/// A regular expression of Go without `\Q` and `\E`, between which, or up to the end, all characters stand for themselves.
+fn unquoted(expression: &str) -> String {
+    let (mut plain, mut rest) = (String::new(), expression);
+    while let Some(at) = rest.find('\\') {
+        let (before, escape) = rest.split_at(at);
+        plain.push_str(before);
+        rest = if let Some(quoted) = escape.strip_prefix("\\Q") {
+            let (text, after) = quoted.split_once("\\E").unwrap_or((quoted, ""));
+            plain.push_str(&regex::escape(text));
+            after
+        } else {
+            let length = 1 + escape.chars().nth(1).map_or(0, char::len_utf8);
+            plain.push_str(&escape[..length]);
+            &escape[length..]
+        };
+    }
+    plain + rest
+}
+
 struct Parser<'a> {
     rest: Peekable<Chars<'a>>,
 }
@@ -135,7 +154,7 @@ impl Parser<'_> {
         let test = match operator {
             '=' => Test::Equal(value),
             '!' => Test::NotEqual(value),
-            _ => match regex::RegexBuilder::new(&value).size_limit(MEMORY).build() {
+            _ => match regex::RegexBuilder::new(&unquoted(&value)).size_limit(MEMORY).build() {
                 Ok(expression) => Test::Matches(Some(expression)),
                 Err(regex::Error::Syntax(_)) => Test::Matches(None),
                 Err(error) => return Err(format!("a regular expression: {error}")),
@@ -271,6 +290,13 @@ mod tests {
             ("kind~=/(?i)ACTIVE/", true),
             (r"name~=^\pL+/\p{Nd}/\p{Ll}+$", true),
             (r"name~=^\p{Greek}", false),
+            (r"name~=^\Qdefault/1\E/.ne$", true),
+            (r"name~=\Q/one", true),
+            (r"name~=\Q.ne\E$", false),
+            (r"name~=\Qdef\E.*\Qone\E$", true),
+            (r"labels.odd~=^\Qq\E\W.\|$", true),
+            (r"name~=\\Q", false),
+            (r"name~=one\", false),
             ("name~=(", false),
             ("name~=[", false),
             ("kind==active,name~=*", false),
