@@ -1,14 +1,12 @@
 //! What a layer takes on the disk, counted as du(1) and containerd do: each inode once, and its blocks. The component knows nothing of blocks, and what
 //! they add up to asks for no knowledge of layers, so the host counts by itself.
 
-use std::collections::HashSet;
-
 use layerbox_privileged::layer::{Detail, Tree, WalkOptions};
 use layerbox_privileged::name::Name;
-use layerbox_privileged::node::Kind;
 
 use super::Driver;
 use crate::error::{Error, Failure};
+use crate::store::inodes::Inodes;
 use crate::store::lock::Mode;
 
 /// How many names are looked at in one go.
@@ -48,16 +46,14 @@ fn count(tree: &Tree) -> Result<DiskUsage, Failure> {
     let options = WalkOptions { start: Name::root(), recursive: true, detail: Detail::Status };
     let mut walker = tree.walk(options)?;
     let mut usage = DiskUsage::default();
-    // Of what has one name no note is taken: nearly all has.
-    let mut linked = HashSet::new();
+    let mut inodes = Inodes::default();
     loop {
         let nodes = walker.next(BATCH)?;
         if nodes.is_empty() {
             return Ok(usage);
         }
         for node in nodes {
-            let once = node.links < 2 || node.kind == Kind::Directory;
-            if once || linked.insert((node.device, node.inode)) {
+            if inodes.is_first(&node) {
                 usage.inodes += 1;
                 usage.bytes = usage.bytes.saturating_add(node.blocks.saturating_mul(BLOCK));
             }

@@ -24,6 +24,7 @@ mod adopt;
 pub mod check;
 pub(crate) mod convert;
 mod files;
+pub(crate) mod inodes;
 pub mod lock;
 pub mod maps;
 mod marks;

@@ -23,6 +23,7 @@ use rustix::fs::{AtFlags, FileType, Mode, OFlags, XattrFlags};
 use rustix::io::Errno;
 
 use super::super::Store;
+use super::super::inodes::Inodes;
 use super::super::marks::{self, Mark, There, failed};
 use super::mend::{self, Repair};
 use super::{Records, Search};
@@ -45,8 +46,7 @@ pub(super) struct Foreign {
 #[derive(Default)]
 struct Counted {
     bytes: u64,
-    /// Files of several names that were counted.
-    linked: BTreeSet<(u64, u64)>,
+    inodes: Inodes,
 }
 
 impl Search<'_> {
@@ -128,7 +128,7 @@ impl Search<'_> {
         if let Kind::File(size) = node.kind
             // To aufs its marks, and what is below them, are no content; to overlayfs all is.
             && (backend != Backend::Aufs || meaning.is_none() && !marks::is_below_mark(directory))
-            && (node.links < 2 || counted.linked.insert((node.device, node.inode)))
+            && counted.inodes.is_first(&node)
         {
             counted.bytes += size;
         }
