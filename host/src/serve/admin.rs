@@ -5,11 +5,11 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use hyper::body::Incoming;
-use hyper::header::{ALLOW, CONTENT_TYPE, HeaderValue};
+use hyper::header::{CONTENT_TYPE, HeaderValue};
 use hyper::{Method, Request, Response, StatusCode};
 
 use super::Service;
-use super::http::{Client, Content, Handler};
+use super::http::{Client, Content, Handler, only};
 use super::metrics::StoreGauges;
 
 /// How long a store may take to answer the simplest question.
@@ -80,9 +80,8 @@ impl Handler for Admin {
     async fn answer(self: Arc<Self>, request: Request<Incoming>, _client: Client) -> Response<Content> {
         // Of an answer to HEAD no body is sent.
         if ![Method::GET, Method::HEAD].contains(request.method()) {
-            let mut answer = plain(StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD\n".to_owned());
-            answer.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
-            return answer;
+            let answer = plain(StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD\n".to_owned());
+            return only("GET, HEAD", answer);
         }
         match request.uri().path() {
             "/metrics" => self.metrics().await,

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use hyper::body::{Body, Frame, Incoming, SizeHint};
+use hyper::header::{ALLOW, HeaderValue};
 use hyper::service::service_fn;
 use hyper::{Request, Response};
 use hyper_util::rt::TokioIo;
@@ -98,6 +99,12 @@ impl Body for Content {
             Content::Stream(_) => SizeHint::default(),
         }
     }
+}
+
+/// Names the methods that are allowed, as the answer to another one must (RFC 9110, section 15.5.6).
+pub fn only(methods: &'static str, mut answer: Response<Content>) -> Response<Content> {
+    answer.headers_mut().insert(ALLOW, HeaderValue::from_static(methods));
+    answer
 }
 
 /// A client of a connection.

@@ -12,7 +12,6 @@ use std::sync::Arc;
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Limited};
 use hyper::body::Incoming;
-use hyper::header::{ALLOW, HeaderValue};
 use hyper::{Method, Request, Response, StatusCode};
 use layerbox_privileged::id::LayerId;
 use serde_json::{Value, json};
@@ -20,7 +19,7 @@ use serde_json::{Value, json};
 use super::Service;
 use super::calls::CallError;
 use super::engines::{Engine, Engines, Options, Target, check_home};
-use super::http::{Client, Content, Handler};
+use super::http::{Client, Content, Handler, only};
 use super::observer::Watched;
 use super::peer::{Sight, sight};
 use crate::driver::{Driver, IdMaps};
@@ -295,9 +294,7 @@ impl Handler for Docker {
             return error(StatusCode::NOT_FOUND, "there is no such call");
         };
         if request.method() != Method::POST {
-            let mut answer = error(StatusCode::METHOD_NOT_ALLOWED, "calls are sent with POST");
-            answer.headers_mut().insert(ALLOW, HeaderValue::from_static("POST"));
-            return answer;
+            return only("POST", error(StatusCode::METHOD_NOT_ALLOWED, "calls are sent with POST"));
         }
         let mut watched = self.service.observer.begin(operation.name());
         match operation {
