@@ -76,11 +76,20 @@ impl Connection {
     ///
     /// Either fails.
     pub fn call(&mut self, method: &str, path: &str, body: &[u8]) -> Result<Answer> {
-        // In one piece, as engines send what is short.
-        let head = head(method, path, &format!("Content-Length: {}", body.len()));
-        let sent = self.send(&[head.as_bytes(), body].concat());
+        let sent = self.ask(method, path, body);
         // Who refuses a body answers and hangs up before it has read all of it.
         self.answer().or_else(|no_answer| sent.and(Err(no_answer)))
+    }
+
+    /// Sends a whole request, and leaves it to be answered.
+    ///
+    /// # Errors
+    ///
+    /// Writing fails.
+    pub fn ask(&mut self, method: &str, path: &str, body: &[u8]) -> Result<()> {
+        // In one piece, as engines send what is short.
+        let head = head(method, path, &format!("Content-Length: {}", body.len()));
+        self.send(&[head.as_bytes(), body].concat())
     }
 
     /// Begins a request whose body comes in chunks.

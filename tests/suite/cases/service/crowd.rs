@@ -106,12 +106,7 @@ fn attack(service: &Service, attack: &Attack, id: &str, stop: &AtomicBool) -> Re
         }
         Attack::Deaf => {
             let mut connection = service.connect()?;
-            let body = json!({ "ID": "large" }).to_string();
-            let head = format!(
-                "POST /GraphDriver.Diff HTTP/1.1\r\nHost: d\r\nContent-Length: {}\r\n\r\n",
-                body.len()
-            );
-            connection.send(format!("{head}{body}").as_bytes())?;
+            connection.ask("POST", "/GraphDriver.Diff", json!({ "ID": "large" }).to_string().as_bytes())?;
             until(stop);
         }
         Attack::Noise => {

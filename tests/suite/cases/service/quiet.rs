@@ -32,9 +32,7 @@ pub(super) fn cases() -> Vec<Case> {
 /// Sends a request and says that it was the last, then reads the answer, and the end of the connection.
 fn last(socket: &Path, method: &str, path: &str, body: &[u8]) -> Result<Answer> {
     let mut connection = Connection::new(socket)?;
-    let head =
-        format!("{method} {path} HTTP/1.1\r\nHost: d\r\nContent-Length: {}\r\n\r\n", body.len()).into_bytes();
-    connection.send(&[&head, body].concat())?;
+    connection.ask(method, path, body)?;
     connection.send_no_more()?;
     let answer = connection.answer().with_context(|| format!("{method} {path}"))?;
     ensure!(connection.is_closed()?, "{path}: the connection stays open");
@@ -60,13 +58,10 @@ fn half_closed(place: &Place) -> Result<()> {
     }
     ensure!(last(&service.path("admin.sock"), "GET", "/metrics", b"")?.status == 200, "metrics");
     // What is cut off so is no archive.
-    let head = format!(
-        "POST /GraphDriver.ApplyDiff?id=b&parent= HTTP/1.1\r\nHost: d\r\nContent-Length: {}\r\n\r\n",
-        archive.len()
-    );
     service.ok("Create", &json!({ "ID": "b" }))?;
     let mut connection = service.connect()?;
-    connection.send(&[head.as_bytes(), &archive[..archive.len() / 2]].concat())?;
+    connection.begin("/GraphDriver.ApplyDiff?id=b&parent=")?;
+    connection.chunk(&archive[..archive.len() / 2])?;
     connection.send_no_more()?;
     ensure!(connection.answer().map_or(true, |answer| answer.status != 200), "half an archive was taken");
     eventually("the log tells of it", PATIENCE, || Ok(service.log()?.contains("outcome=gone")))?;
@@ -76,12 +71,7 @@ fn half_closed(place: &Place) -> Result<()> {
 /// Sends a call, and leaves it to be answered.
 fn begin(service: &Service, call: &str, id: &str) -> Result<Connection> {
     let mut connection = service.connect()?;
-    let body = json!({ "ID": id }).to_string();
-    let length = body.len();
-    connection.send(
-        format!("POST /GraphDriver.{call} HTTP/1.1\r\nHost: d\r\nContent-Length: {length}\r\n\r\n{body}")
-            .as_bytes(),
-    )?;
+    connection.ask("POST", &format!("/GraphDriver.{call}"), json!({ "ID": id }).to_string().as_bytes())?;
     Ok(connection)
 }
 

@@ -74,11 +74,7 @@ fn gone_uploading(place: &Place) -> Result<()> {
 fn gone_downloading(place: &Place) -> Result<()> {
     let service = with_large(place, 64 << 20, &[])?;
     let mut connection = service.connect()?;
-    let body = json!({ "ID": "large" }).to_string();
-    connection.send(
-        format!("POST /GraphDriver.Diff HTTP/1.1\r\nHost: d\r\nContent-Length: {}\r\n\r\n{body}", body.len())
-            .as_bytes(),
-    )?;
+    connection.ask("POST", "/GraphDriver.Diff", json!({ "ID": "large" }).to_string().as_bytes())?;
     eventually("the download is under way", PATIENCE, || Ok(!is_idle(&service)?))?;
     drop(connection);
     eventually("the call has ended", PATIENCE, || is_idle(&service))?;
@@ -135,11 +131,7 @@ fn dripping(place: &Place) -> Result<()> {
 fn not_read(place: &Place) -> Result<()> {
     let service = with_large(place, 64 << 20, &["--stall-timeout", "1s"])?;
     let mut connection = service.connect()?;
-    let body = json!({ "ID": "large" }).to_string();
-    connection.send(
-        format!("POST /GraphDriver.Diff HTTP/1.1\r\nHost: d\r\nContent-Length: {}\r\n\r\n{body}", body.len())
-            .as_bytes(),
-    )?;
+    connection.ask("POST", "/GraphDriver.Diff", json!({ "ID": "large" }).to_string().as_bytes())?;
     eventually("it is given up", PATIENCE, || Ok(service.log()?.contains("outcome=stalled")))?;
     eventually("the call has ended", PATIENCE, || is_idle(&service))?;
     let answer = connection.answer()?;
