@@ -181,10 +181,16 @@ impl Guard {
     }
 }
 
+/// How often the list of locks is read. The kernel gives it page by page, and where a lock goes in between, another one is left out.
+const READINGS: usize = 3;
+
 /// Who holds a lock on a file, as a text; none where the kernel does not tell.
 fn holders(file: &Metadata) -> Option<String> {
-    let locks = std::fs::read_to_string("/proc/locks").ok()?;
-    let mut holders: Vec<u32> = locks.lines().filter_map(|line| holder(line, file)).collect();
+    let mut holders: Vec<u32> = Vec::new();
+    for _ in 0..READINGS {
+        let locks = std::fs::read_to_string("/proc/locks").ok()?;
+        holders.extend(locks.lines().filter_map(|line| holder(line, file)));
+    }
     holders.sort_unstable();
     holders.dedup();
     let text = holders.iter().map(u32::to_string).collect::<Vec<_>>().join(", ");
