@@ -17,6 +17,7 @@ use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinSet;
 
+use super::calls::CallError;
 use super::peer::Process;
 
 /// How far the service is.
@@ -43,11 +44,6 @@ pub enum Piece {
 #[derive(Debug, thiserror::Error)]
 #[error("the stream broke off")]
 pub struct Broken;
-
-/// A client that is not there any more to be answered.
-#[derive(Debug, thiserror::Error)]
-#[error("the client went away")]
-struct Gone;
 
 /// The body of an answer.
 #[derive(Debug)]
@@ -188,7 +184,7 @@ async fn connection<H: Handler>(stream: UnixStream, handler: Arc<H>, mut phase: 
             tokio::select! {
                 biased;
                 answer = answer => Ok(answer),
-                () = gone => Err(Gone),
+                () = gone => Err(CallError::Gone),
             }
         }
     });
