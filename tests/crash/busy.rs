@@ -14,7 +14,7 @@ use serde_json::json;
 use super::world::{leftovers, look, names_if_any};
 use crate::harness::{Case, Need, case};
 use crate::scratch::{Place, mounts_below};
-use crate::service::{Service, eventually};
+use crate::service::{Service, within};
 use crate::store::{Dialect, Store};
 
 /// How many files a large layer has: `CRASH_FILES`, else so many.
@@ -173,5 +173,5 @@ fn goes_on(place: &Place) -> Result<()> {
     let service = Service::start(place, &["--quiet"])?;
     service.init()?;
     service.ok("Status", &json!({})).context("while it deletes")?;
-    eventually("the trash is empty", Duration::from_secs(60), || Ok(names_if_any(&trash)?.is_empty()))
+    within(Duration::from_secs(60), "the trash is empty", || Ok(names_if_any(&trash)?.is_empty()))
 }

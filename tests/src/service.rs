@@ -209,12 +209,24 @@ impl Drop for Service {
     }
 }
 
+/// How long is waited for what takes milliseconds where nothing else is under way.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Waits until something holds that does at once, or nearly.
+///
+/// # Errors
+///
+/// It does not hold after 20 seconds.
+pub fn eventually(what: &str, holds: impl Fn() -> Result<bool>) -> Result<()> {
+    within(PATIENCE, what, holds)
+}
+
 /// Waits until something holds, for at most so long.
 ///
 /// # Errors
 ///
 /// It does not hold by then.
-pub fn eventually(what: &str, patience: Duration, holds: impl Fn() -> Result<bool>) -> Result<()> {
+pub fn within(patience: Duration, what: &str, holds: impl Fn() -> Result<bool>) -> Result<()> {
     let started = Instant::now();
     while !holds()? {
         ensure!(started.elapsed() < patience, "not so after {} s: {what}", patience.as_secs());

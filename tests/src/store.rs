@@ -5,7 +5,6 @@ use std::io::Write as _;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::time::Duration;
 
 pub use layerbox_catalogue::Dialect;
 
@@ -15,9 +14,6 @@ use anyhow::{Context as _, Result, bail, ensure};
 
 use crate::command::{Output, binary, run, run_with};
 use crate::service::eventually;
-
-/// How long an archive may take to be staged.
-const PATIENCE: Duration = Duration::from_secs(10);
 
 /// A store in a directory.
 #[derive(Debug)]
@@ -267,7 +263,7 @@ impl Filling {
             store.command(["apply-diff", id]).stdin(Stdio::piped()).stdout(Stdio::null()).spawn()?;
         process.stdin.as_mut().context("no standard input")?.write_all(&archive)?;
         let stage = store.root().join("stage").join(id);
-        eventually("it is staged", PATIENCE, || Ok(stage.is_dir()))?;
+        eventually("it is staged", || Ok(stage.is_dir()))?;
         Ok(Filling { process, rest })
     }
 

@@ -331,7 +331,7 @@ fn below(place: &Place) -> Result<()> {
         let mut during = || -> Result<()> {
             pipe.write_all(half)?;
             let filled = || Ok(store.root().join("stage/base").exists());
-            eventually("base is being filled", Duration::from_secs(10), filled)?;
+            eventually("base is being filled", filled)?;
             states("incomplete")?;
             store.run(["get", "child"])?.expect(4)?.says("base")?;
             ensure!(mounts_below(store.root()).is_empty(), "it is mounted");

@@ -21,9 +21,6 @@ use crate::scratch::{Place, mounts_below};
 use crate::service::{Service, eventually};
 use crate::store::{Dialect, Store, bare};
 
-/// How long a service may take to see that a command line is gone.
-const PATIENCE: Duration = Duration::from_secs(20);
-
 pub(super) fn cases() -> Vec<Case> {
     let overlay = Need::Filesystem("overlay");
     vec![
@@ -38,15 +35,13 @@ pub(super) fn cases() -> Vec<Case> {
                 let mut command = store.command(["apply-diff", "base"]).stdin(Stdio::piped()).spawn()?;
                 let mut stdin = command.stdin.take().context("no pipe")?;
                 stdin.write_all(&archive[..50_000])?;
-                eventually("the layer is being filled", PATIENCE, || {
+                eventually("the layer is being filled", || {
                     Ok(!names(&store.root().join("stage"))?.is_empty())
                 })?;
                 command.kill()?;
                 command.wait()?;
                 // The pipe is still open at this end: it is not its end that ends the call.
-                eventually("the call has ended", PATIENCE, || {
-                    Ok(names(&store.root().join("stage"))?.is_empty())
-                })?;
+                eventually("the call has ended", || Ok(names(&store.root().join("stage"))?.is_empty()))?;
                 store.is_empty_and_reusable("base")?;
                 drop(stdin);
                 answers(&service, &store)
@@ -138,7 +133,7 @@ pub(super) fn cases() -> Vec<Case> {
             command.arg("serve");
             let service = Service::spawn(place, command)?;
             store.create("child", Some("base"))?;
-            eventually("the log has the call", PATIENCE, || Ok(service.log()?.contains("operation=create")))?;
+            eventually("the log has the call", || Ok(service.log()?.contains("operation=create")))?;
             let announced = announced(&store)?;
             let socket = fs::read_link(&announced)?;
             end(service, Signal::SIGTERM)?;

@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _};
 use std::process::Stdio;
-use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use layerbox_tests::archive::file;
@@ -97,7 +96,7 @@ fn kept(place: &Place) -> Result<()> {
     upload.begin("/GraphDriver.ApplyDiff?id=under-way&parent=")?;
     upload.chunk(&file("f", vec![0; 4096]).header())?;
     let stage = service.path("home/stage/under-way");
-    eventually("the upload is under way", Duration::from_secs(10), || Ok(stage.exists()))?;
+    eventually("the upload is under way", || Ok(stage.exists()))?;
 
     let (working, mounting) = listed()?;
     let mut seen = BTreeMap::<String, usize>::new();
@@ -156,7 +155,7 @@ fn command_line(place: &Place) -> Result<()> {
     let mut child = command.stdin(Stdio::piped()).stdout(Stdio::null()).spawn()?;
     let status = || std::fs::read_to_string(format!("/proc/{}/status", child.id()));
     let told = || Ok(status()?.lines().any(|line| line == "NoNewPrivs:\t1"));
-    let found = eventually("NoNewPrivs is 1", Duration::from_secs(10), told);
+    let found = eventually("NoNewPrivs is 1", told);
     child.kill()?;
     child.wait()?;
     found

@@ -2,7 +2,6 @@
 
 use std::path::Path;
 use std::process::{Command, Stdio};
-use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use layerbox_tests::archive::{file, tar};
@@ -15,9 +14,6 @@ use crate::harness::{Case, Need, case};
 use crate::http::{Answer, Connection};
 use crate::scratch::Place;
 use crate::service::{Service, eventually};
-
-/// What any of these may take on a machine with other things to do.
-const PATIENCE: Duration = Duration::from_secs(20);
 
 pub(super) fn cases() -> Vec<Case> {
     vec![
@@ -64,7 +60,7 @@ fn half_closed(place: &Place) -> Result<()> {
     connection.chunk(&archive[..archive.len() / 2])?;
     connection.send_no_more()?;
     ensure!(connection.answer().map_or(true, |answer| answer.status != 200), "half an archive was taken");
-    eventually("the log tells of it", PATIENCE, || Ok(service.log()?.contains("outcome=gone")))?;
+    eventually("the log tells of it", || Ok(service.log()?.contains("outcome=gone")))?;
     service.is_empty_and_reusable("b")
 }
 
@@ -81,7 +77,7 @@ fn gone(place: &Place) -> Result<()> {
     let service = Service::start(place, &["--guest", &guest, "--guest-time", "30s"])?;
     service.init()?;
     drop(begin(&service, "Create", "loops")?);
-    eventually("the log tells of it", PATIENCE, || Ok(service.log()?.contains("outcome=gone")))
+    eventually("the log tells of it", || Ok(service.log()?.contains("outcome=gone")))
 }
 
 fn given_back(place: &Place) -> Result<()> {
@@ -96,15 +92,13 @@ fn given_back(place: &Place) -> Result<()> {
         .stderr(Stdio::null())
         .spawn()?;
     let traced = format!("/proc/{}/status", service.id());
-    eventually("strace is there", PATIENCE, || {
-        Ok(!std::fs::read_to_string(&traced)?.contains("TracerPid:\t0"))
-    })?;
+    eventually("strace is there", || Ok(!std::fs::read_to_string(&traced)?.contains("TracerPid:\t0")))?;
     let target = service.path("home/mnt/top").display().to_string();
     let is_mounted = || Ok(std::fs::read_to_string("/proc/self/mountinfo")?.contains(&target));
     let connection = begin(&service, "Get", "top")?;
-    let mounted = eventually("the layer is mounted", PATIENCE, is_mounted);
+    let mounted = eventually("the layer is mounted", is_mounted);
     drop(connection);
-    let unmounted = eventually("it is given back", PATIENCE, || is_mounted().map(|mounted| !mounted));
+    let unmounted = eventually("it is given back", || is_mounted().map(|mounted| !mounted));
     kill(Pid::from_raw(i32::try_from(injector.id())?), Signal::SIGTERM)?;
     injector.wait()?;
     mounted.and(unmounted)

@@ -14,9 +14,6 @@ use crate::http::Connection;
 use crate::scratch::Place;
 use crate::service::{Service, eventually};
 
-/// What any of these may take on a machine with other things to do.
-const PATIENCE: Duration = Duration::from_secs(20);
-
 pub(super) fn cases() -> Vec<Case> {
     vec![
         case(
@@ -63,11 +60,11 @@ fn gone_uploading(place: &Place) -> Result<()> {
     service.init()?;
     let connection = half(&service, "a")?;
     let stage = service.path("home/stage/a/a");
-    eventually("the upload is under way", PATIENCE, || Ok(stage.exists()))?;
+    eventually("the upload is under way", || Ok(stage.exists()))?;
     drop(connection);
-    eventually("the call has ended", PATIENCE, || is_idle(&service))?;
+    eventually("the call has ended", || is_idle(&service))?;
     // The line is written when the thread of the call has ended, and a moment after.
-    eventually("the log tells of it", PATIENCE, || Ok(service.log()?.contains("outcome=gone")))?;
+    eventually("the log tells of it", || Ok(service.log()?.contains("outcome=gone")))?;
     service.is_empty_and_reusable("a")
 }
 
@@ -75,9 +72,9 @@ fn gone_downloading(place: &Place) -> Result<()> {
     let service = with_large(place, 64 << 20, &[])?;
     let mut connection = service.connect()?;
     connection.ask("POST", "/GraphDriver.Diff", json!({ "ID": "large" }).to_string().as_bytes())?;
-    eventually("the download is under way", PATIENCE, || Ok(!is_idle(&service)?))?;
+    eventually("the download is under way", || Ok(!is_idle(&service)?))?;
     drop(connection);
-    eventually("the call has ended", PATIENCE, || is_idle(&service))?;
+    eventually("the call has ended", || is_idle(&service))?;
     service.ok("Remove", &json!({ "ID": "large" }))?;
     Ok(())
 }
@@ -96,7 +93,7 @@ fn stalled_uploads(place: &Place) -> Result<()> {
     println!("         six calls beside 16 stalled uploads: {} ms", taken.as_millis());
     ensure!(taken < Duration::from_secs(1), "{taken:?}");
     drop(stalled);
-    eventually("the calls have ended", PATIENCE, || is_idle(&service))
+    eventually("the calls have ended", || is_idle(&service))
 }
 
 fn given_up(place: &Place) -> Result<()> {
@@ -116,7 +113,7 @@ fn dripping(place: &Place) -> Result<()> {
     connection.chunk(&file("a", vec![]).size(1 << 30).header())?;
     let started = Instant::now();
     while !service.log()?.contains("outcome=deadline") {
-        ensure!(started.elapsed() < PATIENCE, "it is not given up");
+        ensure!(started.elapsed() < Duration::from_secs(20), "it is not given up");
         std::thread::sleep(Duration::from_millis(20));
         if connection.chunk(&[0; 64]).is_err() {
             break;
@@ -124,7 +121,7 @@ fn dripping(place: &Place) -> Result<()> {
     }
     let text = connection.answer()?.error(500)?;
     ensure!(text.contains("no answer within 1 s"), "{text}");
-    eventually("the call has ended", PATIENCE, || is_idle(&service))?;
+    eventually("the call has ended", || is_idle(&service))?;
     service.is_empty_and_reusable("a")
 }
 
@@ -132,8 +129,8 @@ fn not_read(place: &Place) -> Result<()> {
     let service = with_large(place, 64 << 20, &["--stall-timeout", "1s"])?;
     let mut connection = service.connect()?;
     connection.ask("POST", "/GraphDriver.Diff", json!({ "ID": "large" }).to_string().as_bytes())?;
-    eventually("it is given up", PATIENCE, || Ok(service.log()?.contains("outcome=stalled")))?;
-    eventually("the call has ended", PATIENCE, || is_idle(&service))?;
+    eventually("it is given up", || Ok(service.log()?.contains("outcome=stalled")))?;
+    eventually("the call has ended", || is_idle(&service))?;
     let answer = connection.answer()?;
     ensure!(!answer.whole, "half an archive looks whole");
     Ok(())

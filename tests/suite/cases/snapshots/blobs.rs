@@ -20,9 +20,6 @@ use super::record::findings;
 /// The label of a packed blob that says what it is unpacked.
 const UNCOMPRESSED: &str = "containerd.io/uncompressed";
 
-/// How long a writing may take to begin.
-const PATIENCE: Duration = Duration::from_secs(10);
-
 type Body = fn(&Place) -> Result<()>;
 
 pub(super) fn cases() -> Vec<Case> {
@@ -240,7 +237,7 @@ fn checked(place: &Place) -> Result<()> {
     let request = DiffRequest { left: vec![], ..changed(place, &s)? };
     std::thread::scope(|scope| {
         let written = scope.spawn(|| s.diff(request));
-        let found = eventually("it is written", PATIENCE, || Ok(!blobs.asked().begun.is_empty()))
+        let found = eventually("it is written", || Ok(!blobs.asked().begun.is_empty()))
             .and_then(|()| Ok([findings(place, &[])?, findings(place, &["--repair"])?]));
         blobs.asked().may_take = true;
         written.join().ok().context("a panic")??;

@@ -72,7 +72,7 @@ fn removed(place: &Place) -> Result<()> {
     s.cleanup()?;
     ensure!(layers(place)?.len() == 1, "{:?}", layers(place)?);
     s.remove("one")?;
-    eventually("the last layer is deleted", Duration::from_secs(10), || {
+    eventually("the last layer is deleted", || {
         Ok(layers(place)?.is_empty() && layerbox_tests::tree::names(&place.join("root/trash"))?.is_empty())
     })?;
     ensure!(findings(place, &[])?.is_empty(), "{}", findings(place, &[])?);
@@ -97,7 +97,7 @@ fn in_use(place: &Place) -> Result<()> {
     ensure!(mark.exists() && content(two).join(".wh.f").exists(), "a layer in use was changed");
     mounted.end()?;
     s.remove("two")?;
-    eventually("the layer is gone", Duration::from_secs(10), || Ok(layers(place)?.len() == 1))?;
+    eventually("the layer is gone", || Ok(layers(place)?.len() == 1))?;
     let found = findings(place, &["--deep", "--repair"])?;
     ensure!(found.lines().count() == 1 && !mark.exists(), "{found}");
     ensure!(findings(place, &["--deep"])?.is_empty(), "{}", findings(place, &["--deep"])?);
@@ -313,7 +313,7 @@ fn failed_write(place: &Place) -> Result<()> {
             .stderr(Stdio::null())
             .spawn()?;
         let key = format!("lost-{call}");
-        let failed = eventually(&format!("{call} fails"), Duration::from_secs(20), || {
+        let failed = eventually(&format!("{call} fails"), || {
             let answer = s.prepare(&key, "base");
             // Until it has begun.
             Ok(match &answer {
