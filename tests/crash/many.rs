@@ -42,7 +42,7 @@ pub fn cases() -> Vec<Case> {
         case("many: processes that make and remove one layer at the same time", same),
         case("many: processes that get, give back and remove one layer at the same time", racing)
             .needs(overlay),
-        case("many: a store that is opened twice is an error that names its owner", twice),
+        case("many: a store that is opened twice is an error that names its owner", twice).early(),
     ]
 }
 

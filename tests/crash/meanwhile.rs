@@ -89,7 +89,7 @@ pub fn cases() -> Vec<Case> {
         .iter()
         .map(|row| {
             let name = format!("check: {} meanwhile, and nothing is found or mended", row.name);
-            case(name, move |place| one(place, row)).needs(overlay).needs(Need::Tool("strace"))
+            case(name, move |place| one(place, row)).early().needs(overlay).needs(Need::Tool("strace"))
         })
         .collect();
     cases.push(case("check: beside calls of all kinds, nothing is found or mended", beside).needs(overlay));

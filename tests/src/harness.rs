@@ -31,8 +31,19 @@ pub struct Case {
     /// The behaviour, in words; the group comes first: `errors: …`.
     pub name: String,
     needs: Vec<Need>,
-    alone: bool,
+    turn: Turn,
     body: Body,
+}
+
+/// When a case is run, and beside what.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Turn {
+    /// Side by side with others, as many as keep the processors busy.
+    Shared,
+    /// From the beginning, beside those.
+    Early,
+    /// After all others, by itself.
+    Alone,
 }
 
 impl fmt::Debug for Case {
@@ -43,7 +54,7 @@ impl fmt::Debug for Case {
 
 /// A case that needs root, as most do: what a layer holds (owners, devices, `trusted.*`) only root can make.
 pub fn case(name: impl Into<String>, body: impl Fn(&Place) -> Result<()> + Send + Sync + 'static) -> Case {
-    Case { name: name.into(), needs: vec![Need::Root], alone: false, body: Box::new(body) }
+    Case { name: name.into(), needs: vec![Need::Root], turn: Turn::Shared, body: Box::new(body) }
 }
 
 impl Case {
@@ -57,7 +68,14 @@ impl Case {
     /// To be run by itself: it measures, or fills memory or disk.
     #[must_use]
     pub fn alone(mut self) -> Case {
-        self.alone = true;
+        self.turn = Turn::Alone;
+        self
+    }
+
+    /// To be begun with the first: it takes long, and for most of the time sleeps.
+    #[must_use]
+    pub fn early(mut self) -> Case {
+        self.turn = Turn::Early;
         self
     }
 }
@@ -192,20 +210,24 @@ pub fn run(cases: &[Case], place: &Place) -> Totals {
             }
         }
     };
-    let (alone, together): (Vec<&Case>, Vec<&Case>) = cases.iter().partition(|case| case.alone);
-    let next = AtomicUsize::new(0);
+    let one = &one;
+    let of = |turn| cases.iter().filter(|case| case.turn == turn).collect::<Vec<&Case>>();
+    let (shared, early) = (of(Turn::Shared), of(Turn::Early));
+    let nexts = [AtomicUsize::new(0), AtomicUsize::new(0)];
     // One more than there are processors: a case waits for the disk or for an engine a quarter of its time.
     let workers = std::thread::available_parallelism().map_or(1, |count| count.get().min(4)) + 1;
     std::thread::scope(|scope| {
-        for _ in 0..workers {
-            scope.spawn(|| {
-                while let Some(case) = together.get(next.fetch_add(1, Ordering::Relaxed)) {
-                    one(case);
-                }
-            });
+        for (cases, next) in [&early, &shared].into_iter().zip(&nexts) {
+            for _ in 0..workers {
+                scope.spawn(move || {
+                    while let Some(case) = cases.get(next.fetch_add(1, Ordering::Relaxed)) {
+                        one(case);
+                    }
+                });
+            }
         }
     });
-    for case in alone {
+    for case in of(Turn::Alone) {
         one(case);
     }
     for name in lock(&failures).iter() {

@@ -19,7 +19,7 @@ use crate::store::{Dialect, Store};
 type Body = fn(&Place) -> Result<()>;
 
 pub(super) fn cases() -> Vec<Case> {
-    let mounted: [(&str, Body); 12] = [
+    let mounted: [(&str, Body); 11] = [
         ("two gets want two puts; one too many changes nothing", |place| {
             let store = stack(place)?;
             let path = store.get("child")?;
@@ -46,10 +46,6 @@ pub(super) fn cases() -> Vec<Case> {
             store.put("child")
         }),
         ("a put and a get go beside a slow reader, and leave it what it reads", beside_a_reader),
-        (
-            "a layer that is read is mounted and removed when the reader is done; who reads is named",
-            kept_by_a_reader,
-        ),
         ("remove while mounted: 4; with --force it goes", |place| {
             let store = stack(place)?;
             let path = store.get("child")?;
@@ -151,6 +147,12 @@ pub(super) fn cases() -> Vec<Case> {
         .map(|(title, body)| case(format!("mounts: {title}"), body).needs(Need::Filesystem("overlay")))
         .collect();
     cases.extend([
+        case(
+            "mounts: a layer that is read is mounted and removed when the reader is done; who reads is named",
+            kept_by_a_reader,
+        )
+        .early()
+        .needs(Need::Filesystem("overlay")),
         case("references: a layer with children is not removed: 4", |place| {
             let store = stack(place)?;
             store.run(["remove", "base"])?.expect(4)?;

@@ -98,7 +98,8 @@ pub(super) fn cases() -> Vec<Case> {
             output.says(&owner)?;
             service.signal(Signal::SIGCONT)?;
             store.ok(["exists", "base"]).map(drop)
-        }),
+        })
+        .early(),
         case("control: a command waits for a service that is about to answer", |place| {
             let (store, service) = owned(place)?;
             store.create("base", None)?;
