@@ -1,6 +1,7 @@
 //! Real engines: Debian's Docker Engine, with its containerd and runc, driven over layerbox and, to know what is right, over its own overlay2.
 //!
 //! `cargo test -p layerbox-tests --test clients -- [--list] [WORD…]`, as the other suite; the last line is `clients: N passed, N failed, N skipped`.
+//! With `--fetch` alone it runs nothing and gets what the cases want of the network, which else is got before the first of them.
 //!
 //! The suite runs in process, mount and network namespaces of its own. An engine has children that outlive it (containerd, a shim a container), mounts that
 //! outlive those, and files in `/run` and `/etc/docker` that it shares with any other engine of the machine; when the first process of the namespaces ends,
@@ -31,6 +32,15 @@ pub const INSIDE: &str = "LAYERBOX_TESTS_INSIDE";
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
+    if arguments == ["--fetch"] {
+        return match fetch() {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
+                eprintln!("clients: {error:#}");
+                ExitCode::FAILURE
+            }
+        };
+    }
     let listed = arguments.iter().any(|argument| argument == "--list");
     let possible = nix::unistd::geteuid().is_root() && has_tool("unshare") && has_tool("tini");
     if possible && !listed && std::env::var_os(INSIDE).is_none() {
@@ -44,9 +54,8 @@ fn main() -> ExitCode {
 /// Starts the suite again, inside. It returns only when that cannot be done.
 fn enter(arguments: &[String]) -> anyhow::Error {
     cgroup::sweep();
-    containerd::fetch();
     // There is no network inside.
-    if let Err(error) = debian_root() {
+    if let Err(error) = fetch() {
         return error;
     }
     let this = match std::env::current_exe() {
@@ -61,6 +70,12 @@ fn enter(arguments: &[String]) -> anyhow::Error {
         .env(INSIDE, std::process::id().to_string())
         .exec();
     anyhow::Error::new(error).context("unshare")
+}
+
+/// Gets what comes over the network, once.
+fn fetch() -> anyhow::Result<()> {
+    containerd::fetch();
+    debian_root().map(drop)
 }
 
 /// Hides what engines share: sockets of shims, where plugins are looked up, the settings of this machine's own engine.

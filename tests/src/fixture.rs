@@ -23,7 +23,9 @@ pub fn debian_root() -> Result<Option<PathBuf>> {
     if !has_tool("debootstrap") {
         return Ok(None);
     }
+    // Two processes may want it at once.
     let script = "
+        exec 9>\"$1.lock\"; flock 9; [ ! -e \"$1\" ] || exit 0
         work=$(mktemp -d); trap 'rm -rf --one-file-system \"$work\"' EXIT
         debootstrap --variant=minbase bookworm \"$work/root\" >\"$work/log\" 2>&1 || { tail -3 \"$work/log\" >&2; exit 1; }
         rm -rf \"$work\"/root/var/cache/apt/archives/*.deb
