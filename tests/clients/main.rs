@@ -32,8 +32,11 @@ pub const INSIDE: &str = "LAYERBOX_TESTS_INSIDE";
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let listed = arguments.iter().any(|argument| argument == "--list");
+    let possible = nix::unistd::geteuid().is_root() && has_tool("unshare") && has_tool("tini");
     if arguments == ["--fetch"] {
-        return match fetch() {
+        // Where the cases cannot be run, nothing is wanted for them.
+        return match if possible { fetch() } else { Ok(()) } {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => {
                 eprintln!("clients: {error:#}");
@@ -41,8 +44,6 @@ fn main() -> ExitCode {
             }
         };
     }
-    let listed = arguments.iter().any(|argument| argument == "--list");
-    let possible = nix::unistd::geteuid().is_root() && has_tool("unshare") && has_tool("tini");
     if possible && !listed && std::env::var_os(INSIDE).is_none() {
         let error = enter(&arguments);
         eprintln!("clients: {error:#}");
