@@ -36,20 +36,18 @@ fn main() -> ExitCode {
     let possible = nix::unistd::geteuid().is_root() && has_tool("unshare") && has_tool("tini");
     if arguments == ["--fetch"] {
         // Where the cases cannot be run, nothing is wanted for them.
-        return match if possible { fetch() } else { Ok(()) } {
-            Ok(()) => ExitCode::SUCCESS,
-            Err(error) => {
-                eprintln!("clients: {error:#}");
-                ExitCode::FAILURE
-            }
-        };
+        let fetched = if possible { fetch() } else { Ok(()) };
+        return fetched.map_or_else(|error| failed(&error), |()| ExitCode::SUCCESS);
     }
     if possible && !listed && std::env::var_os(INSIDE).is_none() {
-        let error = enter(&arguments);
-        eprintln!("clients: {error:#}");
-        return ExitCode::FAILURE;
+        return failed(&enter(&arguments));
     }
     harness::suite("clients", cases::all, &arguments, prepare)
+}
+
+fn failed(error: &anyhow::Error) -> ExitCode {
+    eprintln!("clients: {error:#}");
+    ExitCode::FAILURE
 }
 
 /// Starts the suite again, inside. It returns only when that cannot be done.

@@ -210,13 +210,13 @@ impl Drop for Service {
 }
 
 /// How long is waited for what takes milliseconds where nothing else is under way.
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Waits until something holds that does at once, or nearly.
 ///
 /// # Errors
 ///
-/// It does not hold after 20 seconds.
+/// It does not hold after ten seconds.
 pub fn eventually(what: &str, holds: impl Fn() -> Result<bool>) -> Result<()> {
     within(PATIENCE, what, holds)
 }
