@@ -65,7 +65,7 @@ impl Case {
         self
     }
 
-    /// To be run by itself: it measures, or fills memory or disk.
+    /// To be run by itself: it measures, fills memory or disk, or binds the whole tree, which keeps the mounts of other cases in use.
     #[must_use]
     pub fn alone(mut self) -> Case {
         self.turn = Turn::Alone;

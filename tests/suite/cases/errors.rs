@@ -85,7 +85,9 @@ pub(super) fn cases() -> Vec<Case> {
             store.apply("child", &tar(&[file("b", "b")]))?.expect(0).map(drop)
         })
         .needs(Need::Filesystem("overlay")),
-        case("errors: not root and no user namespace: 1, with a hint", not_root).needs(Need::Tool("chroot")),
+        case("errors: not root and no user namespace: 1, with a hint", not_root)
+            .alone()
+            .needs(Need::Tool("chroot")),
         case("errors: --json gives an object with error, code, layer and entry", json),
         case("errors: text is one line, with the names of entries escaped", |place| {
             let store = Store::new(place.join("s"), Dialect::Overlay);

@@ -158,6 +158,7 @@ pub(super) fn cases() -> Vec<Case> {
             Ok(())
         }),
         case("control: nobody else is answered, and cannot even connect", foreign)
+            .alone()
             .needs(Need::Tool("chroot")),
         case("control: another component or backend than the service's: 4", |place| {
             let (store, _service) = owned(place)?;
