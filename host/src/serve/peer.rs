@@ -1,7 +1,8 @@
 //! Who is at the other end of a socket, and whether it will see what is mounted here.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
+use layerbox_privileged::mount::mountinfo::{self, Mount, holding};
 use layerbox_privileged::mount::thread;
 use serde::{Deserialize, Serialize};
 
@@ -61,50 +62,18 @@ fn look(pid: i32, root: &Path) -> Sight {
     if ours == theirs {
         return Sight::Seen;
     }
-    let (Ok(ours), Ok(theirs)) = (mountinfo("self"), mountinfo(&pid.to_string())) else {
+    let (Ok(ours), Ok(theirs)) = (mountinfo::read("self"), mountinfo::read(&pid.to_string())) else {
         return Sight::Unknown;
     };
     if hands_on(&ours, &theirs, root) { Sight::Seen } else { Sight::Unseen }
 }
 
-fn mountinfo(pid: &str) -> std::io::Result<String> {
-    std::fs::read_to_string(format!("/proc/{pid}/mountinfo"))
-}
-
 /// Whether the mount that holds `root` here is in a group whose mounts appear there as well: as a peer of the group, or as its slave
 /// (mount_namespaces(7), SHARED SUBTREES).
-fn hands_on(ours: &str, theirs: &str, root: &Path) -> bool {
-    let Some(group) = holding(ours, root).and_then(|fields| group(fields, "shared:")) else { return false };
-    holding(theirs, root).is_some_and(|fields| {
-        ["shared:", "master:"].iter().any(|kind| self::group(fields, kind) == Some(group))
-    })
-}
-
-/// The line of the mount that a path lies on: of the longest mount point above it the last.
-fn holding<'a>(mountinfo: &'a str, path: &Path) -> Option<&'a str> {
-    let mut best: Option<(usize, &str)> = None;
-    for line in mountinfo.lines() {
-        let Some(point) = line.split(' ').nth(4).map(unescaped) else { continue };
-        let length = point.components().count();
-        if path.starts_with(&point) && best.is_none_or(|(longest, _)| length >= longest) {
-            best = Some((length, line));
-        }
-    }
-    best.map(|(_, line)| line)
-}
-
-/// The number of the group in the optional fields of a line (from the seventh field to the `-`).
-fn group<'a>(line: &'a str, kind: &str) -> Option<&'a str> {
-    line.split(' ').skip(6).take_while(|field| *field != "-").find_map(|field| field.strip_prefix(kind))
-}
-
-/// A mount point with its octal escapes taken back (proc(5)).
-fn unescaped(field: &str) -> PathBuf {
-    let mut text = field.to_owned();
-    for (escape, character) in [("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\")] {
-        text = text.replace(escape, character);
-    }
-    PathBuf::from(text)
+fn hands_on(ours: &[Mount], theirs: &[Mount], root: &Path) -> bool {
+    let group = holding(ours, root).and_then(|mount| mount.group("shared"));
+    let Some((group, there)) = group.zip(holding(theirs, root)) else { return false };
+    ["shared", "master"].iter().any(|kind| there.group(kind) == Some(group))
 }
 
 #[cfg(test)]
@@ -122,8 +91,9 @@ mod tests {
     #[test]
     fn mounts_are_handed_on_by_groups() {
         let root = Path::new("/var/lib/docker/x");
+        let parsed = |text: &str| mountinfo::parse(text.as_bytes()).expect("mounts");
         let shared =
-            "21 1 0:1 / / rw shared:1 - ext4 /dev/a rw\n30 21 0:2 / /var/lib rw shared:7 - ext4 b rw";
+            parsed("21 1 0:1 / / rw shared:1 - ext4 /dev/a rw\n30 21 0:2 / /var/lib rw shared:7 - ext4 b rw");
         let cases = [
             // A peer of the group, its slave, a mount of its own, another group, and one that only looks like ours.
             ("21 1 0:1 / / rw shared:1 - ext4 a rw\n30 21 0:2 / /var/lib rw shared:7 - ext4 b rw", true),
@@ -134,14 +104,9 @@ mod tests {
             ("", false),
         ];
         for (theirs, seen) in cases {
-            assert_eq!(hands_on(shared, theirs, root), seen, "{theirs}");
+            assert_eq!(hands_on(&shared, &parsed(theirs), root), seen, "{theirs}");
         }
-        assert!(!hands_on("30 21 0:2 / / rw - ext4 b rw", "30 21 0:2 / / rw shared:7 - ext4 b rw", root));
-    }
-
-    #[test]
-    fn mount_points_may_hold_spaces() {
-        let mounts = "1 0 0:1 / / rw shared:1 - a b rw\n2 1 0:2 / /a\\040b rw shared:2 - a b rw";
-        assert_eq!(holding(mounts, Path::new("/a b/c")).and_then(|line| group(line, "shared:")), Some("2"));
+        let (private, other) = ("30 21 0:2 / / rw - ext4 b rw", "30 21 0:2 / / rw shared:7 - ext4 b rw");
+        assert!(!hands_on(&parsed(private), &parsed(other), root));
     }
 }

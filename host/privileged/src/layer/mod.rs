@@ -19,6 +19,7 @@ pub use ahead::Walker;
 pub use delete::{delete_tree, delete_tree_while};
 pub use fill::{Body, Entry, Extent, Filler, Policy};
 pub use read::{Detail, Tree};
+pub(crate) use resolve::{LIST, beneath};
 pub(crate) use touch::touch;
 pub use walk::{Names, Room, WalkOptions};
 

@@ -16,12 +16,12 @@ const ATTEMPTS: usize = 128;
 /// What names a directory for later use, without the right to read it.
 pub(super) const HANDLE: OFlag = OFlag::O_PATH.union(OFlag::O_DIRECTORY);
 /// What opens a directory to list it.
-pub(super) const LIST: OFlag = OFlag::O_RDONLY.union(OFlag::O_DIRECTORY).union(OFlag::O_NONBLOCK);
+pub(crate) const LIST: OFlag = OFlag::O_RDONLY.union(OFlag::O_DIRECTORY).union(OFlag::O_NONBLOCK);
 
 /// Opens `path` (empty: `dir` itself) following no symbolic link and crossing no mount point: ELOOP and EXDEV instead.
 ///
 /// Takes paths of any length, in several steps; each is as strict, so the whole is.
-pub(super) fn beneath(dir: BorrowedFd<'_>, mut path: &[u8], flags: OFlag) -> Result<OwnedFd, Errno> {
+pub(crate) fn beneath(dir: BorrowedFd<'_>, mut path: &[u8], flags: OFlag) -> Result<OwnedFd, Errno> {
     let strict = ResolveFlag::RESOLVE_BENEATH
         | ResolveFlag::RESOLVE_NO_SYMLINKS
         | ResolveFlag::RESOLVE_NO_MAGICLINKS

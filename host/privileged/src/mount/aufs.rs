@@ -5,16 +5,20 @@
 //! `,`; a mount shows its branches in `/sys/fs/aufs` only.
 
 use std::collections::HashSet;
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fs::{self, File};
 use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use nix::unistd::{UnlinkatFlags, unlinkat};
+use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 
 use super::{Failure, MAX_ANCESTORS, at, bytes, errno_of, mismatch, mountinfo, read_back};
-use crate::layer::touch;
+use crate::layer::{LIST, beneath, touch};
 use crate::{Error, LayerId};
 
 /// Longest option string of one call, in bytes: mount(2) takes 4,095 on every architecture.
@@ -45,8 +49,8 @@ impl Union<'_> {
         let upper = self.layers.first().map_or(self.target, PathBuf::as_path);
         // Of a mount that ended with the machine. Their numbers would mean other files in this one.
         forget_pseudo_links(upper).map_err(io::Error::other).map_err(at("unlink"))?;
-        let untouched =
-            File::open(upper).and_then(|dir| Ok((dir.metadata()?.modified()?, dir))).map_err(at("open"))?;
+        let dir = open_branch(upper).map(File::from).map_err(at("open"))?;
+        let untouched = dir.metadata().and_then(|found| Ok((found.modified()?, dir))).map_err(at("statx"))?;
         let xino = runtime.join(format!("xino-{}", self.id));
         let calls = calls(self.layers, &options(&xino, dirperm1, self.label)).ok_or_else(|| {
             let cause = Errno::NAMETOOLONG.into();
@@ -147,8 +151,10 @@ impl Limits {
 /// forgets with the mount that the others are the same file. Each name is copied up, which links it to the copy. `auplink` of aufs-util does the same; this needs
 /// no program that runs with our rights. Needed before every attempt to unmount.
 pub(super) fn flush(upper: &Path, target: &Path) -> Result<(), Error> {
-    let inodes: HashSet<u64> =
-        pseudo_links(upper)?.filter_map(|name| name.to_str()?.split_once('.')?.0.parse().ok()).collect();
+    let inodes: HashSet<u64> = pseudo_links(upper)?
+        .iter()
+        .filter_map(|name| name.to_str()?.split_once('.')?.0.parse().ok())
+        .collect();
     if inodes.is_empty() {
         return Ok(());
     }
@@ -158,19 +164,43 @@ pub(super) fn flush(upper: &Path, target: &Path) -> Result<(), Error> {
 
 /// Takes away what stood for the pseudo-links of a union that is unmounted. aufs would take it for those of the next mount.
 pub(super) fn forget_pseudo_links(upper: &Path) -> Result<(), Error> {
-    for name in pseudo_links(upper)? {
-        fs::remove_file(upper.join(PSEUDO_LINKS).join(name)).map_err(Error::io("unlink"))?;
+    let Some(dir) = pseudo_link_directory(upper)? else { return Ok(()) };
+    for name in names_in(&dir)? {
+        unlinkat(&dir, name.as_os_str(), UnlinkatFlags::NoRemoveDir).map_err(Error::io("unlinkat"))?;
     }
     Ok(())
 }
 
 /// The names of the pseudo-links in a writable branch: the number of the inode in the union, a dot, and that in the branch.
-fn pseudo_links(upper: &Path) -> Result<impl Iterator<Item = OsString>, Error> {
-    let listed = match fs::read_dir(upper.join(PSEUDO_LINKS)) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
-        listed => listed.and_then(Iterator::collect).map_err(Error::io("read .wh..wh.plnk"))?,
-    };
-    Ok(listed.into_iter().map(|entry: fs::DirEntry| entry.file_name()))
+fn pseudo_links(upper: &Path) -> Result<Vec<OsString>, Error> {
+    pseudo_link_directory(upper)?.map_or(Ok(Vec::new()), |dir| names_in(&dir))
+}
+
+/// The directory of the pseudo-links. What else is there of that name is none: whoever wrote the layer (a container, a component) may have made a symbolic
+/// link of it, and what that leads to is not the layer's.
+fn pseudo_link_directory(upper: &Path) -> Result<Option<OwnedFd>, Error> {
+    let branch = open_branch(upper).map_err(Error::io("open"))?;
+    match beneath(branch.as_fd(), PSEUDO_LINKS.as_bytes(), LIST) {
+        Ok(dir) => Ok(Some(dir)),
+        Err(nix::Error::ENOENT | nix::Error::ENOTDIR | nix::Error::ELOOP) => Ok(None),
+        Err(errno) => Err(Error::io("openat2")(errno)),
+    }
+}
+
+/// A branch, which is a directory of the store and no symbolic link.
+fn open_branch(path: &Path) -> io::Result<OwnedFd> {
+    let flags = OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    Ok(rustix::fs::open(path, flags, Mode::empty())?)
+}
+
+fn names_in(dir: &OwnedFd) -> Result<Vec<OsString>, Error> {
+    let entries = rustix::fs::Dir::read_from(dir).map_err(Error::io("getdents"))?;
+    let names = entries.filter_map(|entry| match entry {
+        Ok(entry) if matches!(entry.file_name().to_bytes(), b"." | b"..") => None,
+        Ok(entry) => Some(Ok(OsStr::from_bytes(entry.file_name().to_bytes()).to_owned())),
+        Err(error) => Some(Err(Error::io("getdents")(error))),
+    });
+    names.collect()
 }
 
 /// Whether a path can stand in aufs options.

@@ -157,12 +157,24 @@ fn pseudo_links_are_found_and_forgotten() {
     for name in ["11.45", "12.46"] {
         fs::write(dir.join(PSEUDO_LINKS).join(name), "").unwrap();
     }
-    let mut found: Vec<_> = pseudo_links(&dir).unwrap().collect();
+    let mut found = pseudo_links(&dir).unwrap();
     found.sort();
     assert_eq!(found, ["11.45", "12.46"]);
     // Of what is no union nothing has these numbers.
     assert_eq!(flush(&dir, &dir), Ok(()));
     assert_eq!(forget_pseudo_links(&dir), Ok(()));
-    assert_eq!(pseudo_links(&dir).unwrap().count(), 0);
+    assert_eq!(pseudo_links(&dir).unwrap().len(), 0);
+    // A layer's writer can have put a link there.
+    fs::remove_dir(dir.join(PSEUDO_LINKS)).unwrap();
+    let victim = dir.join("victim");
+    fs::create_dir(&victim).unwrap();
+    fs::write(victim.join("11.45"), "").unwrap();
+    for target in [victim.as_path(), "victim".as_ref()] {
+        std::os::unix::fs::symlink(target, dir.join(PSEUDO_LINKS)).unwrap();
+        assert_eq!(pseudo_links(&dir).unwrap().len(), 0);
+        assert_eq!(forget_pseudo_links(&dir), Ok(()));
+        assert!(victim.join("11.45").exists());
+        fs::remove_file(dir.join(PSEUDO_LINKS)).unwrap();
+    }
     fs::remove_dir_all(dir).unwrap();
 }

@@ -10,7 +10,7 @@
 mod aufs;
 mod backend;
 mod holders;
-mod mountinfo;
+pub mod mountinfo;
 mod overlay;
 #[cfg(test)]
 mod tests;
@@ -112,6 +112,8 @@ impl Unions {
             return Err(Error::Conflict(format!("layer {id} is mounted already")));
         }
         let mounted = match self.backend {
+            // Before anything in a branch is touched.
+            Backend::Aufs if !self.available() => Err(at("mount")(Errno::NODEV)),
             Backend::Aufs => aufs::Union { id, layers: &layers, target: &target, label }
                 .mount(&self.layout.runtime, self.limits().dirperm1),
             Backend::Overlay | Backend::OverlayUser => {

@@ -1,20 +1,23 @@
-//! What is mounted, from `/proc/self/mountinfo` (format: proc_pid_mountinfo(5)).
+//! What is mounted, from `/proc/PID/mountinfo` (format: proc_pid_mountinfo(5)). Names of mount points are bytes; the kernel writes those that would split a line
+//! as a backslash and three octal digits.
 
 use std::ffi::OsString;
 use std::fs::File;
 use std::io::{self, BufRead, BufReader};
 use std::os::unix::ffi::OsStringExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// One mount.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Mount {
+pub struct Mount {
     /// What statx calls `stx_mnt_id`.
-    pub(super) id: u64,
-    /// Where it is mounted, below the root of this process.
-    pub(super) point: PathBuf,
+    pub id: u64,
+    /// Where it is mounted, below the root of the process.
+    pub point: PathBuf,
     /// The file system's name.
-    pub(super) filesystem: Vec<u8>,
+    pub filesystem: Vec<u8>,
+    /// The optional fields: to which groups it belongs.
+    optional: Vec<u8>,
     options: Vec<u8>,
 }
 
@@ -23,10 +26,16 @@ impl Mount {
         let mut fields = line.split(|byte| *byte == b' ');
         let id = std::str::from_utf8(fields.next()?).ok()?.parse().ok()?;
         let point = PathBuf::from(OsString::from_vec(unescape(fields.nth(3)?)));
-        fields.find(|field| *field == b"-")?;
+        let optional: Vec<&[u8]> = fields.by_ref().skip(1).take_while(|field| *field != b"-").collect();
         let filesystem = unescape(fields.next()?);
         let options = fields.nth(1)?.to_vec();
-        Some(Mount { id, point, filesystem, options })
+        Some(Mount { id, point, filesystem, optional: optional.join(&b' '), options })
+    }
+
+    /// The number of the group of a kind, `shared` or `master`, that it belongs to (mount_namespaces(7), SHARED SUBTREES).
+    pub fn group(&self, kind: &str) -> Option<&[u8]> {
+        let mut fields = self.optional.split(|byte| *byte == b' ');
+        fields.find_map(|field| field.strip_prefix(kind.as_bytes())?.strip_prefix(b":"))
     }
 
     /// The values of a file system's option, in order, as they were given to the kernel.
@@ -46,14 +55,42 @@ const READ: usize = 4096;
 /// Calls `visit` for every mount, until it answers false.
 pub(super) fn each(mut visit: impl FnMut(Mount) -> bool) -> io::Result<()> {
     for line in BufReader::with_capacity(READ, File::open("/proc/self/mountinfo")?).split(b'\n') {
-        let mount = Mount::parse(&line?).ok_or_else(|| {
-            io::Error::new(io::ErrorKind::InvalidData, "a line of mountinfo that cannot be read")
-        })?;
+        let mount = Mount::parse(&line?).ok_or_else(unreadable)?;
         if !visit(mount) {
             break;
         }
     }
     Ok(())
+}
+
+/// All mounts of a process, of this one by the name `self`, in the order in which the kernel has them.
+///
+/// # Errors
+///
+/// That of reading the file, which for another process takes rights over it; a line that cannot be read is `InvalidData`.
+pub fn read(process: &str) -> io::Result<Vec<Mount>> {
+    let text = std::fs::read(format!("/proc/{process}/mountinfo"))?;
+    parse(&text)
+}
+
+/// The mounts of a text as the kernel writes it.
+///
+/// # Errors
+///
+/// As for [`read`].
+pub fn parse(text: &[u8]) -> io::Result<Vec<Mount>> {
+    let lines = text.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
+    lines.map(|line| Mount::parse(line).ok_or_else(unreadable)).collect()
+}
+
+fn unreadable() -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, "a line of mountinfo that cannot be read")
+}
+
+/// The mount that a path lies on: that of the longest mount point above it, of those stacked there the last.
+pub fn holding<'a>(mounts: &'a [Mount], path: &Path) -> Option<&'a Mount> {
+    let above = mounts.iter().filter(|mount| path.starts_with(&mount.point));
+    above.max_by_key(|mount| mount.point.components().count())
 }
 
 /// The last mount that fits: of mounts stacked on one point it is the one on top.
@@ -69,7 +106,7 @@ pub(super) fn find(fits: impl Fn(&Mount) -> bool) -> io::Result<Option<Mount>> {
 }
 
 /// Undoes the kernel's escapes: a backslash and three octal digits.
-pub(super) fn unescape(field: &[u8]) -> Vec<u8> {
+pub fn unescape(field: &[u8]) -> Vec<u8> {
     let mut plain = Vec::with_capacity(field.len());
     let mut rest = field;
     while let Some((first, tail)) = rest.split_first() {
@@ -116,6 +153,42 @@ mod tests {
             });
             assert_eq!(seen, expected, "{line}");
         }
+    }
+
+    #[test]
+    fn groups_are_told_by_kind() {
+        let rows = [
+            ("shared:7 master:2", "shared", Some("7")),
+            ("shared:7 master:2", "master", Some("2")),
+            ("unbindable", "shared", None),
+            ("", "shared", None),
+            ("shared:70", "share", None),
+        ];
+        for (optional, kind, expected) in rows {
+            let space = if optional.is_empty() { "" } else { " " };
+            let line = format!("36 35 98:0 / /shared:1 rw{space}{optional} - ext4 master:9 rw");
+            let mount = Mount::parse(line.as_bytes()).unwrap();
+            assert_eq!(mount.group(kind), expected.map(str::as_bytes), "{line}");
+        }
+    }
+
+    #[test]
+    fn the_nearest_mount_holds_a_path() {
+        let mounts =
+            b"1 0 0:1 / / rw - ext4 a rw\n2 1 0:2 / /var rw - xfs a rw\n3 1 0:3 / /tmp rw - btrfs a rw\n\
+            4 3 0:4 / /tmp rw - tmpfs a rw\n5 1 0:5 / /caf\xe9\\040x rw - fuse a rw\n";
+        let mounts = parse(mounts).unwrap();
+        let odd = Path::new(<std::ffi::OsStr as std::os::unix::ffi::OsStrExt>::from_bytes(b"/caf\xe9 x/y"));
+        let rows = [
+            ("/var/tmp".as_ref(), "xfs"),
+            ("/variable".as_ref(), "ext4"),
+            ("/tmp".as_ref(), "tmpfs"),
+            (odd, "fuse"),
+        ];
+        for (path, filesystem) in rows {
+            assert_eq!(holding(&mounts, path).unwrap().filesystem, filesystem.as_bytes(), "{path:?}");
+        }
+        assert_eq!(holding(&[], odd), None);
     }
 
     #[test]

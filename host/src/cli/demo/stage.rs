@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
 use indicatif::{ProgressBar, ProgressStyle};
+use layerbox_privileged::mount::mountinfo;
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 
@@ -200,7 +201,7 @@ impl Stage {
 
     /// Mount points in the directory.
     pub(super) fn mounts(&self) -> Result<Vec<PathBuf>> {
-        let mounts = place::mounts()?;
+        let mounts = mountinfo::read("self").context("/proc/self/mountinfo")?;
         Ok(mounts
             .into_iter()
             .map(|mount| mount.point)

@@ -29,7 +29,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use layerbox_privileged::id::LayerId;
-use layerbox_privileged::mount::{Backend, Choice, Layout, Unions};
+use layerbox_privileged::mount::{Backend, Choice, Layout, Unions, mountinfo};
 use layerbox_privileged::references::References;
 
 use super::files::{ignore_missing, make_directory};
@@ -192,7 +192,7 @@ impl Store {
 fn mounted_by_others(root: &Path) -> Result<Option<String>, Failure> {
     let mounts = std::fs::read("/proc/self/mountinfo").map_err(|e| Failure::io("read", &e))?;
     let content = [root.as_os_str().as_bytes(), b"/diff/"].concat();
-    let shows = |line: &&[u8]| line.windows(content.len()).any(|part| part == content);
+    let shows = |line: &&[u8]| mountinfo::unescape(line).windows(content.len()).any(|part| part == content);
     Ok(mounts.split(|byte| *byte == b'\n').find(shows).map(|line| {
         let point = line.split(|byte| *byte == b' ').nth(4).unwrap_or_default();
         format!("layers are mounted on {}", crate::error::Escaped(point))
