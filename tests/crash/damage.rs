@@ -84,6 +84,10 @@ fn mend(place: &Place, damage: &Damage) -> Result<()> {
         ensure!(moved.iter().any(|found| found == name), "{name} is not in lost+found/, but {moved:?}");
     }
     ensure!(!damage.moved.is_empty() || moved.is_empty(), "moved away: {moved:?}");
+    let purge = [&check[..], &["--purge"]].concat();
+    store.run(purge.iter().copied())?.expect(0)?;
+    let kept = names_if_any(&store.root().join("lost+found"))?;
+    ensure!(kept.is_empty(), "a purge leaves {kept:?}");
     if let Some(before) = before {
         for (id, layer) in before {
             let lost = damage.lost.contains(&id.as_str());

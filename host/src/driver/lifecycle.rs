@@ -9,7 +9,7 @@ use layerbox_privileged::references::References;
 
 use super::{Driver, LayerSummary, Metadata, layer_id, require_root};
 use crate::error::{Error, Failure};
-use crate::sandbox::{Access, FREE_EXPANSION, lifecycle::Place};
+use crate::sandbox::{Access, Change, FREE_EXPANSION, lifecycle::Place};
 use crate::store::lock::Mode;
 use crate::store::record::Record;
 
@@ -94,11 +94,12 @@ impl Driver {
             require_root("removing layers")?;
             let guard = self.lock(id, Mode::Exclusive)?;
             let record = self.store.existing(id)?;
-            let lease = self.lease(Access::Write).discarding(id.clone()).unions(self.unions_of(id, &record));
+            let lease = self.lease(Access::Write).discarding(id.clone());
+            let lease = lease.unions(self.unions(Some(id), Change::Remove { force }));
             let removed = self.sandbox.run(lease, |guest, call| guest.remove(call, &id.to_string(), force));
             let is_left = self.store.record(id)?.is_some();
             let ended = if is_left {
-                self.correct_count(id, &record);
+                self.correct_count(id);
                 self.store.restore_ancestors(id, &record)
             } else {
                 let undone = self.store.undo_make(id, record.ancestors.first());
@@ -128,11 +129,16 @@ impl Driver {
             self.store.forget_size(id, &record)?;
             let mut stack = vec![id.clone()];
             stack.extend(record.ancestors.iter().cloned());
-            let lease = self.lease(Access::Read).trees(stack, []).unions(self.unions_of(id, &record));
+            let (label_lent, branches) =
+                (label.map(str::to_owned), record.ancestors.iter().cloned().collect());
+            let change = Change::Get { label: label_lent, branches };
+            // The layer may be mounted already, and whoever uses it at work.
+            let lease = self.lease(Access::Read).trees(stack.clone(), stack);
+            let lease = lease.unions(self.unions(Some(id), change));
             let got = self.sandbox.run(lease, |guest, call| guest.get(call, &id.to_string(), label));
             let (place, _) = got.map_err(|failure| {
                 // The error to tell is the first one; a mount that stays behind is found by the next get.
-                drop(self.unmount_unused(id, &record));
+                drop(self.unmount_unused(id));
                 self.or_no_aufs(failure)
             })?;
             match place {
@@ -178,17 +184,17 @@ impl Driver {
     }
 
     /// Takes away the mount of a layer that nobody was told of.
-    fn unmount_unused(&self, id: &LayerId, record: &Record) -> Result<(), Failure> {
-        if self.unions_of(id, record).count(id)? == 0 {
+    fn unmount_unused(&self, id: &LayerId) -> Result<(), Failure> {
+        if self.unions(Some(id), Change::Put).count(id)? == 0 {
             self.unions.unmount(id, false)?;
         }
         Ok(())
     }
 
     /// Takes away the count of a layer that was unmounted before something failed.
-    fn correct_count(&self, id: &LayerId, record: &Record) {
+    fn correct_count(&self, id: &LayerId) {
         // The error to tell is the first one; a count without a mount counts nothing in any case.
-        drop(self.unions_of(id, record).count(id));
+        drop(self.unions(Some(id), Change::Put).count(id));
     }
 
     /// Ends one get; the last one unmounts.
@@ -200,10 +206,10 @@ impl Driver {
         self.call("put", id, |id| {
             require_root("unmounting")?;
             let _guards = self.lock_to_mount(id)?;
-            let record = self.store.existing(id)?;
-            let lease = self.lease(Access::Read).unions(self.unions_of(id, &record));
+            self.store.existing(id)?;
+            let lease = self.lease(Access::Read).unions(self.unions(Some(id), Change::Put));
             let put = self.sandbox.run(lease, |guest, call| guest.put(call, &id.to_string()));
-            put.inspect_err(|_| self.correct_count(id, &record))?;
+            put.inspect_err(|_| self.correct_count(id))?;
             Ok(())
         })
     }
@@ -255,7 +261,7 @@ impl Driver {
     /// Those of reading the store.
     pub fn status(&self) -> Result<Vec<(String, String)>, Error> {
         let status = || -> Result<Vec<(String, String)>, Failure> {
-            let lease = self.lease(Access::Read).unions(self.all_unions(true));
+            let lease = self.lease(Access::Read).unions(self.unions(None, Change::Nothing));
             let (theirs, _) = self.sandbox.run(lease, |guest, call| guest.status(call))?;
             let mut rows = vec![("Root Dir".to_owned(), self.store.root().display().to_string())];
             let features = self.unions.features();
@@ -284,6 +290,11 @@ impl Driver {
                 "Time Limit".to_owned(),
                 format!("{} s of the component a call", limits.guest_time.as_secs()),
             ));
+            rows.push((
+                "Host Time Limit".to_owned(),
+                format!("{} s of the host for a call", limits.host_time.as_secs()),
+            ));
+            rows.push(("Handle Limit".to_owned(), format!("{} open in a call", limits.handles)));
             rows.push(("Entry Limit".to_owned(), format!("{} an archive", limits.entries)));
             rows.push(("Byte Limit".to_owned(), format!("{} bytes an archive", limits.bytes)));
             rows.push((
@@ -322,7 +333,7 @@ impl Driver {
     /// [`Failure::NotFound`].
     pub fn metadata(&self, id: &str) -> Result<Metadata, Error> {
         self.call("metadata", id, |id| {
-            let lease = self.lease(Access::Read).unions(self.all_unions(true));
+            let lease = self.lease(Access::Read).unions(self.unions(None, Change::Nothing));
             let (layer, _) = self.sandbox.run(lease, |guest, call| guest.metadata(call, &id.to_string()))?;
             let ancestors =
                 layer.ancestors.iter().map(|id| layer_id(id)).collect::<Result<Vec<_>, Failure>>()?;
@@ -375,12 +386,12 @@ impl Driver {
     pub fn cleanup(&self) -> Result<u32, Error> {
         let cleanup = || -> Result<u32, Failure> {
             require_root("unmounting")?;
-            let lease = self.lease(Access::Read).unions(self.all_unions(false));
+            let lease = self.lease(Access::Read).unions(self.unions(None, Change::Cleanup));
             let cleaned = self.sandbox.run(lease, |guest, call| guest.cleanup(call));
             let (count, _) = cleaned.inspect_err(|_| {
                 // As in `put`, for all of them.
                 let counted = self.references.all().unwrap_or_default();
-                counted.iter().for_each(|(id, _)| drop(self.all_unions(false).count(id)));
+                counted.iter().for_each(|(id, _)| drop(self.unions(None, Change::Cleanup).count(id)));
             })?;
             self.sweep(None)?;
             Ok(count)
@@ -389,7 +400,7 @@ impl Driver {
     }
 
     fn count(&self, id: &LayerId) -> Result<u32, Failure> {
-        self.all_unions(true).count(id)
+        self.unions(None, Change::Nothing).count(id)
     }
 }
 

@@ -1,6 +1,6 @@
 //! The driver: one method for each call of Docker's graph driver, and `check`.
 //!
-//! A method takes the locks, decides what the call is lent (`DESIGN`: the capability table), runs the component, and makes what came of it last. What the
+//! A method takes the locks, decides what the call is lent (README has the table), runs the component, and makes what came of it last. What the
 //! component says is never believed where the host knows better: which layers exist, and what their ancestors are, is the host's own record.
 
 mod archive;
@@ -28,13 +28,12 @@ use crate::digest::Digest;
 use crate::error::{Error, Failure};
 use crate::sandbox::inspect;
 pub use crate::sandbox::inspect::{Inspection, Interface};
-use crate::sandbox::{Access, Lease, Sandbox, UnionLease};
+use crate::sandbox::{Access, Change, Lease, Sandbox, UnionLease};
 pub use crate::sandbox::{Code, Limits, Shipped};
 use crate::snapshots::database::Database;
 pub use crate::store::check::{CheckOptions, Finding};
 use crate::store::lock::{Guard, Mode, PATIENCE};
 pub use crate::store::maps::{IdMaps, IdRange};
-use crate::store::record::Record;
 use crate::store::{self, Store};
 pub use crate::store::{Opening, Owner};
 use crate::trust;
@@ -282,26 +281,10 @@ impl Driver {
         Lease::new(self.store.clone(), layers)
     }
 
-    /// Mounts and counts of one layer and its possible branches, to be changed.
-    fn unions_of(&self, id: &LayerId, record: &Record) -> UnionLease {
-        UnionLease {
-            unions: self.unions.clone(),
-            references: self.references.clone(),
-            target: Some(id.clone()),
-            branches: record.ancestors.iter().cloned().collect(),
-            query_only: false,
-        }
-    }
-
-    /// Mounts and counts of the whole store.
-    fn all_unions(&self, query_only: bool) -> UnionLease {
-        UnionLease {
-            unions: self.unions.clone(),
-            references: self.references.clone(),
-            target: None,
-            branches: Default::default(),
-            query_only,
-        }
+    /// The mount and the count of one layer, or those of the whole store.
+    fn unions(&self, target: Option<&LayerId>, change: Change) -> UnionLease {
+        let (unions, references) = (self.unions.clone(), self.references.clone());
+        UnionLease { unions, references, target: target.cloned(), change }
     }
 
     fn lock(&self, id: &LayerId, mode: Mode) -> Result<Guard, Failure> {

@@ -70,7 +70,7 @@ pub const INTERFACES: &[Interface] = &[
     wasi("wasi:filesystem/types", "layers/, read-only; writable for create and remove", ALL),
     wasi("wasi:filesystem/preopens", "layers/ and no other directory", ALL),
     wasi("wasi:io/error", "nothing: words only", ALL),
-    wasi("wasi:io/poll", "waiting for a stream or a clock", ALL),
+    wasi("wasi:io/poll", "waiting for a stream; waiting for a clock ends the call", ALL),
     wasi("wasi:io/streams", "files of layers/; the standard error", ALL),
     wasi("wasi:clocks/wall-clock", "the time", ALL),
     wasi("wasi:clocks/monotonic-clock", "the time since some moment", ALL),

@@ -20,17 +20,20 @@ use super::State;
 /// The most bytes that a call may write to `layers/`: as much as a record is ever read of.
 pub(super) const ROOM: u64 = 1 << 20;
 
-/// More was written than there is room for.
-#[derive(Debug)]
-pub(super) struct NoRoom;
+/// How often a call may list `layers/`: each list lies in the host whole, for as long as the component keeps its stream, and is as long as there are layers.
+pub(super) const LISTINGS: u32 = 16;
 
-impl std::fmt::Display for NoRoom {
+/// A bound that was reached, in words.
+#[derive(Debug)]
+pub(super) struct Spent(pub(super) String);
+
+impl std::fmt::Display for Spent {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "more than {ROOM} bytes were written to layers/")
+        f.write_str(&self.0)
     }
 }
 
-impl std::error::Error for NoRoom {}
+impl std::error::Error for Spent {}
 
 /// How many bytes a call may still write, through whichever stream.
 #[derive(Clone)]
@@ -45,7 +48,7 @@ impl Room {
         let less = |room: u64| room.checked_sub(bytes as u64);
         match self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less) {
             Ok(_) => Ok(()),
-            Err(_) => Err(wasmtime::Error::new(NoRoom)),
+            Err(_) => Err(wasmtime::Error::new(Spent(format!("bytes written to layers/ ({ROOM})")))),
         }
     }
 }
@@ -172,6 +175,14 @@ pub(super) fn restrict(linker: &mut Linker<State>) -> wasmtime::Result<()> {
             (Ok(stream),) => Ok((Ok(state.bound(stream)?),)),
             refused => Ok(refused),
         }
+    })?;
+    types.func_wrap("[method]descriptor.read-directory", |mut store, (fd,): (Fd,)| {
+        let state: &mut State = store.data_mut();
+        let Some(left) = state.listings.checked_sub(1) else {
+            return Err(wasmtime::Error::new(Spent(format!("listings of layers/ ({LISTINGS})"))));
+        };
+        state.listings = left;
+        answer(state.filesystem().read_directory(fd))
     })?;
     types.func_wrap("[method]descriptor.set-size", |_, _: (Fd, Filesize)| refused::<()>())?;
     types.func_wrap("[method]descriptor.set-times", |_, _: (Fd, NewTimestamp, NewTimestamp)| {

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use layerbox_privileged::Error;
 use layerbox_privileged::id::LayerId;
 use layerbox_privileged::layer::{Filler, Room, Tree};
 use layerbox_privileged::mount::{Backend, Unions};
@@ -60,9 +61,9 @@ impl UnionLease {
         if count > 0 && !self.unions.mounted(id)? {
             if let Some(process) = self.references.elsewhere(id)? {
                 let what = || format!("it is mounted in the mount namespace of {process}");
-                return if self.query_only { Ok(count) } else { Err(Failure::Busy(what())) };
+                return if self.change == Change::Nothing { Ok(count) } else { Err(Failure::Busy(what())) };
             }
-            if !self.query_only {
+            if self.change != Change::Nothing {
                 self.references.clear(id)?;
             }
             return Ok(0);
@@ -103,10 +104,31 @@ pub struct UnionLease {
     pub references: Arc<References>,
     /// The layer whose mount and count may be changed; none for a call over all of them.
     pub target: Option<LayerId>,
-    /// The layers that may be branches below `target`.
-    pub branches: BTreeSet<LayerId>,
-    /// Whether mounts and counts may only be asked for.
-    pub query_only: bool,
+    /// What may be changed of them.
+    pub change: Change,
+}
+
+/// What a call may change of mounts and counts. A component that does other than its call is for gets no further than this.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Change {
+    /// They may only be asked for.
+    Nothing,
+    /// The layer may be mounted, with this label, over these of its ancestors, and counted once more.
+    Get {
+        /// The label that the caller named.
+        label: Option<String>,
+        /// The layers that may be branches below it.
+        branches: BTreeSet<LayerId>,
+    },
+    /// One user less may be counted, and the layer unmounted if that was the last.
+    Put,
+    /// The layer may be unmounted; with `force` whoever uses it.
+    Remove {
+        /// Whether users are passed over: those that are counted, and files that are open in the union.
+        force: bool,
+    },
+    /// What is mounted may be unmounted, whoever is counted, unless files are open in it.
+    Cleanup,
 }
 
 impl Lease {
@@ -168,15 +190,17 @@ impl Lease {
         self
     }
 
-    /// Holds what was filled to what was read.
-    pub(super) fn check_expansion(&self) -> Result<(), Failure> {
-        let (Some((_, filler)), Some(source)) = (&self.filler, &self.source) else { return Ok(()) };
+    /// Holds what was filled to what was read. More ends the filling, so that a component which goes on does not get further.
+    pub(super) fn check_expansion(&mut self) -> Result<(), Failure> {
+        let (Some((_, filler)), Some(source)) = (&mut self.filler, &self.source) else { return Ok(()) };
         let (written, read) = (filler.written(), source.bytes_read());
         let allowed = read.saturating_mul(self.expansion).saturating_add(FREE_EXPANSION);
         if written > allowed {
             let bound =
                 format!("expansion ({} times the archive: {written} bytes of {read})", self.expansion);
-            return Err(Failure::Limit { entry: Vec::new(), bound });
+            let error = Error::Limit { entry: None, bound };
+            filler.fail(&error);
+            return Err(error.into());
         }
         Ok(())
     }
@@ -254,21 +278,50 @@ impl Lease {
         self.unions.as_ref().ok_or_else(|| Failure::Denied("mounts and reference counts".to_owned()))
     }
 
-    /// The count of the layer that the call is about, to go up and down.
-    pub(super) fn counting(&self, id: &LayerId) -> Result<&UnionLease, Failure> {
-        let lease = self.changing(id)?;
-        if lease.target.is_none() {
-            return Err(Failure::Denied(format!("counting users of layer {id}")));
-        }
-        Ok(lease)
-    }
-
     /// Mounts and counts of one layer, to be changed.
     pub(super) fn changing(&self, id: &LayerId) -> Result<&UnionLease, Failure> {
         let lease = self.querying()?;
         let covered = lease.target.as_ref().is_none_or(|target| target == id);
-        if lease.query_only || !covered {
+        if lease.change == Change::Nothing || !covered {
             return Err(Failure::Denied(format!("the mount and the count of layer {id}")));
+        }
+        Ok(lease)
+    }
+
+    /// As that, for a call that mounts the layer.
+    pub(super) fn mounting(&self, id: &LayerId) -> Result<&UnionLease, Failure> {
+        let denied = || Failure::Denied(format!("mounting layer {id}"));
+        let lease = self.changing(id)?;
+        if matches!(lease.change, Change::Get { .. }) { Ok(lease) } else { Err(denied()) }
+    }
+
+    /// The count of the layer, for a call that may count so.
+    pub(super) fn counting(&self, id: &LayerId, may: fn(&Change) -> bool) -> Result<&UnionLease, Failure> {
+        let lease = self.changing(id)?;
+        if may(&lease.change) {
+            Ok(lease)
+        } else {
+            Err(Failure::Denied(format!("counting users of layer {id}")))
+        }
+    }
+
+    /// Whether users of a layer may be passed over: those that are counted, up to so many, and files that are open in it.
+    ///
+    /// # Errors
+    ///
+    /// [`Failure::Denied`] for what is not lent at all, [`Failure::Busy`] where too many are counted.
+    pub(super) fn unmounting(&self, id: &LayerId, force: bool) -> Result<&UnionLease, Failure> {
+        let lease = self.changing(id)?;
+        let users = match lease.change {
+            Change::Remove { force: true } | Change::Cleanup => u32::MAX,
+            Change::Put => 1,
+            Change::Get { .. } | Change::Remove { force: false } | Change::Nothing => 0,
+        };
+        if force && lease.change != (Change::Remove { force: true }) {
+            return Err(Failure::Denied(format!("unmounting layer {id} by force")));
+        }
+        if users < u32::MAX && lease.count(id)? > users {
+            return Err(Failure::Busy("the layer is mounted for others".to_owned()));
         }
         Ok(lease)
     }

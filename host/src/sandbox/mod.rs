@@ -31,7 +31,7 @@ use crate::error::Failure;
 pub use bindings::exports::layerbox::driver::{differ, lifecycle};
 pub use bindings::layerbox::driver::types;
 pub use cache::Code;
-pub use lease::{Access, Lease, Progress, UnionLease};
+pub use lease::{Access, Change, Lease, Progress, UnionLease};
 
 /// What `wasmtime` generates from the contract.
 #[allow(missing_docs, missing_debug_implementations, clippy::all)]
@@ -161,6 +161,8 @@ pub(in crate::sandbox) struct State {
     pub(in crate::sandbox) clock: clock::CallClock,
     /// What may still be written to `layers/`, in bytes.
     pub(in crate::sandbox) record_room: layers::Room,
+    /// How often `layers/` may still be listed.
+    pub(in crate::sandbox) listings: u32,
     /// How many walks are under way.
     pub(in crate::sandbox) walks: usize,
     /// What may still go out as an archive, in bytes.
@@ -320,6 +322,7 @@ impl Sandbox {
             limits: memory::Bounds::new(limits.memory),
             clock: clock::CallClock::new(limits),
             record_room: layers::Room::new(),
+            listings: layers::LISTINGS,
             walks: 0,
             archive_room,
             log,
@@ -354,8 +357,8 @@ fn trapped(state: &State, trap: &wasmtime::Error, limits: &Limits) -> Failure {
     if let Some(imports::Fault(failure)) = trap.downcast_ref() {
         return Failure::GuestFailed(failure.clone());
     }
-    if let Some(layers::NoRoom) = trap.downcast_ref() {
-        return limit(format!("bytes written to layers/ ({})", layers::ROOM));
+    if let Some(layers::Spent(bound)) = trap.downcast_ref() {
+        return limit(bound.clone());
     }
     // Of the interfaces of WASI, which do not answer it as an error.
     if let Some(ResourceTableError::Full) = trap.downcast_ref() {

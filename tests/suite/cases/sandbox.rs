@@ -3,7 +3,6 @@
 use std::path::PathBuf;
 
 use anyhow::{Result, ensure};
-use layerbox_tests::archive::{file, tar};
 
 use crate::command::{Output, component, run};
 use crate::harness::{Case, case};
@@ -34,15 +33,6 @@ pub(super) fn cases() -> Vec<Case> {
             let sockets = component(place, "sockets")?;
             let wit = run(bare().args(["guest", "inspect", "--wit"]).arg(sockets), b"")?.expect(0)?.text();
             ensure!(wit.contains("import wasi:sockets/network@"), "{wit}");
-            Ok(())
-        }),
-        case("sandbox: nothing of the environment reaches the component", |place| {
-            let store = Store::new(place.join("s"), Dialect::Overlay);
-            store.create("base", None)?;
-            let mut command = store.command(["-v", "apply-diff", "base"]);
-            // What would change the behaviour of a program that heeded it.
-            command.env("RUST_BACKTRACE", "full").env("TZ", "Nowhere/None").env("LANG", "xx");
-            run(&mut command, &tar(&[file("a", "b")]))?.expect(0)?;
             Ok(())
         }),
     ]

@@ -21,7 +21,7 @@ use wasmtime_wasi::p2::DynPollable;
 use wasmtime_wasi::random::WasiRandom;
 
 use super::bindings::layerbox::driver;
-use super::{State, convert, types};
+use super::{Change, State, convert, types};
 use crate::error::Failure;
 pub use store::Branch;
 pub use streams::{SinkHandle, SourceHandle};

@@ -1,13 +1,13 @@
 //! `directories`, `mounts`, `references`: what a call may do to the layer that it was lent as a whole.
 //!
-//! The worst that a component can do: make, discard, mount or unmount the one layer that the call is about, and mount it over some of its own
-//! ancestors only, or in another order. A call over all layers may unmount them and clear their counts, and makes none.
+//! The worst that a component can do: make, discard, mount or unmount the one layer that the call is about, as far as that call may ([`Change`]), and mount it
+//! over some of its own ancestors only, or in another order. A call over all layers may unmount them and clear their counts, and makes none.
 
 use layerbox_privileged::id::LayerId;
 use wasmtime::component::Resource;
 
 use super::driver::{directories, mounts, references};
-use super::{Answer, Failure, State, convert};
+use super::{Answer, Change, Failure, State, convert};
 
 impl directories::Host for State {
     fn make(&mut self, id: String) -> Answer<()> {
@@ -47,9 +47,13 @@ impl mounts::Host for State {
         for branch in &branches {
             ids.push(self.table.get(branch)?.0.clone());
         }
-        let lease = self.lease.changing(&id)?;
-        if lease.target.as_ref() != Some(&id) {
-            return Err(Failure::Denied(format!("mounting layer {id}")).into());
+        let lease = self.lease.mounting(&id)?;
+        match &lease.change {
+            Change::Get { label: lent, .. } if *lent == label => {}
+            _ => return Err(Failure::Denied(format!("mounting layer {id} with another label")).into()),
+        }
+        if lease.count(&id)? > 0 {
+            return Err(Failure::Busy("the layer is mounted for others".to_owned()).into());
         }
         // With nobody counting on it, what is there was left by a killed process, perhaps with other branches.
         if lease.unions.mounted(&id)? {
@@ -68,7 +72,7 @@ impl mounts::Host for State {
 
     fn unmount(&mut self, id: String, force: bool) -> Answer<()> {
         let id = convert::layer_id(&id)?;
-        self.lease.changing(&id)?.unions.unmount(&id, force)?;
+        self.lease.unmounting(&id, force)?.unions.unmount(&id, force)?;
         Ok(())
     }
 
@@ -89,12 +93,10 @@ impl mounts::Host for State {
 impl mounts::HostBranch for State {
     fn open(&mut self, id: String, access: mounts::Access) -> Answer<Resource<Branch>> {
         let id = convert::layer_id(&id)?;
-        let covered = match access {
-            mounts::Access::ReadWrite => self.lease.changing(&id)?.target.as_ref() == Some(&id),
-            mounts::Access::ReadOnly => self.lease.querying()?.branches.contains(&id),
-        };
-        if !covered {
-            return Err(Failure::Denied(format!("layer {id} as a branch")).into());
+        match (access, &self.lease.querying()?.change) {
+            (mounts::Access::ReadWrite, _) => drop(self.lease.mounting(&id)?),
+            (mounts::Access::ReadOnly, Change::Get { branches, .. }) if branches.contains(&id) => {}
+            _ => return Err(Failure::Denied(format!("layer {id} as a branch")).into()),
         }
         Ok(self.table.push(Branch(id))?)
     }
@@ -113,17 +115,20 @@ impl references::Host for State {
 
     fn acquire(&mut self, id: String) -> Answer<u32> {
         let id = convert::layer_id(&id)?;
-        Ok(self.lease.counting(&id)?.references.acquire(&id)?)
+        let lease = self.lease.counting(&id, |change| matches!(change, Change::Get { .. }))?;
+        Ok(lease.references.acquire(&id)?)
     }
 
     fn release(&mut self, id: String) -> Answer<u32> {
         let id = convert::layer_id(&id)?;
-        Ok(self.lease.counting(&id)?.references.release(&id)?)
+        let lease = self.lease.counting(&id, |change| *change == Change::Put)?;
+        Ok(lease.references.release(&id)?)
     }
 
     fn clear(&mut self, id: String) -> Answer<()> {
         let id = convert::layer_id(&id)?;
-        self.lease.changing(&id)?.references.clear(&id)?;
+        // What counts nobody can be cleared by all.
+        self.lease.unmounting(&id, false)?.references.clear(&id)?;
         Ok(())
     }
 }

@@ -9,6 +9,7 @@ use layerbox_privileged::layer::delete_tree_while;
 use layerbox_privileged::mount::Unions;
 use layerbox_privileged::references::References;
 
+use super::super::convert::ASIDE;
 use super::super::files::{self, ignore_missing, write_atomically};
 use super::super::record::Record;
 use super::super::{DIRECTORIES, Store};
@@ -141,12 +142,13 @@ impl Store {
         Ok(())
     }
 
-    /// Writes `layers/ID` anew where it does not say what the record says.
+    /// Writes `layers/ID` anew where it does not say what the record says, and deletes what somebody may have begun to write there.
     ///
     /// # Errors
     ///
     /// Those of writing a file.
     pub fn restore_ancestors(&self, id: &LayerId, record: &Record) -> Result<(), Failure> {
+        ignore_missing(self.dir.remove_file(format!("layers/.{id}.tmp")), "unlink")?;
         if self.is_recorded(id, record) {
             return Ok(());
         }
@@ -214,7 +216,7 @@ fn was_moved(name: &str) -> bool {
     let Some((place, number)) = name.rsplit_once('.') else { return false };
     let kind = place.split('.').next().unwrap_or_default();
     number.parse::<u32>().is_ok_and(|attempt| attempt.to_string() == number)
-        && (DIRECTORIES.contains(&kind) || place == "layerbox.json")
+        && (DIRECTORIES.contains(&kind) || kind == ASIDE || place == "layerbox.json")
 }
 
 #[cfg(test)]
@@ -225,9 +227,17 @@ mod tests {
     fn what_was_moved_away_is_told_from_what_others_put_there() {
         let long = format!("diff/{}", "x".repeat(252));
         let odd = format!("diff/{}", "\u{20ac}".repeat(85));
-        for place in
-            ["diff/x", "layers/x", "diff/a b", "children", "children/a/b", "layerbox.json", &long, &odd]
-        {
+        for place in [
+            "diff/x",
+            "layers/x",
+            "diff/a b",
+            "children",
+            "children/a/b",
+            "aufs/x",
+            "layerbox.json",
+            &long,
+            &odd,
+        ] {
             let name = format!("{}.9999", name_of(place));
             assert!(was_moved(&name) && name.len() <= 255, "{place}: {name}");
         }

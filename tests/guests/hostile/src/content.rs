@@ -98,6 +98,29 @@ pub(crate) fn apply(id: &str) -> Result<Totals> {
         }
         "marks-too-many-names" => Err(must_fail(id, writer.mark(&vec![b"d".to_vec(); 4097], &opaque()))),
         "looks-at-too-many-names" => Err(must_fail(id, writer.stat(&vec![b"d".to_vec(); 4097]))),
+        "marks-on-behind-the-bound" => {
+            let much = Xattr { name: b"user.x".to_vec(), value: vec![0; 1 << 16] };
+            let mut names = (0..10_000).map(|n| format!("d{n}").into_bytes());
+            let reached = names.any(|name| writer.mark(&[name], &much).is_err());
+            assert!(reached, "it worked: 10,000 marks of 64 KiB");
+            must_fail("put", put(file(b"file")));
+            must_fail("mark", writer.mark(&[b"d".to_vec()], &opaque()));
+            Err(must_fail("finish", writer.finish()))
+        }
+        "expands-on-behind-the-bound" => {
+            let body = vec![b'x'; 1 << 20];
+            let big = |n| entry(format!("f{n}").as_bytes(), Kind::File(1 << 20), Body::Bytes(body.clone()));
+            let reached = (0..1000).any(|n| put(big(n)).is_err());
+            assert!(reached, "it worked: a gigabyte of nothing");
+            must_fail("put", put(file(b"file")));
+            Err(must_fail("finish", writer.finish()))
+        }
+        "counts-what-never-came" => {
+            let source = Source::open()?;
+            let vast = entry(b"vast", Kind::File(1 << 40), Body::Stream(0));
+            must_fail("put", writer.put(&[vast], Some(&source)));
+            Err(must_fail("finish", writer.finish()))
+        }
         "puts-the-root-for-ever" => loop {
             put(entry(b"", Kind::Directory, Body::None))?;
         },

@@ -4,7 +4,8 @@ use std::ffi::{CString, c_char, c_int};
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};
 
-use crate::bindings::layerbox::driver::{directories, mounts, types::Error, writer};
+use crate::bindings::layerbox::driver::mounts::{self, Access, Branch};
+use crate::bindings::layerbox::driver::{directories, references, types::Error, writer};
 use crate::{Result, denied, must_fail, no_such_attack};
 
 unsafe extern "C" {
@@ -100,6 +101,11 @@ pub(crate) fn create(id: &str) -> Result<()> {
             }
             Err(last.map(denied).unwrap_or(Error::Denied(String::new())))
         }
+        "looks-around" => {
+            let (variables, arguments): (Vec<_>, Vec<_>) =
+                (std::env::vars_os().collect(), std::env::args_os().collect());
+            Err(Error::Denied(format!("variables {variables:?}, arguments {arguments:?}")))
+        }
         "names-no-layer" => {
             let mut last = Error::Denied(String::new());
             for text in
@@ -130,6 +136,23 @@ pub(crate) fn remove(id: &str) -> Result<()> {
         "traps-after-discarding" => {
             directories::discard(id)?;
             panic!("in the middle of it");
+        }
+        "mounts-while-it-removes" => {
+            must_fail("to write", Branch::open(id, Access::ReadWrite));
+            must_fail("to read", Branch::open("base", Access::ReadOnly));
+            must_fail("count", references::acquire(id));
+            Err(must_fail("mount", mounts::mount(id, &[], None)))
+        }
+        "passes-over-users" => {
+            must_fail("release", references::release(id));
+            must_fail("clear", references::clear(id));
+            must_fail("force", mounts::unmount(id, true));
+            must_fail("unmount", mounts::unmount(id, false));
+            Err(must_fail("discard", directories::discard(id)))
+        }
+        "leaves-half-a-record" => {
+            fs::write(format!("/layers/.{id}.tmp"), [b'x'; 1 << 16]).map_err(denied)?;
+            Err(Error::Conflict("it does not like it".to_owned()))
         }
         "removes-another-layer" => {
             must_fail(id, fs::remove_file("/layers/stranger"));

@@ -38,6 +38,12 @@ pub(crate) fn spend(id: &str) -> Result<()> {
                 kept.push(File::open("/layers/stranger").map_err(denied)?);
             }
         }
+        "hoards-listings" => {
+            let mut kept = Vec::new();
+            loop {
+                kept.push(std::fs::read_dir("/layers").map_err(denied)?);
+            }
+        }
         "floods-the-log" => {
             let line = "\x1b[31m".to_owned() + &"flood ".repeat(200);
             for _ in 0..100_000 {

@@ -21,6 +21,9 @@ pub(crate) fn get(id: &str) -> Result<Place> {
             let label = "x\",upperdir=/,lowerdir=\"/etc";
             Err(must_fail(id, mounts::mount(id, &[&own, &base], Some(label))))
         }
+        "gives-it-a-label" => {
+            Err(must_fail(id, mounts::mount(id, &[&own, &base], Some("system_u:object_r:evil_t:s0"))))
+        }
         "counts-another" => {
             must_fail(id, references::release("base"));
             must_fail(id, references::clear("stranger"));

@@ -57,6 +57,7 @@ const CREATE: &[Row] = &[
     ("unmounts-another", "denied", "mounts"),
     ("opens-outside", "denied", ""),
     ("follows-links", "denied", ""),
+    ("looks-around", "denied", "variables [], arguments []"),
     ("names-no-layer", "invalid-id", "x-removing"),
     ("fills-the-disk", "limit", "bytes written to layers/"),
     ("loops-for-ever", "limit", "time of the component (1 s)"),
@@ -65,6 +66,7 @@ const CREATE: &[Row] = &[
     ("grows-for-ever", "limit", "memory"),
     ("waits-for-an-hour", "guest-failed", "wait for a clock"),
     ("exits-as-if-all-were-well", "guest-failed", "exit"),
+    ("hoards-listings", "limit", "listings of layers/ (16)"),
     ("hoards-files", "limit", "open handles"),
     ("floods-the-log", "guest-failed", "it said"),
 ];
@@ -72,6 +74,8 @@ const CREATE: &[Row] = &[
 const REMOVE: &[Row] = &[
     ("removes-nothing", "guest-failed", "did not remove"),
     ("removes-the-record-alone", "guest-failed", "did not remove"),
+    ("mounts-while-it-removes", "denied", "mounting"),
+    ("leaves-half-a-record", "conflict", "does not like it"),
     ("removes-another-layer", "denied", "discarding layer stranger"),
 ];
 
@@ -83,7 +87,8 @@ const GET: &[Row] = &[
     ("mounts-a-branch-twice", "invalid-argument", ""),
     ("mounts-itself-below", "invalid-argument", ""),
     ("mounts-nothing", "invalid-argument", ""),
-    ("smuggles-options-in-a-label", "invalid-argument", "label"),
+    ("smuggles-options-in-a-label", "denied", "another label"),
+    ("gives-it-a-label", "denied", "another label"),
     ("counts-another", "denied", "stranger"),
     ("says-mounted-and-is-not", "guest-failed", "did not mount"),
     ("traps-when-it-has-mounted", "guest-failed", "in the middle of it"),
@@ -132,6 +137,9 @@ const APPLY: &[Row] = &[
     ("puts-too-many-attributes", "limit", "extended attributes of one entry (64)"),
     ("marks-too-many-names", "invalid-argument", "4096"),
     ("looks-at-too-many-names", "invalid-argument", "4096"),
+    ("marks-on-behind-the-bound", "limit", "directories' extended attributes"),
+    ("expands-on-behind-the-bound", "limit", "expansion"),
+    ("counts-what-never-came", "refused", "cut short"),
     ("puts-the-root-for-ever", "limit", "entries (1000)"),
 ];
 
@@ -174,6 +182,8 @@ pub(super) fn cases() -> Vec<Case> {
         }
     }
     cases.push(case("hostile component, remove: a trap when the layer is gone: it is gone", removed));
+    let users = case("hostile component, remove: a layer that is got stays, without --force", users);
+    cases.push(users.needs(Need::Filesystem("overlay")));
     cases.push(case("hostile component, status: no escape reaches the terminal", escapes));
     cases
 }
@@ -301,6 +311,20 @@ fn removed(place: &Place) -> Result<()> {
     store.knows_nothing_of("traps-after-discarding")?;
     store.ok(["check"])?;
     store.create("traps-after-discarding", Some("base"))
+}
+
+fn users(place: &Place) -> Result<()> {
+    let store = store(place)?;
+    let attack = "passes-over-users";
+    store.create(attack, Some("base"))?;
+    let merged = store.get(attack)?;
+    let guest = component(place, "hostile")?;
+    attacked(&guest, &store, "remove", attack)?.expect(4)?.says("\"busy\"")?;
+    ensure!(merged.join("in-base").exists(), "it is not mounted any more");
+    store.put(attack)?;
+    ensure!(mounts_below(place.path()).is_empty(), "one get was more than one put");
+    store.ok(["remove", attack])?;
+    store.ok(["check"]).map(drop)
 }
 
 fn escapes(place: &Place) -> Result<()> {

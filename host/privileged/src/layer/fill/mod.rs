@@ -83,7 +83,8 @@ pub struct Extent {
     pub position: u64,
 }
 
-/// One layer, to fill. It is whole only after [`finish`](Self::finish); after an error it is to be thrown away.
+/// One layer, to fill. It is whole only after [`finish`](Self::finish); after an error it is to be thrown away. A bound that is reached, and a file that came
+/// only in part, end the filling: each later call answers that error again, so that nobody reaches a bound and goes on.
 #[derive(Debug)]
 pub struct Filler {
     policy: Policy,
@@ -110,6 +111,8 @@ pub struct Filler {
     written: u64,
     put_off: usize,
     finished: bool,
+    /// What ended the filling.
+    failed: Option<Error>,
 }
 
 /// A directory of the layer.
@@ -179,6 +182,7 @@ impl Filler {
             written: 0,
             put_off: 0,
             finished: false,
+            failed: None,
         })
     }
 
@@ -189,6 +193,11 @@ impl Filler {
     /// that were still being written.
     pub fn put(&mut self, entry: Entry, source: Option<&mut Source>) -> Result<(), Error> {
         self.ready()?;
+        let done = self.put_entry(entry, source);
+        self.ending(done)
+    }
+
+    fn put_entry(&mut self, entry: Entry, source: Option<&mut Source>) -> Result<(), Error> {
         let Entry { name, kind, attributes, body } = entry;
         check(&attributes).map_err(|error| error.at(&name))?;
         if !matches!(kind, Kind::File(_)) && !matches!(body, Body::None) {
@@ -221,6 +230,12 @@ impl Filler {
     /// [`Error::InvalidArgument`] when there is no such file or it would become longer than it was put, [`Error::Limit`], and
     /// errors of work under way.
     pub fn fill(&mut self, offset: u64, bytes: Vec<u8>) -> Result<(), Error> {
+        self.going()?;
+        let done = self.fill_later(offset, bytes);
+        self.ending(done)
+    }
+
+    fn fill_later(&mut self, offset: u64, bytes: Vec<u8>) -> Result<(), Error> {
         let Some((target, _, reached)) = &mut self.later else {
             return Err(Error::InvalidArgument("there is no file to fill".into()));
         };
@@ -241,10 +256,14 @@ impl Filler {
     /// As [`Filler::put`].
     pub fn mark(&mut self, directories: &[Name], attribute: &Xattr) -> Result<(), Error> {
         self.ready()?;
-        for name in directories {
-            self.mark_directory(name, attribute).map_err(|error| error.at(name))?;
-        }
-        Ok(())
+        let mark = |name| self.mark_directory(name, attribute).map_err(|error| error.at(name));
+        let done = directories.iter().try_for_each(mark);
+        self.ending(done)
+    }
+
+    /// Ends the filling with an error from outside: what was put is more than the caller allows.
+    pub fn fail(&mut self, error: &Error) {
+        self.failed.get_or_insert_with(|| error.clone());
     }
 
     /// Looks up names without following the last component. Attributes and identity are left empty.
@@ -305,8 +324,22 @@ impl Filler {
         Made { mode: mode & 0o777 & !self.umask, uid: self.owner.0, gid: self.owner.1 }
     }
 
+    /// Ends the filling where a bound was reached.
+    fn ending(&mut self, done: Result<(), Error>) -> Result<(), Error> {
+        if let Err(error @ Error::Limit { .. }) = &done {
+            self.fail(error);
+        }
+        done
+    }
+
+    /// Whether the filling goes on.
+    fn going(&self) -> Result<(), Error> {
+        self.failed.clone().map_or(Ok(()), Err)
+    }
+
     /// Ends what the call before left open, and tells its errors.
     fn ready(&mut self) -> Result<(), Error> {
+        self.going()?;
         if self.finished {
             return Err(Error::InvalidArgument("the layer is finished".into()));
         }

@@ -122,6 +122,20 @@ impl Filler {
         let flags = OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_WRONLY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
         let perm = Mode::from_bits_truncate(attributes.mode & 0o777);
         let file = File::from(self.create(place, "openat", |dir, last| openat(dir, last, flags, perm))?);
+        let put = self.put_content(file, name, size, attributes, body, source);
+        put.inspect_err(|error| self.fail(&error.clone().at(name)))
+    }
+
+    /// Gives a file that was made its content and its attributes.
+    fn put_content(
+        &mut self,
+        file: File,
+        name: &Name,
+        size: u64,
+        attributes: Attributes,
+        body: Body,
+        source: Option<&mut Source>,
+    ) -> Result<(), Error> {
         self.totals.bytes = self.totals.bytes.saturating_add(size);
         let made = self.made(attributes.mode);
         let target = Arc::new(Target { file, name: name.clone(), size, made, reached: AtomicU64::new(0) });
