@@ -5,6 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use layerbox_fuzz::{TARGETS, Target};
+use layerbox_tests::skip::skip;
 
 /// The corpora together, so that a checkout stays small.
 const MOST_FILES: usize = 300;
@@ -22,7 +23,7 @@ fn inputs(name: &str) -> Vec<PathBuf> {
 fn replay(name: &str) {
     let Target { borrows, needs_root, run, .. } = layerbox_fuzz::target(name).unwrap();
     if needs_root && !nix::unistd::geteuid().is_root() {
-        eprintln!("SKIPPED: {name} makes owners, devices and mounts, which needs root");
+        skip(&format!("{name} makes owners, devices and mounts, which needs root"), true);
         return;
     }
     for corpus in borrows.iter().copied().chain([name]) {

@@ -42,6 +42,11 @@ pub mod merge;
 pub mod size;
 pub mod whiteout;
 
+#[cfg(test)]
+#[path = "../../tests/src/skip.rs"]
+#[allow(unreachable_pub, reason = "public in the crate that it is of")]
+mod skip;
+
 #[cfg(target_arch = "wasm32")]
 pub mod component;
 

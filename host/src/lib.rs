@@ -23,3 +23,7 @@ pub mod snapshots;
 pub mod store;
 pub mod trust;
 pub mod verify;
+
+#[cfg(test)]
+#[path = "../../tests/src/skip.rs"]
+mod skip;

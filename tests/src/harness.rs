@@ -12,6 +12,7 @@ use anyhow::{Error, Result, ensure};
 
 use crate::command::binary;
 use crate::scratch::{Ground, Place};
+pub use crate::skip::strict;
 
 /// What a case cannot do without.
 #[derive(Debug, Clone, Copy)]
@@ -159,12 +160,6 @@ impl fmt::Display for Skip {
 }
 
 impl std::error::Error for Skip {}
-
-/// Whether what is missing on the machine makes a case fail.
-pub fn strict() -> bool {
-    std::env::var("CI").is_ok_and(|value| value == "true")
-        && std::env::var("SETUP").map_or(true, |value| value != "no")
-}
 
 /// Whether cases that need root can be run.
 pub fn is_root() -> bool {

@@ -6,7 +6,7 @@
 //!
 //! And what the suites that drive the binary have in common: [`harness`] runs cases, [`scratch`] is where they work, [`command`] runs programs, [`store`] is a
 //! store driven through the command line, [`service`] a service that is driven over its sockets by [`http`], [`fixture`] keeps what takes long to make,
-//! [`race`] times two ways to do the same.
+//! [`race`] times two ways to do the same, [`skip`] says what was not tested.
 
 pub use layerbox_catalogue::archive;
 
@@ -18,5 +18,6 @@ pub mod model;
 pub mod race;
 pub mod scratch;
 pub mod service;
+pub mod skip;
 pub mod store;
 pub mod tree;

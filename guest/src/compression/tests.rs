@@ -6,6 +6,7 @@ use std::process::{Command, Stdio};
 use flate2::Crc;
 
 use super::*;
+use crate::skip::skip;
 
 /// Content that packs to something with all kinds of blocks in it.
 fn content() -> Vec<u8> {
@@ -53,7 +54,7 @@ fn pack(tool: &str, arguments: &[&str], content: &[u8]) -> Option<Vec<u8>> {
     let Ok(mut child) =
         Command::new(tool).args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()
     else {
-        eprintln!("SKIPPED: {tool} is not installed, so its streams are not tested");
+        skip(&format!("{tool} is not installed, so its streams are not tested"), true);
         return None;
     };
     let mut stdin = child.stdin.take().unwrap();

@@ -37,6 +37,10 @@ pub mod node;
 pub mod references;
 pub mod stream;
 
+#[cfg(test)]
+#[path = "../../../tests/src/skip.rs"]
+mod skip;
+
 pub use error::Error;
 pub use id::{InvalidId, LayerId};
 pub use layer::{

@@ -182,7 +182,6 @@ pub(super) fn cases() -> Vec<Case> {
     cases
 }
 
-/// `base` with two files, and `child` over it.
 /// A diff whose archive nobody takes but for its beginning: it goes on for as long as that is so.
 fn slow_diff(store: &Store, id: &str) -> Result<Child> {
     let mut diff = store.command(["diff", id]).stdin(Stdio::null()).stdout(Stdio::piped()).spawn()?;
@@ -252,6 +251,7 @@ fn kept_by_a_reader(place: &Place) -> Result<()> {
     store.ok(["remove", "child"]).map(drop)
 }
 
+/// `base` with two files, and `child` over it.
 fn stack(place: &Place) -> Result<Store> {
     let store = Store::new(place.join("s"), Dialect::Overlay);
     store.layer("base", None, &[file("from-base", "b"), file("kept", "k")])?;

@@ -9,6 +9,7 @@ use std::process::Command;
 
 use super::*;
 use crate::archive::encode;
+use crate::skip::skip;
 
 /// A directory that goes away with the test.
 struct Scratch(PathBuf);
@@ -31,7 +32,7 @@ impl Drop for Scratch {
 fn has(tool: &str) -> bool {
     let found = Command::new(tool).arg("--version").output().is_ok_and(|output| output.status.success());
     if !found {
-        eprintln!("SKIPPED: {tool} is not installed, so its archives are not tested");
+        skip(&format!("{tool} is not installed, so its archives are not tested"), true);
     }
     found
 }
@@ -198,7 +199,7 @@ fn extended_attributes_and_acls_of_other_tools_are_read() {
         set("setfacl", &["-m", "u:54321:rwx", "../other"]),
     ];
     if !prepared.into_iter().all(|status| status.is_ok_and(|status| status.success())) {
-        eprintln!("SKIPPED: attributes cannot be set here, so those of other tools are not tested");
+        skip("attributes cannot be set here, so those of other tools are not tested", false);
         return;
     }
     let entry = |tag: u8, bits: u8, id: u32| [&[tag, 0, bits, 0][..], &id.to_le_bytes()].concat();

@@ -10,6 +10,7 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use crate::skip::skip;
 use crate::*;
 
 /// A directory of its own for a test: `layer/`, and beside it `victim/hello`, which nothing may touch.
@@ -21,13 +22,18 @@ struct Scene {
 impl Scene {
     /// `None`, loudly, without root.
     fn new(test: &str) -> Option<Self> {
+        Self::on(&std::env::temp_dir(), test)
+    }
+
+    /// As that, on the file system of a directory.
+    fn on(directory: &std::path::Path, test: &str) -> Option<Self> {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         if !nix::unistd::geteuid().is_root() {
-            eprintln!("SKIPPED, needs root: {test}");
+            skip(&format!("{test}: it needs root"), true);
             return None;
         }
         let count = COUNT.fetch_add(1, Ordering::Relaxed);
-        let top = std::env::temp_dir().join(format!("layerbox-{test}-{}-{count}", std::process::id()));
+        let top = directory.join(format!("layerbox-{test}-{}-{count}", std::process::id()));
         std::fs::create_dir_all(top.join("layer")).unwrap();
         std::fs::create_dir(top.join("victim")).unwrap();
         std::fs::write(top.join("victim/hello"), b"hello").unwrap();

@@ -18,6 +18,7 @@ use crate::serve::log::Log;
 use crate::serve::metrics::Metrics;
 use crate::serve::observer::Observer;
 use crate::serve::stores::Stores;
+use crate::skip::skip;
 
 pub(super) const SHIPPED: Shipped = Shipped {
     component: include_bytes!(env!("LAYERBOX_COMPONENT")),
@@ -38,7 +39,7 @@ impl Scene {
     pub(super) fn new() -> Option<Scene> {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         if !nix::unistd::geteuid().is_root() {
-            eprintln!("SKIPPED: it needs root");
+            skip("control: it needs root", true);
             return None;
         }
         let number = NEXT.fetch_add(1, Ordering::Relaxed);

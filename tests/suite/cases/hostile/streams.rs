@@ -60,7 +60,7 @@ pub(super) fn cases() -> Vec<Case> {
         let started = Instant::now();
         let output = store.apply_with("target", |mut stdin| {
             let _ = stdin.write_all(&tar(&[file("a", "x")]));
-            // A client that has more to say than it has to do: the end is read, as rule 10 says, and costs no memory.
+            // A client that has more to say than it has to do: the end is read, and costs no memory.
             while started.elapsed() < Duration::from_secs(2) && stdin.write_all(&[0; 1 << 16]).is_ok() {}
         })?;
         ensure!(matches!(output.code, 0 | 6), "{output}");

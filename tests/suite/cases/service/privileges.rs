@@ -170,7 +170,7 @@ fn closed(place: &Place) -> Result<()> {
     };
     let home = service.path("home");
     let found = mode(&home)?;
-    ensure!(matches!(found, 0o700 | 0o710), "the store: {found:o}");
+    ensure!(found == 0o700, "the store: {found:o}");
     for entry in std::fs::read_dir("/run/layerbox")? {
         let path = entry?.path();
         if path.is_dir() {

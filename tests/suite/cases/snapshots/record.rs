@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, anyhow, ensure};
 use layerbox_containerd::services::snapshots::v1::Kind;
 use layerbox_tests::command::{run, tool};
 use nix::sys::signal::{Signal, kill};
@@ -167,10 +167,10 @@ fn many(place: &Place) -> Result<()> {
     s.layer(place, "base", "", |at| Ok(fs::write(at.join("f"), "1")?))?;
     let won = std::sync::atomic::AtomicUsize::new(0);
     std::thread::scope(|scope| {
+        let mut threads = Vec::new();
         for thread in 0..8 {
-            let (won, s) = (&won, s.beside("layerbox", Some("test")));
-            scope.spawn(move || -> Result<()> {
-                let s = s?;
+            let (won, s) = (&won, s.beside("layerbox", Some("test"))?);
+            threads.push(scope.spawn(move || -> Result<()> {
                 for round in 0..20 {
                     match s.prepare(&format!("shared-{round}"), "base") {
                         Ok(_) => drop(won.fetch_add(1, Ordering::Relaxed)),
@@ -181,9 +181,10 @@ fn many(place: &Place) -> Result<()> {
                     s.remove(&own)?;
                 }
                 Ok(())
-            });
+            }));
         }
-    });
+        threads.into_iter().try_for_each(|thread| thread.join().map_err(|_| anyhow!("a thread panicked"))?)
+    })?;
     ensure!(won.load(Ordering::Relaxed) == 20, "{} calls got 20 keys", won.load(Ordering::Relaxed));
     ensure!(s.names(&["name~=^shared"])?.len() == 20 && s.names(&["name~=^own"])?.is_empty());
     s.cleanup()?;

@@ -8,7 +8,7 @@ use super::*;
 fn a_store_of_a_backend_that_the_kernel_lacks_can_be_opened() {
     let store = Store::open("named", Backend::Aufs);
     if store.unions.available() {
-        return skip("a_store_of_a_backend_that_the_kernel_lacks: this kernel has aufs");
+        return skip("a_store_of_a_backend_that_the_kernel_lacks: this kernel has aufs", false);
     }
     let stack = store.stack(2);
     assert_eq!(store.unions.depth_limit(), 126);
@@ -75,9 +75,9 @@ fn a_union_in_a_user_namespace() {
         .env("LAYERBOX_TEST_USER_NAMESPACE", "1")
         .output();
     match inner {
-        Err(_) => skip("a_union_in_a_user_namespace: no unshare program"),
+        Err(_) => skip("a_union_in_a_user_namespace: no unshare program", true),
         Ok(output) if output.stderr.starts_with(b"unshare: ") => {
-            skip(&format!("a_union_in_a_user_namespace: {}", output.stderr.escape_ascii()));
+            skip(&format!("a_union_in_a_user_namespace: {}", output.stderr.escape_ascii()), false);
         }
         Ok(output) => {
             let text = [output.stdout, output.stderr].concat();
@@ -111,7 +111,10 @@ fn user_namespace_body() {
 #[test]
 fn aufs_unions_mount_in_order() {
     if !listed("aufs").unwrap() || !trusted_attributes().unwrap() {
-        return skip("AUFS: no aufs in /proc/filesystems (or no CAP_SYS_ADMIN), so NO AUFS MOUNT WAS TESTED");
+        return skip(
+            "AUFS: no aufs in /proc/filesystems (or no CAP_SYS_ADMIN), so NO AUFS MOUNT WAS TESTED",
+            false,
+        );
     }
     let store = Store::open("aufs", Backend::Aufs);
     let limit = store.unions.depth_limit() as usize;

@@ -4,11 +4,11 @@ mod backends;
 mod refusals;
 mod unmount;
 
-use std::io::Write;
 use std::process::Command;
 
 use super::backend::trusted_attributes;
 use super::*;
+use crate::skip::skip;
 
 /// A store with its unions, unmounted and removed at the end.
 struct Store {
@@ -69,15 +69,10 @@ fn scratch(name: &str) -> PathBuf {
     std::env::temp_dir().join(format!("mounts-test/{}-{name}", std::process::id()))
 }
 
-/// Says what was not tested, past the capture of the test harness.
-fn skip(what: &str) {
-    let _ = writeln!(std::io::stderr(), "\n*** SKIPPED, NOT PASSED: {what} ***");
-}
-
 fn may_mount(test: &str) -> bool {
     let may = trusted_attributes().unwrap() && listed("overlay").unwrap();
     if !may {
-        skip(&format!("{test}: real overlay mounts need CAP_SYS_ADMIN and a kernel with overlay"));
+        skip(&format!("{test}: real overlay mounts need CAP_SYS_ADMIN and a kernel with overlay"), false);
     }
     may
 }
@@ -90,7 +85,7 @@ fn each_api(test: &str, case: impl Fn(Store)) {
     let new = Store::open(&format!("{test}-new"), Backend::Overlay);
     match new.unions.new_api() {
         true => case(new),
-        false => skip(&format!("{test}: this kernel's overlay has no lowerdir+")),
+        false => skip(&format!("{test}: this kernel's overlay has no lowerdir+"), false),
     }
     let old = Store::open(&format!("{test}-old"), Backend::Overlay);
     old.unions.new_api.set(false).unwrap();
@@ -149,7 +144,7 @@ fn the_order_of_the_layers_is_that_of_the_list() {
 #[test]
 fn a_label_reaches_the_kernel() {
     if fs::exists("/sys/fs/selinux/enforce").unwrap() {
-        return skip("a_label_reaches_the_kernel: written for a kernel that refuses labels");
+        return skip("a_label_reaches_the_kernel: written for a kernel that refuses labels", false);
     }
     each_api("label", |store| {
         let stack = store.stack(2);
