@@ -4,7 +4,7 @@
 //! shipped component once (the `layerbox-aot` program of this package) and embeds the result; and the host keeps what it compiled
 //! of another component. Compiled code fits only the engine that made it, with the very same settings; that is why all sides get their engine from here.
 //!
-//! This package also holds the only `unsafe` of the workspace, [`load`]: loading compiled code means trusting it as
+//! This package also holds the only `unsafe` written by hand in what is shipped, [`load`]: loading compiled code means trusting it as
 //! one trusts a shared library, and nobody but the build and we ourselves may make what is loaded.
 
 use wasmtime::component::Component;

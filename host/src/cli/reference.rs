@@ -34,7 +34,7 @@ The store's directory, where \\-\\-root is not given.
 LAYERBOX_CONFIG
 The configuration, where \\-\\-config is not given.
 .TP
-LAYERBOX_DEVICES, LAYERBOX_GUEST, LAYERBOX_GUEST_SHA256
+LAYERBOX_DEVICES, LAYERBOX_GUEST, LAYERBOX_GUEST_SHA256, LAYERBOX_GUEST_TIME, LAYERBOX_SOCKET
 What the option of that name says, where it is not given.
 .TP
 LAYERBOX_BACKEND
@@ -52,6 +52,9 @@ The configuration of root.
 .TP
 $XDG_CONFIG_HOME/layerbox/config.toml, ~/.config/layerbox/config.toml
 The configuration of any other user.
+.TP
+/run/layerbox, $XDG_RUNTIME_DIR/layerbox
+Locks and counts of users, and where a service's socket for the command line is. It is for one boot of the machine.
 .TP
 /var/cache/layerbox, $XDG_CACHE_HOME/layerbox, ~/.cache/layerbox
 Compiled code of components that are not built in. It can be removed at any time.
@@ -132,6 +135,10 @@ mod tests {
             assert!(page.contains(&format!(".SH \"layerbox {}\"", command.get_name())));
         }
         assert!(page.contains(".SH \"layerbox guest inspect\""));
+        let variables = page.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
+        for variable in variables.filter(|word| word.starts_with("LAYERBOX_")) {
+            assert!(FILES.contains(variable), "{variable} is not in ENVIRONMENT");
+        }
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! The service: keeps stores open and answers engines, operators and command lines.
 //!
-//! Waiting is done by a few threads (tokio); calls of the driver, which block, are done by threads of their own ([`calls`]). A front end ([`docker`], [`admin`])
+//! Waiting is done by one thread (tokio); calls of the driver, which block, are done by threads of their own ([`calls`]). A front end ([`docker`], [`admin`])
 //! is a [`http::Handler`] on a socket of [`listen`]; containerd's ([`containerd`]) is a [`grpc::Router`].
 
 pub mod admin;
@@ -207,8 +207,6 @@ impl Service {
                 }
             }
         }
-        // Further front ends start here: each gets this service and `watcher`, and is spawned into `fronts`.
-
         let names: Vec<String> = endpoints
             .iter()
             .map(|endpoint| format!("{} {}", endpoint.role.name(), endpoint.path.display()))

@@ -383,7 +383,7 @@ impl Change<'_> {
     ///
     /// # Errors
     ///
-    /// [`SnapshotError::Record`]; then nothing has changed.
+    /// [`SnapshotError::Record`], [`SnapshotError::Full`]; whether something has changed only reading tells then.
     pub fn commit(self) -> Result<()> {
         Ok(self.transaction.commit()?)
     }

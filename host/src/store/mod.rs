@@ -288,7 +288,7 @@ impl Store {
         }
     }
 
-    /// Begins to make a layer: notes the intent, and makes its directories.
+    /// Makes the directories of a layer of which [`Store::announce`] has noted that it will be made.
     ///
     /// # Errors
     ///

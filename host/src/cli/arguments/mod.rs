@@ -66,8 +66,8 @@ Configuration:
                                          or false
     [limits]      what one call may use:
       memory      bytes, or a string such as '256 MiB'
-      guest-time  seconds, or a string such as '5m'
-      handles, entries, bytes
+      guest-time  LAYERBOX_GUEST_TIME     seconds, or a string such as '5m'
+      handles, entries, bytes, expansion, stall-time, total-time
   Paths in the file begin with /.
 
 Trusted files:
@@ -266,6 +266,18 @@ mod tests {
     #[test]
     fn definitions_do_not_contradict_each_other() {
         Cli::command().debug_assert();
+    }
+
+    /// serde names all keys where it meets one that it does not know.
+    #[test]
+    fn the_help_names_every_key_of_the_configuration() {
+        for text in ["unknown = 1", "[limits]\nunknown = 1"] {
+            let error = toml::from_str::<super::super::config::File>(text).unwrap_err().to_string();
+            let (_, keys) = error.split_once("expected one of").unwrap();
+            for key in keys.split('`').skip(1).step_by(2) {
+                assert!(AFTER.contains(&format!(" {key}")), "{key} of: {keys}");
+            }
+        }
     }
 
     #[test]
