@@ -247,6 +247,10 @@ impl OldMap {
 
 /// Checks a map against the size of the file and the bytes stored, and drops the regions without data, with which GNU tar
 /// marks a hole at the end.
+///
+/// GNU tar looks for the bytes of each region in a block of their own, and the others right behind those of the region before:
+/// only the last bytes may leave a block unfinished, or what is body to the one is the next header to the others. Whoever
+/// asks a file system for the regions gets them in whole blocks.
 pub(super) fn check(mut extents: Extents, real: u64, stored: u64) -> Result<Extents, Fault> {
     let mut end = 0u64;
     let mut sum = 0u64;
@@ -258,6 +262,9 @@ pub(super) fn check(mut extents: Extents, real: u64, stored: u64) -> Result<Exte
                 return Err(Fault::rule("sparse map whose regions overlap, run backwards or leave the file"));
             }
         };
+        if length != 0 && padding(sum) != 0 {
+            return Err(Fault::rule("sparse map with a region that is no whole blocks before another"));
+        }
         sum += length;
     }
     if sum != stored {

@@ -48,20 +48,18 @@ fn in_body(map: &[u8], real: &[u8], body: &[u8]) -> Vec<u8> {
 
 #[test]
 fn old_sparse_entries_are_read() {
-    let body = padded(&[b'x'; 30]);
+    let body = padded(&[b'x'; 532]);
     assert_eq!(
-        read_one(&archive(&[&old(&[(5, 10), (100, 20), (200, 0)], 200, 30), &body])),
-        sparse(200, 30, &[(5, 10), (100, 20)])
+        read_one(&archive(&[&old(&[(5, 512), (600, 20), (700, 0)], 700, 532), &body])),
+        sparse(700, 532, &[(5, 512), (600, 20)])
     );
-    assert_eq!(read_one(&archive(&[&old(&[(0, 30)], 30, 30), &body])), sparse(30, 30, &[(0, 30)]));
+    assert_eq!(read_one(&archive(&[&old(&[(0, 532)], 532, 532), &body])), sparse(532, 532, &[(0, 532)]));
     assert_eq!(read_one(&archive(&[&old(&[], 9, 0)])), sparse(9, 0, &[]));
     for count in [4, 5, 25, 26, 3000] {
-        let slots: Vec<_> = (0..count).map(|index| (index * 10, 1)).collect();
-        let body = padded(&vec![b'x'; count as usize]);
-        assert_eq!(
-            read_one(&archive(&[&old(&slots, count * 10, count), &body])),
-            sparse(count * 10, count, &slots)
-        );
+        let slots: Vec<_> = (0..count).map(|index| (index * 1024, 512)).collect();
+        let (real, stored) = (count * 1024, count * 512);
+        let body = padded(&vec![b'x'; stored as usize]);
+        assert_eq!(read_one(&archive(&[&old(&slots, real, stored), &body])), sparse(real, stored, &slots));
     }
 }
 
@@ -101,12 +99,12 @@ fn a_map_in_a_body_is_not_read_before_its_padding_is_there() {
 
 #[test]
 fn long_maps_in_bodies_are_read() {
-    let extents: Vec<_> = (0..10_000).map(|index| (index * 10, 1)).collect();
+    let extents: Vec<_> = (0..10_000).map(|index| (index * 1024, 512)).collect();
     let lines: Vec<_> = extents.iter().map(|(offset, length)| format!("{offset}\n{length}\n")).collect();
     let map = format!("10000\n{}", lines.concat());
     assert_eq!(
-        read_one(&in_body(map.as_bytes(), b"100000", &[b'x'; 10_000])),
-        sparse(100_000, 10_000, &extents)
+        read_one(&in_body(map.as_bytes(), b"10240000", &vec![b'x'; 5_120_000])),
+        sparse(10_240_000, 5_120_000, &extents)
     );
 }
 
@@ -119,13 +117,15 @@ fn ten_terabytes_of_holes_cost_nothing() {
 
 #[test]
 fn maps_that_do_not_describe_the_file_are_refused() {
-    let cases: [(&str, Extents<'_>, u64, &str); 6] = [
+    let cases: [(&str, Extents<'_>, u64, &str); 8] = [
         ("overlap", &[(0, 10), (9, 10)], 100, "overlap"),
         ("backwards", &[(50, 10), (0, 10)], 100, "backwards"),
         ("beyond the end", &[(0, 10), (95, 10)], 100, "leave the file"),
         ("beyond all numbers", &[(0, 10), (8_589_934_591, 10)], 100, "leave the file"),
         ("less than stored", &[(0, 10)], 100, "account"),
-        ("more than stored", &[(0, 10), (20, 11)], 100, "account"),
+        ("more than stored", &[(0, 21)], 100, "account"),
+        ("two in one block", &[(0, 10), (20, 10)], 100, "whole blocks"),
+        ("two in one block, and nothing between", &[(0, 10), (15, 0), (20, 10)], 100, "whole blocks"),
     ];
     for (case, slots, real, rule) in cases {
         assert_refused(case, &archive(&[&old(slots, real, 20), &padded(&[b'x'; 20])]), rule);

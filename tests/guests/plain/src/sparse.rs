@@ -104,13 +104,17 @@ fn split(text: &[u8], by: u8) -> Result<Vec<u64>> {
 }
 
 impl Sparse {
-    /// Refuses a map that goes backwards or past the file, or that is not as long as what the archive holds.
+    /// Refuses a map that goes backwards or past the file, or that is not as long as what the archive holds. GNU tar has each part begin a block, and the
+    /// others do not, so all but the last must be whole blocks.
     pub(crate) fn check(&self, packed: u64) -> Result<()> {
         let (mut end, mut sum) = (0u64, 0u64);
         for &(offset, length) in &self.parts {
             let next = offset.checked_add(length).filter(|&next| offset >= end && next <= self.size);
             end = next
                 .ok_or_else(|| refused(b"", "a map of a sparse file that goes backwards or past its end"))?;
+            if length > 0 && sum % 512 != 0 {
+                return Err(refused(b"", "a map of a sparse file with parts that share a block"));
+            }
             sum += length;
         }
         if sum == packed {
