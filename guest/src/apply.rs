@@ -3,10 +3,11 @@
 //! Headers come in and are judged entry by entry (`admit`); what is admitted goes out in batches (`batch`). Where the
 //! archive is plain, bodies never come in at all: the host is told their position in the stream (`plain`). Packed archives
 //! are unpacked here, so their bodies are handed over piece by piece (`packed`). Deletions are kept until all else is in
-//! the layer ([`Markers`](crate::whiteout::Markers)).
+//! the layer ([`Markers`](crate::whiteout::Markers)), by the names to which links led when they came (`links`).
 
 mod admit;
 mod batch;
+mod links;
 mod packed;
 mod plain;
 
@@ -108,7 +109,7 @@ fn fill<W: Writer>(mut feed: impl Feed<W>, mut batch: Batch<'_, W>, admission: &
                 feed.pass(consumed);
                 let label = member.name.clone();
                 let mut rest = padding(member.stored);
-                match admission.judge(member)? {
+                match admission.judge(member, &mut batch)? {
                     Admitted::File(entry, body) => feed.put(entry, body, &mut batch)?,
                     Admitted::Bodiless(entry) => batch.push(entry, 0)?,
                     Admitted::Nothing(stored) => rest += stored,

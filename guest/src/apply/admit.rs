@@ -1,12 +1,16 @@
 //! The judgement of each entry: what it becomes in the layer, or which rule it breaks.
 
 use super::Stored;
+use super::batch::Batch;
+use super::links::Links;
 use crate::archive::{Member, MemberKind};
 use crate::error;
-use crate::host::{ApplyOptions, Attributes, Body, Device, Entry, Kind, Name, Result, Timestamp, Xattr};
+use crate::host::{
+    ApplyOptions, Attributes, Body, Device, Entry, Kind, Name, Result, Timestamp, Writer, Xattr,
+};
 use crate::idmap::Owners;
 use crate::labels;
-use crate::whiteout::{self, Markers, Meaning};
+use crate::whiteout::{self, Markers, Meaning, join, split};
 
 /// What becomes of an entry.
 #[derive(Debug)]
@@ -29,6 +33,7 @@ pub(super) struct Admission {
     entries: u64,
     bytes: u64,
     markers: Markers,
+    links: Links,
 }
 
 impl Admission {
@@ -43,6 +48,7 @@ impl Admission {
             entries: 0,
             bytes: 0,
             markers: Markers::default(),
+            links: Links::default(),
         })
     }
 
@@ -51,7 +57,8 @@ impl Admission {
         (self.markers, self.owners.root())
     }
 
-    pub(super) fn judge(&mut self, member: Member) -> Result<Admitted> {
+    /// Judges an entry. `batch` has those before it, which are put where the layer must be asked about links among them.
+    pub(super) fn judge<W: Writer>(&mut self, member: Member, batch: &mut Batch<'_, W>) -> Result<Admitted> {
         self.entries += 1;
         if self.entries > self.max_entries {
             return Err(error::limit(&member.name, "entries", self.max_entries));
@@ -63,9 +70,7 @@ impl Admission {
                 if self.bytes > self.max_bytes {
                     return Err(error::limit(&member.name, "bytes", self.max_bytes));
                 }
-                if member.kind != MemberKind::Directory {
-                    self.markers.replace(&member.name);
-                }
+                self.take_place(&member, batch)?;
                 self.admit(member)
             }
             Meaning::Bookkeeping => Ok(Admitted::Nothing(member.stored)),
@@ -74,14 +79,35 @@ impl Admission {
                 "whiteout that is not a regular file or a link to a whiteout",
             )),
             Meaning::Deletion(name) => {
-                self.markers.hide(name)?;
+                let (directory, last) = split(&name);
+                self.markers.hide(join(&self.links.resolve(directory, batch)?, last))?;
                 Ok(Admitted::Nothing(member.stored))
             }
             Meaning::Opaque(directory) => {
-                self.markers.make_opaque(directory)?;
+                self.markers.make_opaque(self.links.resolve(&directory, batch)?)?;
                 Ok(Admitted::Nothing(member.stored))
             }
         }
+    }
+
+    /// Forgets the deletions in what an entry replaces, and remembers where links are.
+    fn take_place<W: Writer>(&mut self, member: &Member, batch: &mut Batch<'_, W>) -> Result<()> {
+        let is_link = match &member.kind {
+            MemberKind::Symlink(_) => true,
+            MemberKind::HardLink(target) => self.links.may_be(target),
+            _ => false,
+        };
+        if !is_link && self.markers.is_empty() {
+            self.links.put_as_named(&member.name);
+            return Ok(());
+        }
+        let (directory, last) = split(&member.name);
+        let name = join(&self.links.resolve(directory, batch)?, last);
+        if member.kind != MemberKind::Directory {
+            self.markers.replace(&name);
+        }
+        self.links.put(&name, is_link);
+        Ok(())
     }
 
     fn admit(&self, member: Member) -> Result<Admitted> {

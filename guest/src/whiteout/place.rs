@@ -35,6 +35,11 @@ pub struct Markers {
 }
 
 impl Markers {
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.deletions.is_empty() && self.opaque.is_empty()
+    }
+
     /// Remembers that the layer hides a name.
     ///
     /// # Errors

@@ -76,6 +76,66 @@ pub(super) fn rows() -> Vec<Row> {
             tar(&[dir("victim/"), symlink("l", "../../victim"), whiteout("l/hello")]),
             &["l -> ../../victim", "victim directory", "victim/hello deleted"],
         ),
+        exact(
+            "below a symlink that comes again",
+            tar(&[dir("d/"), symlink("l", "d"), whiteout("l/lower"), symlink("l", "d")]),
+            &["d directory", "d/lower deleted", "l -> d"],
+        ),
+        exact(
+            "below a symlink that leads elsewhere afterwards",
+            tar(&[dir("d/"), dir("e/"), symlink("l", "d"), whiteout("l/lower"), symlink("l", "e")]),
+            &["d directory", "d/lower deleted", "e directory", "l -> e"],
+        ),
+        exact(
+            "below a symlink that becomes a file",
+            tar(&[dir("d/"), symlink("l", "d"), whiteout("l/lower"), file("l", "x")]),
+            &["d directory", "d/lower deleted", "l file \"x\""],
+        ),
+        exact(
+            "below a symlink that becomes a directory",
+            tar(&[dir("d/"), symlink("l", "d"), whiteout("l/lower"), dir("l/"), whiteout("l/behind")]),
+            &["d directory", "d/lower deleted", "l directory", "l/behind deleted"],
+        ),
+        exact(
+            "below symlinks over each other that become files",
+            tar(&[
+                dir("d/"),
+                dir("d/e/"),
+                symlink("d/up", "e/.././"),
+                symlink("l", "/d//up/"),
+                hard_link("k", "l"),
+                whiteout("k/up/new/lower"),
+                file("k/up", "1"),
+                file("l", "2"),
+                file("k", "3"),
+            ]),
+            &[
+                "d directory",
+                "d/e directory",
+                "d/new directory, implied",
+                "d/new/lower deleted",
+                "d/up file \"1\"",
+                "k file \"3\"",
+                "l file \"2\"",
+            ],
+        ),
+        exact(
+            "below a symlink, in a directory that becomes a file",
+            tar(&[dir("d/"), symlink("l", "d"), whiteout("l/e/lower"), opaque("l/e"), file("d/e", "x")]),
+            &["d directory", "d/e file \"x\"", "l -> d"],
+        ),
+        exact(
+            "in a directory that becomes a file below a symlink",
+            tar(&[dir("d/"), symlink("l", "d"), whiteout("d/e/lower"), file("l/e", "x")]),
+            &["d directory", "d/e file \"x\"", "l -> d"],
+        ),
+        exact(
+            "below a symlink whose directory comes later",
+            tar(&[symlink("l", "d"), whiteout("l/lower"), dir("d/")]),
+            &["d directory", "d/lower deleted", "l -> d"],
+        ),
+        refused("below a symlink to a file", tar(&[file("f", "x"), symlink("l", "f"), whiteout("l/lower")]))
+            .saying("l/.wh.lower"),
         refused(
             "below a symlink out to what the layer does not have",
             tar(&[symlink("l", "../../victim"), whiteout("l/hello")]),
@@ -238,6 +298,11 @@ pub(super) fn rows() -> Vec<Row> {
             "opaque mark in a symlink to a directory of the layer",
             tar(&[dir("d/"), symlink("l", "d"), opaque("l")]),
             &["d directory", "d/ opaque", "l -> d"],
+        ),
+        exact(
+            "opaque mark in a symlink that becomes a file",
+            tar(&[dir("d/"), symlink("l", "d"), opaque("l"), file("l", "x")]),
+            &["d directory", "d/ opaque", "l file \"x\""],
         ),
         refused("opaque mark in a symlink out", tar(&[symlink("l", "../../victim"), opaque("l")])),
         refused("opaque mark in a file", tar(&[file("f", "x"), opaque("f")])).saying("f/.wh..wh..opq"),

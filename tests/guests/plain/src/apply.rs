@@ -96,11 +96,12 @@ impl Filling<'_> {
                 return refuse("a mark of deletion that is no regular file and no link to a mark");
             }
             Place::Whiteout(name) => {
-                self.hidden.insert(name);
+                let (directory, last) = names::split(&name);
+                self.hidden.insert(names::join(&self.straight(directory)?, last));
                 return Ok(());
             }
             Place::Opaque(directory) => {
-                self.opaque.insert(directory);
+                self.opaque.insert(self.straight(&directory)?);
                 return Ok(());
             }
             Place::Entry(name) => name,
@@ -129,8 +130,9 @@ impl Filling<'_> {
             Kind::HardLink(_) => nothing(),
             _ => self.mapped(&member.raw, member.attributes)?,
         };
-        if kind != Kind::Directory {
-            self.replaced(&name);
+        if kind != Kind::Directory && !(self.hidden.is_empty() && self.opaque.is_empty()) {
+            let (directory, last) = names::split(&name);
+            self.replaced(&names::join(&self.straight(directory)?, last));
         }
         self.parents(&name)?;
         match &mut archive.input {
@@ -180,6 +182,42 @@ impl Filling<'_> {
     fn there(&self, name: &[u8]) -> Result<Option<Kind>> {
         let found = self.writer.stat(&[name.to_vec()])?;
         Ok(found.into_iter().flatten().next().map(|node| node.kind))
+    }
+
+    /// The name of a directory without symbolic links in it, as they lead now: later ones are not what a mark was put under. What leads nowhere stays as it is.
+    fn straight(&self, directory: &[u8]) -> Result<Vec<u8>> {
+        let steps = |path: &[u8]| path.rsplit(|&byte| byte == b'/').map(<[u8]>::to_vec).collect::<Vec<_>>();
+        let (mut way, mut rest) = (Vec::new(), steps(directory));
+        // How many of the steps at the beginning of the rest are of the name itself and not of a link; how often a link may still lead on.
+        let (mut own, mut links) = (rest.len(), 40);
+        while let Some(step) = rest.pop() {
+            let is_own = rest.len() < own;
+            own = own.min(rest.len());
+            match step.as_slice() {
+                b"" | b"." => continue,
+                b".." => {
+                    way = names::split(&way).0.to_vec();
+                    continue;
+                }
+                _ => {}
+            }
+            let next = names::join(&way, &step);
+            match if step.len() > 255 { Some(Kind::Socket) } else { self.there(&next)? } {
+                Some(Kind::Directory) => way = next,
+                Some(Kind::Symlink(target)) if links > 0 => {
+                    links -= 1;
+                    if target.starts_with(b"/") {
+                        way.clear();
+                    }
+                    rest.extend(steps(&target));
+                }
+                None if is_own => {
+                    way = rest.drain(..).rev().fold(next, |way, step| names::join(&way, &step));
+                }
+                _ => return Ok(directory.to_vec()),
+            }
+        }
+        Ok(way)
     }
 
     /// Forgets the marks below a name that something takes which is no directory: it replaces them with all else there.
