@@ -1,6 +1,6 @@
 //! The reader: one step takes all the headers of a member.
 
-use super::extended::{Extended, check_global};
+use super::extended::{self, Extended, check_global};
 use super::header::Fields;
 use super::member::{Assembled, assemble};
 use super::{BLOCK, Fault, MAX_EXTENSION, Malformed, Member, header, padding};
@@ -74,6 +74,16 @@ impl<'a> Input<'a> {
         self.available.get(at..)?.first_chunk()
     }
 
+    /// What the entry is called whose extended header has this body: by a record that was not taken, or by the header at
+    /// `next`, where that is here. Many writers give all extended headers one name.
+    fn entry_behind(&self, body: &'a [u8], next: usize) -> Option<&'a [u8]> {
+        let is_entry = |block: &&[u8; BLOCK]| {
+            header::parse(block).is_ok_and(|fields| !matches!(fields.flag, b'x' | b'L' | b'K' | b'g'))
+        };
+        let recorded = extended::recorded_name(body);
+        recorded.or_else(|| self.block(next).filter(is_entry).map(header::label))
+    }
+
     /// Asks for bytes; refuses when there are none to come.
     fn need(&self, total: usize) -> Result<Step, Fault> {
         if self.at_end {
@@ -125,8 +135,9 @@ fn decode<'a>(input: Input<'a>, begun: bool, label: &mut &'a [u8]) -> Result<Ste
                 if is_global {
                     check_global(body)?;
                     global = true;
-                } else {
-                    extended.add(fields.flag, body)?;
+                } else if let Err(fault) = extended.add(fields.flag, body) {
+                    *label = extended.label().or_else(|| input.entry_behind(body, next)).unwrap_or(label);
+                    return Err(fault);
                 }
                 at = next;
             }

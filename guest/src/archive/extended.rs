@@ -123,6 +123,12 @@ impl<'a> Extended<'a> {
     }
 }
 
+/// The name that the records of an extended header say, for messages, however wrong the others are.
+pub(super) fn recorded_name(body: &[u8]) -> Option<&[u8]> {
+    let mut names = records::split(body).flatten().filter(|(_, value)| !value.is_empty());
+    names.find(|(key, _)| matches!(*key, b"path" | b"GNU.sparse.name")).map(|(_, value)| value)
+}
+
 /// Checks the records of a global header. They apply to nothing here, and to everything for some readers: harmless for
 /// attributes and comments, and refused where it would make names, sizes or links differ.
 pub(super) fn check_global(body: &[u8]) -> Result<(), Fault> {

@@ -178,3 +178,25 @@ fn acls_that_cannot_be_stored_are_refused() {
         with(&[("SCHILY.acl.access", minimal), ("SCHILY.xattr.system.posix_acl_access", b"\x02\0\0\0")]);
     assert_refused("two of them", &two, "different values");
 }
+
+#[test]
+fn a_fault_in_an_extended_header_names_the_entry() {
+    let path = ("path", &b"the/entry"[..]);
+    let time = ("mtime", &b"x"[..]);
+    let cases: [(&str, Vec<u8>, &[u8]); 6] = [
+        ("behind its name", archive(&[&pax(&[path, time]), &file(b"short")]), b"the/entry"),
+        ("before its name", archive(&[&pax(&[time, path]), &file(b"short")]), b"the/entry"),
+        ("with the name in the header", archive(&[&pax(&[time]), &file(b"short")]), b"short"),
+        ("behind a long name", archive(&[&extension(b'L', b"long\0"), &pax(&[time]), &file(b"f")]), b"long"),
+        (
+            "before a long name",
+            archive(&[&pax(&[time]), &extension(b'L', b"long\0"), &file(b"f")]),
+            b"extension",
+        ),
+        ("at the end", pax(&[time]), b"extension"),
+    ];
+    for (case, bytes, entry) in cases {
+        let error = read(&bytes).expect_err(case);
+        assert_eq!(error.entry.escape_ascii().to_string(), entry.escape_ascii().to_string(), "{case}");
+    }
+}
