@@ -109,12 +109,18 @@ fn fill<W: Writer>(mut feed: impl Feed<W>, mut batch: Batch<'_, W>, admission: &
                 feed.pass(consumed);
                 let label = member.name.clone();
                 let mut rest = padding(member.stored);
-                match admission.judge(member, &mut batch)? {
-                    Admitted::File(entry, body) => feed.put(entry, body, &mut batch)?,
-                    Admitted::Bodiless(entry) => batch.push(entry, 0)?,
-                    Admitted::Nothing(stored) => rest += stored,
-                }
-                skip(&mut feed, &mut batch, rest, &label)?;
+                let passed = match admission.judge(member, &mut batch)? {
+                    Admitted::File(entry, body) => feed.put(entry, body, &mut batch),
+                    Admitted::Bodiless(entry) => batch.push(entry, 0),
+                    Admitted::Nothing(stored) => {
+                        rest += stored;
+                        Ok(())
+                    }
+                };
+                // What unpacks the stream, and what counts its bytes, know nothing of entries.
+                passed
+                    .and_then(|()| skip(&mut feed, &mut batch, rest, &label))
+                    .map_err(|fault| error::within(&label, fault))?;
             }
         }
     }

@@ -16,6 +16,18 @@ pub(crate) fn limit(entry: &[u8], what: &str, bound: u64) -> Error {
     Malformed { entry: entry.to_vec(), rule: format!("{what} ({bound})"), limit: true }.into()
 }
 
+/// The same error, about this entry where it is about none.
+pub(crate) fn within(entry: &[u8], mut error: Error) -> Error {
+    match &mut error {
+        Error::Refused(refusal) if refusal.entry.is_empty() => refusal.entry = entry.to_vec(),
+        Error::Limit(excess) if excess.entry.is_none() && !entry.is_empty() => {
+            excess.entry = Some(entry.to_vec());
+        }
+        _ => {}
+    }
+    error
+}
+
 /// An operation of the kernel failed.
 pub(crate) fn io(entry: Option<&[u8]>, operation: &str, error: &io::Error) -> Error {
     Error::Io(IoFailure {

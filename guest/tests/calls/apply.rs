@@ -359,6 +359,22 @@ fn a_stream_that_is_cut_off_or_damaged_is_refused() {
 }
 
 #[test]
+fn what_breaks_in_a_body_names_its_entry() {
+    let plain = archive().file("e", "").file("f", noise(600_000)).end();
+    let packed = gzip(&plain);
+    let mut damaged = packed.clone();
+    damaged[300_000..300_100].fill(0xff);
+    for (what, bytes) in [
+        ("cut off", &plain[..300_000]),
+        ("packed and cut off", &packed[..300_000]),
+        ("packed and damaged", &damaged),
+    ] {
+        let found = Store::new(DIALECTS[1]).try_apply("a", bytes, options());
+        assert!(matches!(&found, Err(Error::Refused(refusal)) if refusal.entry == b"f"), "{what}: {found:?}");
+    }
+}
+
+#[test]
 fn holes_stay_holes() {
     for packed in [false, true] {
         let store = Store::new(DIALECTS[1]);
