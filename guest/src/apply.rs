@@ -11,7 +11,7 @@ mod links;
 mod packed;
 mod plain;
 
-use crate::archive::{Decoder, Step, padding};
+use crate::archive::{BLOCK, Decoder, Step, padding};
 use crate::compression::{self, Format};
 use crate::error;
 use crate::host::{ApplyOptions, Entry, Result, Source, Totals, Writer};
@@ -22,9 +22,6 @@ use plain::Plain;
 
 /// How many bytes are read from the stream at a time, and handed over at a time.
 const WINDOW: u32 = 256 * 1024;
-
-/// As many of the first bytes as tell how a stream is packed.
-const MAGIC: usize = 16;
 
 /// The space that an entry may take in an archive beside its body, on average, in bytes: it bounds what an archive can hold
 /// beyond the sizes that it admits to, such as what comes after its end.
@@ -39,7 +36,7 @@ pub fn apply<W: Writer>(writer: &W, source: &W::Source, options: ApplyOptions) -
     let bound =
         (options.max_entries.saturating_add(256)).saturating_mul(OVERHEAD).saturating_add(options.max_bytes);
     let mut head = Vec::new();
-    while head.len() < MAGIC {
+    while head.len() < BLOCK {
         let more = source.read(WINDOW)?;
         if more.is_empty() {
             break;

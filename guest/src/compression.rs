@@ -12,7 +12,7 @@ mod zstd;
 
 use std::io::{self, Read};
 
-use crate::archive::Malformed;
+use crate::archive::{self, Malformed};
 use input::Input;
 
 /// The largest window of a Zstandard frame in bytes. It is held in memory. Compressors ask for 8 MiB and less unless they
@@ -30,37 +30,55 @@ pub enum Format {
     Zstd,
 }
 
-/// Magic numbers and what they stand for; `None` for what is known and not read.
-const MAGIC: [(&[u8], &str, Option<Format>); 7] = [
-    (b"\x1f\x8b", "gzip", Some(Format::Gzip)),
-    (b"\x28\xb5\x2f\xfd", "zstd", Some(Format::Zstd)),
-    (b"\xfd7zXZ\0", "xz", None),
-    (b"\x04\x22\x4d\x18", "lz4", None),
-    (b"LZIP\x01", "lzip", None),
-    (b"\x1f\x9d", "compress", None),
-    (b"PK\x03\x04", "zip", None),
+/// Magic numbers and what they stand for; `None` for what is known and not read. The last says whether container engines
+/// unpack what begins so, without a further look.
+const MAGIC: [(&[u8], &str, Option<Format>, bool); 8] = [
+    (b"\x1f\x8b\x08", "gzip", Some(Format::Gzip), true),
+    (b"\x1f\x8b", "gzip", Some(Format::Gzip), false),
+    (b"\x28\xb5\x2f\xfd", "zstd", Some(Format::Zstd), true),
+    (b"\xfd7zXZ\0", "xz", None, true),
+    (b"\x04\x22\x4d\x18", "lz4", None, false),
+    (b"LZIP\x01", "lzip", None, false),
+    (b"\x1f\x9d", "compress", None, false),
+    (b"PK\x03\x04", "zip", None, false),
 ];
 
-/// Tells the format by how a stream begins. Ten bytes are enough; fewer are taken as what they are.
+/// Tells the format by how a stream begins. The first header of an archive (512 bytes) is enough; fewer are taken as what
+/// they are.
+///
+/// Any of the magic numbers may be the beginning of the first name in a plain archive. Where engines would unpack it all the
+/// same it is one archive to them and another to whoever reads headers.
 ///
 /// # Errors
-/// [`Malformed`] for a stream that is packed in a way that is not read here.
+/// [`Malformed`] for a stream that is packed in a way that is not read here, and for one that can be read in two ways.
 pub fn detect(first: &[u8]) -> Result<Format, Malformed> {
+    let refuse = |rule: String| Err(Malformed { entry: Vec::new(), rule, limit: false });
+    match magic(first) {
+        None => Ok(Format::Plain),
+        Some((_, _, false)) if archive::begins_with_header(first) => Ok(Format::Plain),
+        Some((name, _, true)) if archive::begins_with_header(first) => {
+            refuse(format!("header of an entry that is the beginning of a {name} stream as well"))
+        }
+        Some((_, Some(format), _)) => Ok(format),
+        Some((name, None, _)) => refuse(format!("{name} is not supported")),
+    }
+}
+
+/// Whether some reader takes a stream that begins so for a packed one.
+pub fn may_seem_packed(first: &[u8]) -> bool {
+    magic(first).is_some() || first.starts_with(b"BZh")
+}
+
+fn magic(first: &[u8]) -> Option<(&'static str, Option<Format>, bool)> {
     if zstd::is_skippable(first) {
-        return Ok(Format::Zstd);
+        return Some(("zstd", Some(Format::Zstd), true));
     }
     // `BZh` alone might be the name of a file in a plain archive.
-    let is_bzip2 = first.starts_with(b"BZh") && first.get(4..10) == Some(b"1AY&SY");
-    let (name, format) = match MAGIC.iter().find(|(magic, ..)| first.starts_with(magic)) {
-        _ if is_bzip2 => ("bzip2", None),
-        Some((_, name, format)) => (*name, *format),
-        None => ("plain", Some(Format::Plain)),
-    };
-    format.ok_or_else(|| Malformed {
-        entry: Vec::new(),
-        rule: format!("{name} is not supported"),
-        limit: false,
-    })
+    if first.starts_with(b"BZh") && first.get(4..10) == Some(b"1AY&SY") {
+        return Some(("bzip2", None, true));
+    }
+    let (_, name, format, is_unpacked) = MAGIC.iter().find(|(magic, ..)| first.starts_with(magic))?;
+    Some((name, *format, *is_unpacked))
 }
 
 /// What is wrong with a packed stream. It comes inside an [`io::Error`], from which [`of`](Self::of) takes it.

@@ -104,6 +104,11 @@ pub(super) fn checksum(block: &[u8; BLOCK]) -> i64 {
     sum as i64 - stored + 8 * i64::from(b' ')
 }
 
+/// Whether a stream begins with a header: with a block whose checksum is right.
+pub fn begins_with_header(first: &[u8]) -> bool {
+    first.first_chunk().is_some_and(|block| verify_checksum(block).is_ok())
+}
+
 fn verify_checksum(block: &[u8; BLOCK]) -> Result<(), Fault> {
     let stored = field::octal(&view(block).as_old().cksum, "checksum")?;
     if stored != checksum(block) {

@@ -28,9 +28,10 @@ use std::borrow::Cow;
 
 pub use decode::{Decoder, Step};
 pub use encode::{Unrepresentable, encode};
+pub use header::begins_with_header;
 
 /// Tar's unit, in bytes: headers are one block, and bodies are padded to whole ones.
-const BLOCK: usize = 512;
+pub const BLOCK: usize = 512;
 
 /// The end of an archive: two blocks of zeros (POSIX.1-2001).
 pub const TRAILER: [u8; 1024] = [0; 1024];

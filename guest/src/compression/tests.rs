@@ -122,6 +122,34 @@ fn formats_are_told_by_their_magic() {
 }
 
 #[test]
+fn a_name_that_begins_like_a_packed_stream_is_told_from_one() {
+    let cases: [(&[u8], Result<Format, &str>); 11] = [
+        (b"PK\x03\x04", Ok(Format::Plain)),
+        (b"\x04\x22\x4d\x18", Ok(Format::Plain)),
+        (b"LZIP\x01", Ok(Format::Plain)),
+        (b"\x1f\x9d\x90", Ok(Format::Plain)),
+        (b"\x1f\x8b\x07", Ok(Format::Plain)),
+        (b"BZh9", Ok(Format::Plain)),
+        (b"\x1f\x8b\x08", Err("gzip stream as well")),
+        (b"\x28\xb5\x2f\xfd", Err("zstd stream as well")),
+        (b"\x50\x2a\x4d\x18\xf8\x01", Err("zstd stream as well")),
+        (b"\xfd7zXZ", Err("xz stream as well")),
+        (b"BZh91AY&SY", Err("bzip2 stream as well")),
+    ];
+    for (name, expected) in cases {
+        let mut header = tar::Header::new_ustar();
+        header.as_old_mut().name[..name.len()].copy_from_slice(name);
+        header.set_cksum();
+        let found = detect(header.as_bytes()).map_err(|error| error.rule);
+        match (&found, expected) {
+            (Err(rule), Err(part)) => assert!(rule.ends_with(part), "{rule}"),
+            _ => assert_eq!(found, expected.map_err(str::to_owned), "{}", name.escape_ascii()),
+        }
+        assert!(may_seem_packed(header.as_bytes()), "{}", name.escape_ascii());
+    }
+}
+
+#[test]
 fn streams_of_the_tools_are_read() {
     let content = content();
     let lines: [(&str, &[&str]); 8] = [

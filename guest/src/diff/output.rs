@@ -8,7 +8,7 @@ use crate::host::{
     Content, Dialect, Error, IdMaps, Identity, Kind, Name, Node, Outcome, Piece, Result, Sink, Totals, Tree,
 };
 use crate::idmap::Owners;
-use crate::{labels, whiteout};
+use crate::{compression, labels, whiteout};
 
 /// The most pieces, and about the most bytes of headers, that are sent in one call.
 const PIECES: usize = 256;
@@ -42,6 +42,8 @@ pub(super) struct Output<'a, T: Tree> {
     names: BTreeMap<(u64, u64), Name>,
     totals: Totals,
     skipped: Vec<Name>,
+    /// Whether anything was added.
+    begun: bool,
 }
 
 impl<'a, T: Tree> Output<'a, T> {
@@ -57,6 +59,7 @@ impl<'a, T: Tree> Output<'a, T> {
             names: BTreeMap::new(),
             totals: Totals { entries: 0, bytes: 0 },
             skipped: Vec::new(),
+            begun: false,
         })
     }
 
@@ -127,22 +130,19 @@ impl<'a, T: Tree> Output<'a, T> {
     }
 
     fn marker(&mut self, name: Name) -> Result<()> {
-        self.header(&Member {
-            name,
-            kind: MemberKind::File(0),
-            mode: 0,
-            uid: 0,
-            gid: 0,
-            mtime: Timestamp::default(),
-            xattrs: Vec::new(),
-            stored: 0,
-            extents: None,
-        })?;
+        self.header(&bare(name, MemberKind::File(0), 0))?;
         self.flush_when_full()
     }
 
     fn header(&mut self, member: &Member) -> Result<()> {
-        Ok(archive::encode(member, &mut self.headers)?)
+        archive::encode(member, &mut self.headers)?;
+        if !mem::replace(&mut self.begun, true) && compression::may_seem_packed(&self.headers) {
+            // An entry of the root is in front of it, which says nothing that is not so without it.
+            self.headers.clear();
+            archive::encode(&bare(Name::new(), MemberKind::Directory, 0o755), &mut self.headers)?;
+            archive::encode(member, &mut self.headers)?;
+        }
+        Ok(())
     }
 
     fn content(&mut self, name: &Name, layer: usize, length: u64) -> Result<()> {
@@ -221,5 +221,20 @@ impl<'a, T: Tree> Output<'a, T> {
             xattrs: xattrs.collect::<std::result::Result<_, String>>().map_err(|what| unsupported(&what))?,
             extents: None,
         })
+    }
+}
+
+/// A member with nothing but a name, a kind and a mode.
+fn bare(name: Name, kind: MemberKind, mode: u32) -> Member {
+    Member {
+        name,
+        kind,
+        mode,
+        uid: 0,
+        gid: 0,
+        mtime: Timestamp::default(),
+        xattrs: Vec::new(),
+        stored: 0,
+        extents: None,
     }
 }

@@ -3,7 +3,7 @@
 use layerbox_guest::host::{Error, IdMaps, IdRange};
 use nix::sys::stat::SFlag;
 
-use crate::store::{DIALECTS, Layer, Store, TIME, members};
+use crate::store::{DIALECTS, Layer, Store, TIME, members, set_time};
 
 /// What makes a layer, and the members that its archive has.
 type Case = (&'static str, fn(Layer) -> Layer, &'static [&'static str]);
@@ -140,6 +140,24 @@ fn contents_attributes_and_large_trees_come_through() {
         assert_eq!(totals.entries, 1501, "{dialect:?}");
         assert!(other.diff("b", None) == archive, "{dialect:?}");
         assert!(std::fs::read(other.path("b").join("big")).unwrap() == big, "{dialect:?}");
+    }
+}
+
+#[test]
+fn no_archive_begins_like_a_packed_stream() {
+    for name in [&b"PK\x03\x04"[..], b"\x1f\x8b\x08", b"\x50\x2a\x4d\x18\xf8\x01", b"\xfd7zXZ", b"BZhang"] {
+        for dialect in DIALECTS {
+            let store = Store::new(dialect);
+            let layer = store.layer("a", &[]).file(name, "x");
+            // A root that says nothing has no entry otherwise.
+            set_time(&layer.path, 0, 0);
+            let archive = store.diff("a", None);
+            let shown = format!("f {}", name.escape_ascii());
+            assert_eq!(members(&archive), ["d /", &shown], "{dialect:?}");
+            let copy = Store::new(dialect);
+            copy.apply("b", &archive);
+            assert!(copy.diff("b", None) == archive, "{dialect:?}, {shown}");
+        }
     }
 }
 

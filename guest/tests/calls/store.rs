@@ -240,7 +240,7 @@ fn settle(path: &Path) {
     set_time(path, TIME, 0);
 }
 
-fn set_time(path: &Path, seconds: i64, nanoseconds: i64) {
+pub fn set_time(path: &Path, seconds: i64, nanoseconds: i64) {
     let time = TimeSpec::new(seconds, nanoseconds);
     utimensat(AT_FDCWD, path, &time, &time, UtimensatFlags::NoFollowSymlink).expect("utimensat");
 }

@@ -20,6 +20,28 @@ pub(super) fn rows() -> Vec<Row> {
     ] {
         rows.push(refused(title, [magic, &[0; 2000]].concat()).saying("not supported"));
     }
+    // Nobody unpacks these where a header is.
+    for (title, name, found) in [
+        ("a name like the beginning of zip", &b"PK\x03\x04"[..], "PK\\x03\\x04"),
+        ("a name like the beginning of lz4", b"\x04\x22\x4d\x18", "\\x04\\\"M\\x18"),
+        ("a name like the beginning of lzip", b"LZIP\x01", "LZIP\\x01"),
+        ("a name like the beginning of compress", b"\x1f\x9d\x90", "\\x1f\\x9d\\x90"),
+        ("a name like the beginning of gzip, of another method", b"\x1f\x8b\x07", "\\x1f\\x8b\\x07"),
+        ("a name like the beginning of bzip2, and not quite", b"BZh9", "BZh9"),
+    ] {
+        rows.push(exact(title, tar(&[file(name, "x")]), &[&format!("{found} file \"x\"")]));
+    }
+    // Engines do these, and see what is packed in the rest of the header, and in the body.
+    for (title, name) in [
+        ("a name like the beginning of gzip", &b"\x1f\x8b\x08"[..]),
+        ("a name like the beginning of zstd", b"\x28\xb5\x2f\xfd"),
+        ("a name like the beginning of bzip2", b"BZh91AY&SY"),
+        ("a name like the beginning of xz", b"\xfd7zXZ"),
+        // A frame of 504 bytes: the rest of the header.
+        ("a header that is a zstd frame to be skipped, before another archive", b"\x50\x2a\x4d\x18\xf8\x01"),
+    ] {
+        rows.push(refused(title, tar(&[file(name, zstd(&plain))])));
+    }
     rows
 }
 

@@ -10,6 +10,7 @@ use ruzstd::decoding::{BlockDecodingStrategy, FrameDecoder};
 
 use crate::bindings::layerbox::driver::streams::Source;
 use crate::error::{Error, Result, refused};
+use crate::member;
 
 /// How much is asked for at a time.
 const WINDOW: u32 = 256 * 1024;
@@ -27,21 +28,34 @@ impl Input {
     pub(crate) fn open() -> Result<Input> {
         let mut stream = Stream { source: Source::open()?, latest: Vec::new(), at: 0, next: 0 };
         let mut first = Vec::new();
-        while first.len() < 6 && stream.more()? {
+        while first.len() < 512 && stream.more()? {
             first.append(&mut stream.latest);
         }
+        let magic = first[..first.len().min(10)].to_vec();
+        let is_header = first.first_chunk().is_some_and(member::is_header);
         (stream.latest, stream.at) = (first, 0);
-        let magic = stream.latest.clone();
-        let magic = &magic[..magic.len().min(6)];
         let failure = Rc::new(RefCell::new(None));
         let below = Below { stream, failure: failure.clone() };
-        Ok(match magic {
+        Ok(match magic.as_slice() {
+            // Engines unpack these by the first bytes of a name, whoever looks at the header does not.
+            [0x1f, 0x8b, 8, ..]
+            | [0x28, 0xb5, 0x2f, 0xfd, ..]
+            | [0x50..=0x5f, 0x2a, 0x4d, 0x18, ..]
+            | [0xfd, b'7', b'z', b'X', b'Z', 0, ..]
+            | [b'B', b'Z', b'h', _, b'1', b'A', b'Y', b'&', b'S', b'Y']
+                if is_header =>
+            {
+                return Err(refused(b"", "a header that is a packed stream as well"));
+            }
+            _ if is_header => Input::Plain(below.stream),
             [0x1f, 0x8b, ..] => Input::Packed(Box::new(MultiGzDecoder::new(below)), failure),
             // A frame, or one to be skipped.
             [0x28, 0xb5, 0x2f, 0xfd, ..] | [0x50..=0x5f, 0x2a, 0x4d, 0x18, ..] => {
                 Input::Packed(Box::new(Zstd { below, decoder: FrameDecoder::new(), within: false }), failure)
             }
-            b"\xfd7zXZ\0" => return Err(Error::Unsupported("xz is not read".to_owned())),
+            [0xfd, b'7', b'z', b'X', b'Z', 0, ..] => {
+                return Err(Error::Unsupported("xz is not read".to_owned()));
+            }
             _ => Input::Plain(below.stream),
         })
     }

@@ -108,11 +108,7 @@ impl Archive {
             return Ok(None);
         }
         let mut header = Header::from_byte_slice(&block).clone();
-        let sum: u64 = block.iter().map(|&byte| u64::from(byte)).sum();
-        let told = &header.as_old().cksum;
-        // The field itself counts as spaces.
-        let sum = sum + 8 * u64::from(b' ') - told.iter().map(|&byte| u64::from(byte)).sum::<u64>();
-        if field(told)? != sum {
+        if field(&header.as_old().cksum)? != checksum(&block) {
             return Err(refused(string(&header.as_old().name), "a wrong checksum"));
         }
         if block[257..263] == *b"ustar\0" {
@@ -271,6 +267,17 @@ fn string(field: &[u8]) -> &[u8] {
 }
 
 /// A number in a field that is not negative.
+/// Whether a block is a header.
+pub(crate) fn is_header(block: &[u8; 512]) -> bool {
+    field(&block[148..156]).is_ok_and(|told| told == checksum(block))
+}
+
+/// The sum of the bytes of a header; those of the field for it count as spaces.
+fn checksum(block: &[u8]) -> u64 {
+    let sum = |bytes: &[u8]| bytes.iter().map(|&byte| u64::from(byte)).sum::<u64>();
+    sum(block) + 8 * u64::from(b' ') - sum(&block[148..156])
+}
+
 pub(crate) fn field(field: &[u8]) -> Result<u64> {
     let number = signed(field)?;
     u64::try_from(number).map_err(|_| refused(b"", "a negative number in a header"))
