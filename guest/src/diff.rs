@@ -23,18 +23,59 @@ const NODES: u32 = 512;
 
 /// Writes the archive of what a layer itself holds.
 ///
+/// A socket is left out, but where the layer lies on others it hides what they have by its name, so the archive has a
+/// deletion there. Whether they have anything is not looked at, only whether the directory goes on in them: elsewhere the
+/// deletion of nothing would be seen in the union, and keep the directory from being removed.
+///
 /// # Errors
 /// [`Error::Unsupported`](crate::host::Error::Unsupported) for what an archive cannot hold, and those of the host.
-pub fn own<T: Tree>(tree: &T, sink: &T::Sink, maps: IdMaps) -> Result<Outcome> {
+pub fn own<T: Tree>(tree: &T, lies_on_others: bool, sink: &T::Sink, maps: IdMaps) -> Result<Outcome> {
     let output = Output::new(slice::from_ref(tree), sink, maps)?;
+    let sight = Sight { dialect: tree.dialect(), lies_on_others, merged: Vec::new() };
     match tree.dialect() {
-        Dialect::Overlay | Dialect::OverlayUser => straight(tree, output),
-        Dialect::Aufs => sorted(tree, output),
+        Dialect::Overlay | Dialect::OverlayUser => straight(tree, sight, output),
+        Dialect::Aufs => sorted(tree, sight, output),
+    }
+}
+
+/// Where on a way through a layer the layers below are in sight.
+struct Sight {
+    dialect: Dialect,
+    lies_on_others: bool,
+    /// The directories on the way that go on in the layers below, the root first.
+    merged: Vec<Name>,
+}
+
+impl Sight {
+    /// Takes notice of a directory, before anything that is in it.
+    fn enter(&mut self, directory: &Node, is_opaque: bool) {
+        let (above, name) = (whiteout::split(&directory.name).0, &directory.name);
+        let goes_on = match name.is_empty() {
+            true => self.lies_on_others,
+            false => self.reaches(above) && whiteout::may_go_on(self.dialect, &directory.attributes.xattrs),
+        };
+        if goes_on && !is_opaque {
+            while self.merged.last().is_some_and(|last| last != above) {
+                self.merged.pop();
+            }
+            self.merged.push(name.clone());
+        }
+    }
+
+    /// Whether what the layers below have in a directory is seen there.
+    fn reaches(&self, directory: &[u8]) -> bool {
+        self.merged.iter().any(|merged| merged == directory)
+    }
+
+    /// Whether something that the archive cannot hold must be a deletion there. One whose name is too long for that, or
+    /// means something else, has the name of nothing that came out of an archive.
+    fn is_hidden_by(&self, name: &[u8]) -> bool {
+        self.reaches(whiteout::split(name).0) && whiteout::deletion(name).is_some()
     }
 }
 
 /// The overlay dialect: whiteouts have the very names that they hide, so a walk is in the archive's order already.
-fn straight<T: Tree>(tree: &T, mut output: Output<'_, T>) -> Result<Outcome> {
+fn straight<T: Tree>(tree: &T, mut sight: Sight, mut output: Output<'_, T>) -> Result<Outcome> {
     let dialect = tree.dialect();
     let walker = tree.walk(&WalkOptions { start: Name::new(), recursive: true, detail: Detail::Full })?;
     let mut root = None;
@@ -46,6 +87,9 @@ fn straight<T: Tree>(tree: &T, mut output: Output<'_, T>) -> Result<Outcome> {
         for node in nodes {
             let is_opaque = node.kind == Kind::Directory
                 && whiteout::has_opaque_attribute(dialect, &node.attributes.xattrs);
+            if node.kind == Kind::Directory {
+                sight.enter(&node, is_opaque);
+            }
             if node.name.is_empty() {
                 let says = output.root_says(&node, 0)?;
                 if says.always {
@@ -60,6 +104,10 @@ fn straight<T: Tree>(tree: &T, mut output: Output<'_, T>) -> Result<Outcome> {
                 continue;
             }
             if node.kind == Kind::Socket {
+                if sight.is_hidden_by(&node.name) {
+                    put_root(&mut root, &mut output)?;
+                    output.delete(&node.name)?;
+                }
                 output.skip(node.name);
                 continue;
             }
@@ -80,7 +128,7 @@ fn put_root<T: Tree>(root: &mut Option<Node>, output: &mut Output<'_, T>) -> Res
 }
 
 /// The aufs dialect: `.wh.` names sort elsewhere than what they hide, so each directory is put in order first.
-fn sorted<T: Tree>(tree: &T, output: Output<'_, T>) -> Result<Outcome> {
+fn sorted<T: Tree>(tree: &T, mut sight: Sight, output: Output<'_, T>) -> Result<Outcome> {
     let Some(root) = tree.stat(&[Name::new()], Detail::Full)?.into_iter().flatten().next() else {
         return output.finish();
     };
@@ -95,10 +143,14 @@ fn sorted<T: Tree>(tree: &T, output: Output<'_, T>) -> Result<Outcome> {
     };
     Ascent::new(output).run(root, |directory| {
         let listing = list(tree, &directory.node.name, Detail::Full)?;
-        let steps = listing.items.into_iter().map(|item| match item.node {
-            None => Step::Delete(item.name),
+        sight.enter(&directory.node, directory.is_opaque || listing.opaque);
+        let steps = listing.items.into_iter().flat_map(|item| match item.node {
+            None => vec![Step::Delete(item.name)],
+            Some(node) if node.kind == Kind::Socket && sight.is_hidden_by(&node.name) => {
+                vec![Step::Delete(node.name.clone()), Step::Skip(node.name.clone())]
+            }
             // Its own whiteout hides what lies below it: for a directory that is to be opaque, for anything else nothing.
-            Some(node) => found(node, 0, Vec::new(), item.hides),
+            Some(node) => vec![found(node, 0, Vec::new(), item.hides)],
         });
         Ok(Opened { is_opaque: listing.opaque, steps: steps.collect() })
     })

@@ -36,7 +36,7 @@ impl<'a, H: Trees> Differ<'a, H> {
                 let two = self.open(self.records.stack(&parent)?, stack)?;
                 diff::between(&two.trees, two.old, two.new, sink, maps)
             }
-            _ => diff::own(&self.host.tree(&stack[0])?, sink, maps),
+            _ => diff::own(&self.host.tree(&stack[0])?, stack.len() > 1, sink, maps),
         }
     }
 

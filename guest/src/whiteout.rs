@@ -131,6 +131,18 @@ pub fn has_opaque_attribute(dialect: Dialect, xattrs: &[Xattr]) -> bool {
         .is_some_and(|name| xattrs.iter().any(|xattr| xattr.name == name && xattr.value == b"y"))
 }
 
+/// Whether a directory below a layer's root may go on in the layers below, as far as its attributes say. overlayfs writes down of
+/// each that it copied up that there was one (`origin`); of those that it made it says so only where it deleted one before.
+/// aufs says nothing of either.
+pub fn may_go_on(dialect: Dialect, xattrs: &[Xattr]) -> bool {
+    let origin: &[u8] = match dialect {
+        Dialect::Aufs => return true,
+        Dialect::Overlay => b"trusted.overlay.origin",
+        Dialect::OverlayUser => b"user.overlay.origin",
+    };
+    !has_opaque_attribute(dialect, xattrs) && xattrs.iter().any(|xattr| xattr.name == origin)
+}
+
 /// Whether an attribute is overlayfs' own. Those are neither taken from archives nor put into them, whatever the dialect: a
 /// layer may be moved to a store of the other one.
 pub fn is_overlay_attribute(name: &[u8]) -> bool {

@@ -174,6 +174,43 @@ fn sockets_are_told() {
 }
 
 #[test]
+fn sockets_hide_what_layers_below_may_have() {
+    for dialect in DIALECTS {
+        let store = Store::new(dialect);
+        store.layer("base", &[]);
+        let is_aufs = dialect == DIALECTS[0];
+        let make = |id: &str, parents: &[&str]| {
+            let mut layer = store.layer(id, parents).directory("d").directory("d/e");
+            for copied in ["d", "d/e"].iter().filter(|_| !is_aufs) {
+                layer = layer.xattr(copied, "trusted.overlay.origin", b"");
+            }
+            layer
+                .socket("d/e/s")
+                .file("d/new/f", "")
+                .opaque("o")
+                .directory("o/in")
+                .socket("o/in/s")
+                .socket("o/s")
+                .socket("o.s");
+        };
+        make("a", &["base"]);
+        let (archive, outcome) = store.try_diff("a", None).unwrap();
+        let rest = ["d d/new/", "f d/new/f", "d o/", "f o/.wh..wh..opq", "d o/in/", "f .wh.o.s"];
+        let expected = [&["d /", "d d/", "d d/e/", "f d/e/.wh.s"], &rest[..]].concat();
+        assert_eq!(members(&archive), expected, "{dialect:?}");
+        assert_eq!(outcome.skipped.len(), 4, "{dialect:?}");
+        make("b", &[]);
+        let expected: Vec<_> = expected.into_iter().filter(|member| !member.ends_with('s')).collect();
+        assert_eq!(members(&store.diff("b", None)), expected, "{dialect:?}");
+        if !is_aufs {
+            // Made in the union: nothing of it is below.
+            store.layer("c", &["base"]).directory("made").socket("made/s");
+            assert_eq!(members(&store.diff("c", None)), ["d /", "d made/"]);
+        }
+    }
+}
+
+#[test]
 fn bookkeeping_and_strange_whiteouts_of_aufs() {
     let store = Store::new(crate::store::DIALECTS[0]);
     store

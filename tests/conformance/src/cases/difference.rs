@@ -69,7 +69,13 @@ pub(super) fn cases() -> Vec<Case> {
         "the socket itself is left out, and told",
         socket,
     );
-    rows.chain([socket]).collect()
+    let own = broad(
+        Scope::Each,
+        "archive/diff-hides-what-a-socket-may-have-replaced",
+        "in a layer that lies on others",
+        own_socket,
+    );
+    rows.chain([socket, own]).collect()
 }
 
 fn row(context: &Context<'_>, old: &[Entry], new: &[Entry], expected: &[Entry]) -> Outcome {
@@ -87,6 +93,19 @@ fn row(context: &Context<'_>, old: &[Entry], new: &[Entry], expected: &[Entry]) 
         .count();
     equal("entries that it tells of", diff.totals.entries, (expected.len() - marks) as u64)?;
     Ok(())
+}
+
+fn own_socket(context: &Context<'_>) -> Outcome {
+    let store = context.quick()?;
+    layer(store.as_ref(), "base", None, &base())?;
+    let content = empty(store.as_ref(), "new", Some("base"))?;
+    let mode = rustix::fs::Mode::from_raw_mode(0o600);
+    rustix::fs::mknodat(rustix::fs::CWD, content.join("f"), rustix::fs::FileType::Socket, mode, 0)?;
+    let diff = store.diff("new", None)?;
+    equal("what was left out", diff.skipped, vec![b"f".to_vec()])?;
+    let mut found = read(&diff.archive)?;
+    found.retain(|entry| !entry.name.is_empty());
+    Ok(same_entries(&found, &[Entry::whiteout("f")])?)
 }
 
 fn socket(context: &Context<'_>) -> Outcome {

@@ -40,7 +40,7 @@ pub(super) fn cases() -> Vec<Case> {
         case(Mounted, "union/chown-and-chmod-stick", "of what a lower layer has", chown_and_chmod),
         broad(Mounted, "union/same-size-in-the-same-second", "is a change", same_second),
         broad(Mounted, "union/moved-by-hard-link", "linked, and the old name removed", moved_by_link),
-        broad(Mounted, "union/sockets-are-skipped", "as in any layer", sockets),
+        broad(Mounted, "union/sockets-are-skipped", "as in any layer, and hide what may lie below", sockets),
         case(
             MountedOverlay,
             "union/inode-of-a-directory-is-stable",
@@ -285,7 +285,7 @@ fn sockets(context: &Context<'_>) -> Outcome {
     })?;
     let mut names = entry_names(store.as_ref(), &top)?;
     names.retain(|name| name != "(root)");
-    same_lines(&names, &["new"])?;
+    same_lines(&names, &["new", ".wh.socket"])?;
     equal("skipped", store.diff(&top, None)?.skipped, vec![b"socket".to_vec()])?;
     equal("size", store.diff_size(&top, None)?, crate::Totals { entries: 1, bytes: 1 })?;
     Ok(())

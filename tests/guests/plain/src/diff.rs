@@ -7,7 +7,7 @@ use crate::bindings::exports::layerbox::driver::differ::{ApplyOptions, Guest, Ou
 use crate::bindings::layerbox::driver::streams::Sink;
 use crate::bindings::layerbox::driver::tree::{Content, Piece};
 use crate::bindings::layerbox::driver::types::{
-    Attributes, ChangeKind, ChangeList, IdMaps, Kind, Node, Totals,
+    Attributes, ChangeKind, ChangeList, Dialect, IdMaps, Kind, Node, Totals,
 };
 use crate::encode::{self, Member};
 use crate::error::{Error, Result, printable};
@@ -20,7 +20,7 @@ impl Guest for Plain {
         let ancestors = records::ancestors(&id)?;
         if parent.is_none() || parent.as_ref() == ancestors.first() {
             let layer = Layer::read(&id)?;
-            return write(&own(&layer), &maps);
+            return write(&own(&layer, !ancestors.is_empty()), &maps);
         }
         let layers = Layers::read(&[Some(&id), parent.as_ref()])?;
         write(&difference(&layers.merged(parent.as_ref())?, &layers.merged(Some(&id))?), &maps)
@@ -96,12 +96,32 @@ enum Item<'a> {
     Node(Seen<'a>, bool),
 }
 
-/// A layer's own content.
-fn own(layer: &Layer) -> Items<'_> {
+/// A layer's own content. Over others a socket deletes what they have by its name, where its directory goes on in them: overlayfs writes down of each
+/// directory that it copied up where it came from, aufs nothing.
+fn own(layer: &Layer, lies_on_others: bool) -> Items<'_> {
     let mut items = Items::new();
     items.extend(layer.hidden.iter().map(|key| (key.clone(), Item::Whiteout)));
+    let above = |key: &[u8]| -> Vec<Vec<u8>> {
+        std::iter::successors(parent(key), |key| parent(key)).map(<[u8]>::to_vec).collect()
+    };
+    let goes_on = |key: &[u8]| {
+        let has_origin = |node: &Node| {
+            let origins = [&b"trusted.overlay.origin"[..], b"user.overlay.origin"];
+            node.attributes.xattrs.iter().any(|xattr| origins.contains(&xattr.name.as_slice()))
+        };
+        let may = key.is_empty()
+            || layer.tree.dialect() == Dialect::Aufs
+            || layer.nodes.get(key).is_some_and(has_origin);
+        may && !layer.opaque.contains(key)
+    };
     for (key, node) in &layer.nodes {
-        items.insert(key.clone(), Item::Node(Seen { layer, node }, layer.opaque.contains(key)));
+        let seen = Seen { layer, node };
+        let deletes = lies_on_others
+            && node.kind == Kind::Socket
+            && names::can_be_deleted(&node.name)
+            && above(key).iter().all(|directory| goes_on(directory));
+        let item = if deletes { Item::Hidden(seen) } else { Item::Node(seen, layer.opaque.contains(key)) };
+        items.insert(key.clone(), item);
     }
     items
 }

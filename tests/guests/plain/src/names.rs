@@ -88,6 +88,12 @@ pub(crate) fn whiteout(name: &[u8]) -> Vec<u8> {
     join(directory, &[MARK, last].concat())
 }
 
+/// Whether there is such a mark.
+pub(crate) fn can_be_deleted(name: &[u8]) -> bool {
+    let last = split(name).1;
+    last.len() + MARK.len() <= 255 && !last.starts_with(MARK)
+}
+
 /// What sorts names as archives have them: a directory, all that is in it, then its next sibling. A `/` must then sort before all other bytes, and NUL
 /// is free, because no name holds it.
 pub(crate) fn key(name: &[u8]) -> Vec<u8> {
