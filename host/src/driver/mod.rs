@@ -98,6 +98,8 @@ impl Settings {
 /// A store that is open, with the component that works on it.
 #[derive(Debug)]
 pub struct Driver {
+    /// The record of the snapshots, once somebody asked for it. It is closed before the store's lock is given back: whoever takes that opens it anew.
+    snapshots: Mutex<Option<Arc<Database>>>,
     store: Arc<Store>,
     sandbox: Arc<Sandbox>,
     unions: Arc<Unions>,
@@ -105,8 +107,6 @@ pub struct Driver {
     devices: bool,
     /// A service's.
     sweeper: Option<Sweeper>,
-    /// The record of the snapshots, once somebody asked for it.
-    snapshots: Mutex<Option<Arc<Database>>>,
 }
 
 impl Driver {

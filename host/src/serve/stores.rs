@@ -1,4 +1,7 @@
 //! The stores that the service owns: one driver for each root, all of them with the same component.
+//!
+//! A store is known by the path of its root, and that may come to lead elsewhere: somebody removes the directory or puts another one there, or mounts something on the
+//! way. Such a store is closed, and what the path leads to is opened instead, when it is next asked for.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -12,7 +15,7 @@ use crate::serve::log::Log;
 use crate::snapshots::Snapshots;
 use crate::snapshots::error::SnapshotError;
 
-/// The stores that are open. Opened once, a store stays open until the service ends.
+/// The stores that are open.
 #[derive(Debug)]
 pub struct Stores {
     settings: Settings,
@@ -70,10 +73,17 @@ impl Stores {
         if let Some(driver) = self.get(root) {
             return found(driver);
         }
+        // It is the same store on another mount, mostly, whose lock nobody can take before it is closed. Calls under way end on what they began with, and are
+        // waited for as those of command lines are.
+        if let Ok(root) = root.canonicalize() {
+            self.close_displaced(&root);
+        }
         let usual_backend = if usual == BackendChoice::Auto { self.settings.new_backend() } else { usual };
         let settings =
             Settings { root: root.to_owned(), backend, usual_backend, maps, ..self.settings.clone() };
         let driver = Arc::new(Driver::with_sandbox(&settings, self.sandbox.clone(), make)?);
+        // One that was gone altogether has been made anew.
+        self.close_displaced(driver.root());
         self.tell_mended(&driver);
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(socket) = self.socket.get() {
@@ -92,12 +102,29 @@ impl Stores {
     pub fn snapshots(&self, root: &Path) -> Result<Arc<Snapshots>, SnapshotError> {
         let driver = self.open(root, None, true)?;
         let mut all = self.snapshots.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(snapshots) = all.get(driver.root()) {
+        if let Some(snapshots) = all.get(driver.root()).filter(|open| Arc::ptr_eq(open.driver(), &driver)) {
             return Ok(snapshots.clone());
         }
         let snapshots = Arc::new(Snapshots::open(driver.clone())?);
         all.insert(driver.root().to_owned(), snapshots.clone());
         Ok(snapshots)
+    }
+
+    /// Closes the store that was opened at a canonical root, where that leads elsewhere now. Calls under way go on with it to their end.
+    fn close_displaced(&self, root: &Path) {
+        let Some(driver) = self.opened(root).filter(|driver| !driver.store().is_in_place()) else { return };
+        {
+            let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+            // Somebody else was faster.
+            if !open.get(root).is_some_and(|open| Arc::ptr_eq(open, &driver)) {
+                return;
+            }
+            open.remove(root);
+            self.withdraw_from(&driver);
+        }
+        self.snapshots.lock().unwrap_or_else(PoisonError::into_inner).remove(root);
+        let what = "the path of a store leads elsewhere: it is closed";
+        self.log.info(what, &[("root", root.display().to_string().into())]);
     }
 
     /// Logs what the opening of a store has mended. A `check` by somebody who comes later is about how the store is, so it is not told there again.
@@ -131,17 +158,22 @@ impl Stores {
 
     /// Ends [`Stores::announce`], before the service ends.
     pub(crate) fn withdraw(&self) {
+        self.all().iter().for_each(|driver| self.withdraw_from(driver));
+    }
+
+    /// Ends [`Stores::announce`] for one store, while it is still open.
+    fn withdraw_from(&self, driver: &Driver) {
         if self.socket.get().is_some() {
-            self.all().iter().for_each(|driver| control::withdraw(driver.store().runtime()));
+            control::withdraw(driver.store().runtime());
         }
     }
 
-    /// The store at `root`, if it is open.
+    /// The store at `root`, if it is open and the path still leads there.
     pub fn get(&self, root: &Path) -> Option<Arc<Driver>> {
-        self.opened(&root.canonicalize().ok()?)
+        self.opened(&root.canonicalize().ok()?).filter(|driver| driver.store().is_in_place())
     }
 
-    /// As [`Stores::get`], for a root whose path is canonical.
+    /// As [`Stores::get`], for a root whose path is canonical, and wherever that leads now.
     pub fn opened(&self, root: &Path) -> Option<Arc<Driver>> {
         self.open.lock().unwrap_or_else(PoisonError::into_inner).get(root).cloned()
     }

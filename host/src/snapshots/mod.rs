@@ -31,8 +31,9 @@ type Result<T> = std::result::Result<T, SnapshotError>;
 /// The snapshots of a store.
 #[derive(Debug)]
 pub struct Snapshots {
-    driver: Arc<Driver>,
+    /// Given back before the driver, with which the store may be closed.
     database: Arc<Database>,
+    driver: Arc<Driver>,
     /// The number of the layer that is made next.
     next: AtomicU64,
     removal: Removal,

@@ -121,6 +121,12 @@ impl Guard {
         self.mode == Mode::Exclusive
     }
 
+    /// Whether others who come find the file that is locked. They do not where somebody has removed it, with all else that the store was.
+    pub(super) fn is_to_be_found(&self) -> bool {
+        let links = |file: &File| file.metadata().map_or(1, |found| found.nlink());
+        self.lock.as_ref().is_none_or(|file| links(file) > 0)
+    }
+
     /// Goes on with the store's lock beside others.
     pub(super) fn share(mut self) -> Result<Guard, Failure> {
         self.mode = Mode::Shared;

@@ -29,6 +29,7 @@ pub mod lock;
 pub mod maps;
 mod marks;
 mod opening;
+mod place;
 pub mod record;
 mod recover;
 pub(crate) mod runtime;
@@ -45,6 +46,7 @@ use std::time::Duration;
 use cap_std::fs::{Dir, OpenOptions, OpenOptionsExt as _};
 use layerbox_privileged::id::LayerId;
 use layerbox_privileged::mount::{Backend, Choice};
+use rustix::io::Errno;
 
 use crate::error::Failure;
 use files::{exists, ids_in, ignore_missing, make_directory, mark_child, sync_directory, touch};
@@ -52,6 +54,7 @@ use lock::{Claims, Guard, Mode, PATIENCE, Unclaimed};
 pub(crate) use opening::identity;
 use opening::require_backend;
 pub use opening::{Opening, Owner};
+use place::Place;
 use record::{Format, Record};
 use runtime::{LOCKS, MOUNT_LOCKS, existing_directories, runtime_directory};
 
@@ -65,6 +68,8 @@ pub struct Store {
     root: PathBuf,
     runtime: PathBuf,
     dir: Dir,
+    /// Where `dir` is.
+    place: Place,
     format: Format,
     /// Whether the machine has started since the store was last open: then no lock tells which layers were worked on.
     first_since_boot: bool,
@@ -110,6 +115,7 @@ impl Store {
             io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => missing(),
             _ => Failure::io_at("open", given, &e),
         })?;
+        let place = Place::of(&dir).map_err(|errno| Failure::io("statx", &errno.into()))?;
         let state = adopt::survey(&dir)?;
         if matches!(state, adopt::State::Empty) && !make {
             return Err(missing());
@@ -146,7 +152,7 @@ impl Store {
         let first_since_boot = existing_directories(&format.id).next().is_none();
         let runtime = runtime_directory(&format.id)?;
         let (recovered, claims) = (Mutex::default(), Claims::default());
-        Ok(Store { root, runtime, first_since_boot, dir, format, recovered, claims, lock })
+        Ok(Store { root, runtime, first_since_boot, dir, place, format, recovered, claims, lock })
     }
 
     /// Takes the lock on a layer; waits up to half a minute for others.
@@ -195,6 +201,15 @@ impl Store {
     /// The canonical path of the root.
     pub fn root(&self) -> &Path {
         &self.root
+    }
+
+    /// Whether the path of the root still leads to what was opened there. It does not when the directory was removed, emptied or replaced, or something was
+    /// mounted or unmounted on the way: then nothing that is done here comes to be where the path leads. Where that cannot be told, calls will say why.
+    pub fn is_in_place(&self) -> bool {
+        match Place::at(&self.root) {
+            Ok(now) => now == self.place && self.lock.is_to_be_found(),
+            Err(errno) => errno != Errno::NOENT && errno != Errno::NOTDIR,
+        }
     }
 
     /// The directory on a tmpfs for what a reboot must clear: locks, reference counts.

@@ -116,6 +116,32 @@ pub(super) fn cases() -> Vec<Case> {
         between_get_and_put,
     ));
     cases.push(docker("kill -9 of the engine with containers that go on without it", kept_alive));
+    cases.push(docker(
+        "an engine that ends and starts again goes on, where its data is a mount of its own",
+        |place| {
+            let mut rig = Rig::with_small_image(place, "a", Driver::Layerbox, &[])?;
+            rig.engine.ok(["save", "--output", "small.tar", "small:1"])?;
+            for _ in 0..2 {
+                // dockerd binds its data on itself, and takes that away when it ends in good order: the service has it open through a mount that is there no more.
+                let data = rig.engine.data();
+                let is_mount =
+                    mounts_below(rig.engine.directory()).iter().any(|point| Path::new(point) == data);
+                ensure!(is_mount, "the engine's data is no mount of its own, and this case says nothing");
+                rig.engine.stop()?;
+                let restarted = rig.engine.restart();
+                rig.explained(restarted)?;
+                rig.explained(rig.engine.ok(["rmi", "small:1"]))?;
+                rig.explained(rig.engine.ok(["load", "--input", "small.tar"]))?;
+                rig.start_ticking("up", &[])?;
+                rig.explained(rig.engine.ok(["commit", "up", "two:1"]))?;
+                rig.is_mounted(1)?;
+                rig.explained(rig.engine.ok(["rm", "--force", "up"]))?;
+                rig.explained(rig.engine.ok(["rmi", "two:1"]))?;
+                rig.is_mounted(0)?;
+            }
+            rig.finish()
+        },
+    ));
     cases.push(docker("a restart of the service leaves mounts in use in place", |place| {
         let mut rig = Rig::with_small_image(place, "a", Driver::Layerbox, &[])?;
         rig.start_ticking("up", &[])?;

@@ -9,10 +9,11 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, ensure};
 use layerbox_tests::archive::file;
 use layerbox_tests::tree::names;
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sys::signal::Signal;
 use serde_json::json;
 
-use crate::command::{binary, run};
+use crate::command::{binary, run, shell};
 use crate::harness::{Case, Need, case};
 use crate::scratch::{Place, mounts_below, unmount};
 use crate::service::{Service, eventually};
@@ -27,6 +28,7 @@ pub(super) fn cases() -> Vec<Case> {
             "service: what is left of a container that never came to be goes with its image",
             never_came_to_be,
         ),
+        case("service: a root that is mounted anew, removed, emptied or replaced is opened anew", displaced),
         case("service: SIGTERM ends it cleanly, and mounts stay", terminated),
         case("service: what is under way at the end is cut off in time", cut_off),
         case("service: sockets are for owner and group, and a live one is not taken", sockets),
@@ -176,6 +178,64 @@ fn taken_away(place: &Place) -> Result<()> {
         );
     }
     Ok(())
+}
+
+/// What can become of a root while a service has it open. dockerd does the first of these by itself, where its data is on no shared mount.
+fn displaced(place: &Place) -> Result<()> {
+    type Change = fn(&Path) -> Result<()>;
+    let rows: [(&str, bool, Change); 5] = [
+        ("mounted anew", true, |home| {
+            umount2(home, MntFlags::MNT_DETACH)?;
+            bind(home)
+        }),
+        ("no mount any more", true, |home| Ok(umount2(home, MntFlags::MNT_DETACH)?)),
+        ("removed", false, |home| Ok(std::fs::remove_dir_all(home)?)),
+        ("emptied", false, |home| shell("find \"$1\" -mindepth 1 -delete", [home]).map(drop)),
+        ("replaced by a copy", true, |home| {
+            shell("mv \"$1\" \"$1.old\" && cp -a \"$1.old\" \"$1\"", [home]).map(drop)
+        }),
+    ];
+    for (what, is_kept, change) in rows {
+        let inner = place.directory_for("")?;
+        let service = Service::start(&inner, &[])?;
+        let home = service.path("home");
+        std::fs::create_dir(&home)?;
+        if what.contains("mount") {
+            bind(&home)?;
+        }
+        service.init()?;
+        service.layer("old", "", &[file("f", "x")])?;
+        change(&home)?;
+        service.init().with_context(|| what.to_owned())?;
+        let work = || -> Result<()> {
+            let parent = if is_kept { "old" } else { "" };
+            service.layer("new", parent, &[file("f", "y")])?;
+            service.ok("Create", &json!({ "ID": "top", "Parent": "new" }))?;
+            service.ok("Get", &json!({ "ID": "top" }))?;
+            ensure!(std::fs::read(home.join("mnt/top/f"))? == b"y", "it is not mounted where the path leads");
+            service.ok("Put", &json!({ "ID": "top" }))?;
+            // The command line finds the service by way of the same path.
+            run(bare().arg("--root").arg(&home).args(["exists", "top"]), b"")?.expect(0)?;
+            service.ok("Remove", &json!({ "ID": "top" }))?;
+            service.ok("Remove", &json!({ "ID": "new" }))?;
+            let left = names(&home.join("layers"))?;
+            ensure!(left == if is_kept { vec!["old"] } else { vec![] }, "{left:?}");
+            let (status, text) = service.admin("/healthz")?;
+            ensure!(status == 200, "{text}");
+            Ok(())
+        };
+        work().with_context(|| format!("{what}\n{}", service.log().unwrap_or_default()))?;
+        drop(service);
+        // Where it is a mount.
+        let _ = umount2(&home, MntFlags::MNT_DETACH);
+    }
+    Ok(())
+}
+
+/// Mounts a directory on itself, as dockerd does with its data.
+fn bind(directory: &Path) -> Result<()> {
+    let none = None::<&str>;
+    Ok(mount(Some(directory), directory, none, MsFlags::MS_BIND, none)?)
 }
 
 fn terminated(place: &Place) -> Result<()> {
