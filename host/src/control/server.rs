@@ -279,21 +279,24 @@ fn opened(seat: &Seat<'_>, caller: &Caller) -> io::Result<Option<Arc<Driver>>> {
 
 /// The store that is asked for, where it is as it is asked for.
 fn find(stores: &Stores, open: Open) -> Result<Option<Arc<Driver>>, Failure> {
+    let backends = (open.backend.into(), open.usual_backend.into());
+    let opened =
+        |root: &Path, make| stores.open_as(root, backends, None, make).map_err(|error| error.failure);
     let driver = match open.store {
         Which::Identity(identity) => {
-            let mut all = stores.all().into_iter();
-            match all.find(|driver| driver.store().format().id == identity) {
-                Some(driver) => driver,
-                None => return Ok(None),
+            let is_it = |driver: &Arc<Driver>| driver.store().format().id == identity;
+            let Some(known) = stores.all().into_iter().find(is_it) else { return Ok(None) };
+            let root = known.root().to_owned();
+            // Its path may lead elsewhere by now, and then it is to be closed.
+            drop(known);
+            match opened(&root, false) {
+                Ok(driver) if is_it(&driver) => driver,
+                Ok(_) | Err(Failure::NoStore(_)) => return Ok(None),
+                Err(failure) => return Err(failure),
             }
         }
-        Which::Root(root) => {
-            let root = PathBuf::from(root);
-            let backends = (open.backend.into(), open.usual_backend.into());
-            stores.open_as(&root, backends, None, open.make).map_err(|error| error.failure)?
-        }
+        Which::Root(root) => opened(&PathBuf::from(root), open.make)?,
     };
-    driver.store().require_backend(open.backend.into())?;
     match open.guest {
         Some(digest) if digest != driver.digest().to_string() => Err(Failure::Conflict(format!(
             "another component is asked for than the service runs ({}), and the service decides",

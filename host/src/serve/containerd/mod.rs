@@ -12,7 +12,7 @@ mod media;
 mod snapshots;
 
 use std::path::PathBuf;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use hyper::body::Incoming;
 use hyper::{Request, Response};
@@ -40,23 +40,17 @@ pub struct Containerd {
     root: PathBuf,
     /// The engine's own socket, behind which its blobs are.
     content: PathBuf,
-    /// Of the store; opened with the first call.
-    open: OnceLock<Arc<Snapshots>>,
 }
 
 impl Containerd {
     /// Answers for the store at `root`. Blobs are read from the engine that listens at `content`.
     pub fn new(service: Arc<Service>, root: PathBuf, content: PathBuf) -> Containerd {
-        Containerd { service, root, content, open: OnceLock::new() }
+        Containerd { service, root, content }
     }
 
-    /// The snapshots of the store, which is made where it is not there. Blocks.
+    /// The snapshots of the store, which is made where it is not there: with the first call, and when its directory was removed. Blocks.
     fn snapshots(&self) -> Result<Arc<Snapshots>, SnapshotError> {
-        if let Some(snapshots) = self.open.get() {
-            return Ok(snapshots.clone());
-        }
-        let snapshots = self.service.stores.snapshots(&self.root)?;
-        Ok(self.open.get_or_init(|| snapshots).clone())
+        self.service.stores.snapshots(&self.root)
     }
 
     /// Opens the store, if there is one, before the first call.

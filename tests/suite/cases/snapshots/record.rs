@@ -34,6 +34,7 @@ pub(super) fn cases() -> Vec<Case> {
         ),
         overlay("snapshots: a write of the record that fails is one call that fails", failed_write)
             .needs(Need::Tool("strace")),
+        overlay("snapshots: a root that was removed is made anew, and knows nothing", made_anew),
         overlay("snapshots: two sockets of one service lead to the same snapshots", two_sockets),
     ]
 }
@@ -336,6 +337,26 @@ fn failed_write(place: &Place) -> Result<()> {
     }
     s.cleanup()?;
     ensure!(s.names(&[])? == ["base"] && findings(place, &[])?.is_empty(), "{}", findings(place, &[])?);
+    Ok(())
+}
+
+fn made_anew(place: &Place) -> Result<()> {
+    let service = serve(place)?;
+    let s = Snapshotter::connect(place)?;
+    s.layer(place, "one", "", |at| Ok(fs::write(at.join("f"), "1")?))?;
+    let (root, away) = (place.join("root"), place.join("away"));
+    let removals: [(&str, &dyn Fn() -> std::io::Result<()>); 2] =
+        [("removed", &|| fs::remove_dir_all(&root)), ("moved", &|| fs::rename(&root, &away))];
+    for (what, remove) in removals {
+        remove()?;
+        refused(s.stat("one"), Code::NotFound, what)?;
+        ensure!(s.names(&[])?.is_empty(), "{what}: {:?}", s.names(&[])?);
+        s.layer(place, "one", "", |at| Ok(fs::write(at.join("f"), "2")?))?;
+        s.prepare("two", "one")?;
+        ensure!(s.names(&[])? == ["one", "two"] && layers(place)?.len() == 2, "{:?}", s.names(&[])?);
+        ensure!(findings(place, &[])?.is_empty(), "{}", findings(place, &[])?);
+        ensure!(service.admin("/healthz")?.0 == 200, "{}", service.admin("/healthz")?.1);
+    }
     Ok(())
 }
 
