@@ -30,10 +30,11 @@ impl Admin {
     async fn metrics(&self) -> Response<Content> {
         let service = self.service.clone();
         let count = move || {
-            let stores = service.stores.all().into_iter().map(|driver| {
+            service.stores.close_all_displaced();
+            let stores = service.stores.all().into_iter().filter_map(|driver| {
                 // A store that cannot be read is not counted; health says so.
-                let (layers, mounts) = driver.counts().unwrap_or_default();
-                StoreGauges { root: driver.root().display().to_string(), layers, mounts }
+                let (layers, mounts) = driver.counts().ok()?;
+                Some(StoreGauges { root: driver.root().display().to_string(), layers, mounts })
             });
             Ok(stores.collect::<Vec<_>>())
         };
@@ -48,6 +49,7 @@ impl Admin {
     async fn health(&self) -> Response<Content> {
         let service = self.service.clone();
         let ask = move || {
+            service.stores.close_all_displaced();
             let mut asked = Vec::new();
             for driver in service.stores.all() {
                 let answer = driver.exists("health").map_err(|e| e.to_string());

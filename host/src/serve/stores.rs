@@ -1,11 +1,14 @@
 //! The stores that the service owns: one driver for each root, all of them with the same component.
 //!
 //! A store is known by the path of its root, and that may come to lead elsewhere: somebody removes the directory or puts another one there, or mounts something on the
-//! way. Such a store is closed, and what the path leads to is opened instead, when it is next asked for.
+//! way. Such a store is closed, and what the path leads to is opened instead, when it is next asked for. One whose engine has ended is closed as well: its
+//! disk may be about to go.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
 
 use crate::control;
 use crate::driver::{BackendChoice, Driver, Finding, IdMaps, Owner, Settings};
@@ -14,6 +17,9 @@ use crate::sandbox::Sandbox;
 use crate::serve::log::Log;
 use crate::snapshots::Snapshots;
 use crate::snapshots::error::SnapshotError;
+
+/// How long a store that is to be closed may take to delete what was removed, and to see calls end.
+const CLOSING: Duration = Duration::from_secs(2);
 
 /// The stores that are open.
 #[derive(Debug)]
@@ -116,7 +122,7 @@ impl Stores {
         {
             let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
             // Somebody else was faster.
-            if !open.get(root).is_some_and(|open| Arc::ptr_eq(open, &driver)) {
+            if !is_among(&open, &driver) {
                 return;
             }
             open.remove(root);
@@ -125,6 +131,46 @@ impl Stores {
         self.snapshots.lock().unwrap_or_else(PoisonError::into_inner).remove(root);
         let what = "the path of a store leads elsewhere: it is closed";
         self.log.info(what, &[("root", root.display().to_string().into())]);
+    }
+
+    /// Closes all stores whose paths lead elsewhere now. Nobody says so when a directory is removed, and one that is may never be asked for again.
+    pub fn close_all_displaced(&self) {
+        let roots: Vec<PathBuf> =
+            self.open.lock().unwrap_or_else(PoisonError::into_inner).keys().cloned().collect();
+        roots.iter().for_each(|root| self.close_displaced(root));
+    }
+
+    /// Closes the store at `root` if nothing of it is in use: nothing is mounted, no call stays under way, nobody has its snapshots. No file of it is open then, so
+    /// that its disk can be taken away. It is opened again when it is next asked for.
+    pub fn close_unused(&self, root: &Path) {
+        let Some(driver) = self.get(root) else { return };
+        let has_snapshots =
+            self.snapshots.lock().unwrap_or_else(PoisonError::into_inner).contains_key(driver.root());
+        if has_snapshots || driver.counts().is_ok_and(|(_, mounts)| mounts > 0) {
+            return;
+        }
+        let begun = Instant::now();
+        // What is left is deleted when it is next opened.
+        drop(driver.store().empty_trash(&|| begun.elapsed() < CLOSING));
+        loop {
+            let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+            if !is_among(&open, &driver) {
+                return;
+            }
+            // That of the map and the one here. Further ones are made of the first only, which nobody can get at meanwhile.
+            if Arc::strong_count(&driver) <= 2 {
+                open.remove(driver.root());
+                self.withdraw_from(&driver);
+                break;
+            }
+            drop(open);
+            if begun.elapsed() > CLOSING {
+                return;
+            }
+            sleep(Duration::from_millis(5));
+        }
+        let what = "an engine has ended, and its store is closed";
+        self.log.info(what, &[("root", driver.root().display().to_string().into())]);
     }
 
     /// Logs what the opening of a store has mended. A `check` by somebody who comes later is about how the store is, so it is not told there again.
@@ -182,6 +228,11 @@ impl Stores {
     pub fn all(&self) -> Vec<Arc<Driver>> {
         self.open.lock().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
     }
+}
+
+/// Whether a store is open with this very driver.
+fn is_among(open: &BTreeMap<PathBuf, Arc<Driver>>, driver: &Arc<Driver>) -> bool {
+    open.get(driver.root()).is_some_and(|other| Arc::ptr_eq(other, driver))
 }
 
 /// The store of a driver, if it has these id maps.

@@ -125,6 +125,15 @@ impl Docker {
                 })
                 .await
             }
+            Operation::Cleanup => {
+                let service = self.service.clone();
+                let clean = move || {
+                    target.driver(&service.stores, false)?.cleanup()?;
+                    service.stores.close_unused(&target.root);
+                    Ok(json!({}))
+                };
+                self.service.calls.short(clean).await
+            }
             Operation::Remove => self.run(target, false, move |driver| remove(driver, request.id())).await,
             _ => self.run(target, false, move |driver| simple(driver, operation, &request)).await,
         }
@@ -190,7 +199,22 @@ impl Docker {
             .observer
             .log
             .info("an engine uses a store", &[("root", home.display().to_string().into())]);
+        self.close_displaced_later();
         Ok(json!({}))
+    }
+
+    /// Closes the stores of engines that were killed, and their data removed, while nobody waits for it.
+    fn close_displaced_later(&self) {
+        let service = self.service.clone();
+        tokio::spawn(async move {
+            let stores = service.stores.clone();
+            let close = move || {
+                stores.close_all_displaced();
+                Ok(())
+            };
+            // The next one tries again.
+            drop(service.calls.short(close).await);
+        });
     }
 
     async fn status(&self, target: Target, client: &Client) -> Result<Value, CallError> {
@@ -229,10 +253,6 @@ fn simple(driver: &Driver, operation: Operation, request: &LayerRequest) -> Resu
             json!({ "Changes": changes.iter().map(ChangeAnswer::from).collect::<Vec<_>>() })
         }
         Operation::DiffSize => json!({ "Size": driver.diff_size(id, parent)?.bytes }),
-        Operation::Cleanup => {
-            driver.cleanup()?;
-            json!({})
-        }
         other => {
             return Err(Failure::Unsupported(other.name().to_owned()).during("serve", None));
         }

@@ -29,6 +29,8 @@ pub(super) fn cases() -> Vec<Case> {
             never_came_to_be,
         ),
         case("service: a root that is mounted anew, removed, emptied or replaced is opened anew", displaced),
+        case("service: a store is closed when its engine ends, and opened again for the next", closed),
+        case("service: a store whose root was removed is forgotten", forgotten),
         case("service: SIGTERM ends it cleanly, and mounts stay", terminated),
         case("service: what is under way at the end is cut off in time", cut_off),
         case("service: sockets are for owner and group, and a live one is not taken", sockets),
@@ -236,6 +238,74 @@ fn displaced(place: &Place) -> Result<()> {
 fn bind(directory: &Path) -> Result<()> {
     let none = None::<&str>;
     Ok(mount(Some(directory), directory, none, MsFlags::MS_BIND, none)?)
+}
+
+/// What a service has open below a directory, and its threads that delete.
+fn held(service: &Service, below: &Path) -> Result<Vec<String>> {
+    let process = Path::new("/proc").join(service.id().to_string());
+    let mut held = Vec::new();
+    for entry in std::fs::read_dir(process.join("fd"))? {
+        // It may be closed by now.
+        let open = std::fs::read_link(entry?.path()).unwrap_or_default();
+        if open.starts_with(below) {
+            held.push(open.display().to_string());
+        }
+    }
+    for entry in std::fs::read_dir(process.join("task"))? {
+        let name = std::fs::read_to_string(entry?.path().join("comm")).unwrap_or_default();
+        if name.trim() == "sweeper" {
+            held.push(name);
+        }
+    }
+    Ok(held)
+}
+
+fn closed(place: &Place) -> Result<()> {
+    let service = Service::start(place, &[])?;
+    let disk = place.make("disk")?.canonicalize()?;
+    mount(Some("disk"), &disk, Some("tmpfs"), MsFlags::empty(), None::<&str>)?;
+    let init = json!({ "Home": disk.join("home") });
+    for round in 0..3 {
+        service.ok("Init", &init)?;
+        let id = format!("l{round}");
+        service.layer(&id, "", &[file("f", "x")])?;
+        let top = json!({ "ID": format!("top{round}"), "Parent": id });
+        service.ok("Create", &top)?;
+        service.ok("Get", &top)?;
+        ensure!(!held(&service, &disk)?.is_empty(), "this case does not see what is held");
+        service.ok("Cleanup", &json!({}))?;
+        let held = held(&service, &disk)?;
+        ensure!(held.is_empty(), "round {round}: {held:?}");
+        let (_, text) = service.admin("/metrics")?;
+        ensure!(text.contains("layerbox_stores 0"), "{text}");
+        // No Init comes before this one.
+        service.ok("Remove", &top)?;
+        service.ok("Cleanup", &json!({}))?;
+    }
+    run(bare().arg("--root").arg(disk.join("home")).arg("check"), b"")?.expect(0)?;
+    unmount(&disk)?;
+    // It is not made on what was below the disk.
+    let text = service.fails("Get", &json!({ "ID": "l0" }))?;
+    ensure!(text.contains("no store"), "{text}");
+    Ok(())
+}
+
+fn forgotten(place: &Place) -> Result<()> {
+    let service = Service::start(place, &[])?;
+    service.init()?;
+    service.layer("a", "", &[file("f", "x")])?;
+    let home = service.path("home").canonicalize()?;
+    std::fs::remove_dir_all(&home)?;
+    let (status, text) = service.admin("/healthz")?;
+    ensure!(status == 200, "{text}");
+    let (_, text) = service.admin("/metrics")?;
+    ensure!(!text.contains(&home.display().to_string()), "{text}");
+    ensure!(held(&service, &home)?.is_empty(), "{:?}", held(&service, &home)?);
+    // And where nobody asks, when the next engine comes.
+    service.init()?;
+    std::fs::remove_dir_all(&home)?;
+    service.ok("Init", &json!({ "Home": service.path("other") }))?;
+    eventually("what was removed is closed", || Ok(held(&service, &home)?.len() == 1))
 }
 
 fn terminated(place: &Place) -> Result<()> {
