@@ -7,7 +7,7 @@ use layerbox_privileged::id::LayerId;
 use layerbox_privileged::mount::Backend;
 use layerbox_privileged::references::References;
 
-use super::{Driver, LayerSummary, Metadata, layer_id, require_root};
+use super::{Driver, LayerSummary, Metadata, Settled, layer_id, require_root};
 use crate::error::{Error, Failure};
 use crate::sandbox::{Access, Change, FREE_EXPANSION, lifecycle::Place};
 use crate::store::lock::Mode;
@@ -353,13 +353,13 @@ impl Driver {
         })
     }
 
-    /// Gives back what a client got that has forgotten it, and answers what could not be given back. Of a layer that `remembered` knows (it is told the layer
+    /// Gives back what a client got that has forgotten it, and answers what came of it. Of a layer that `remembered` knows (it is told the layer
     /// and its ancestors, the parent first) one get stays counted, whatever was counted before: the client finds it mounted, and gives it back once.
     ///
     /// # Errors
     ///
     /// Those of reading and writing the counts.
-    pub fn settle(&self, remembered: impl Fn(&LayerId, &[LayerId]) -> bool) -> Result<Vec<Error>, Error> {
+    pub fn settle(&self, remembered: impl Fn(&LayerId, &[LayerId]) -> bool) -> Result<Settled, Error> {
         let settle = || -> Result<Vec<LayerId>, Failure> {
             let mut forgotten = Vec::new();
             for (id, _) in self.references.all()? {
@@ -375,7 +375,14 @@ impl Driver {
             Ok(forgotten)
         };
         let forgotten = settle().map_err(|failure| failure.during("settle", None))?;
-        Ok(forgotten.iter().filter_map(|id| self.put(id.as_str()).err()).collect())
+        let mut settled = Settled::default();
+        for id in forgotten {
+            match self.put(id.as_str()) {
+                Ok(()) => settled.given_back.push(id),
+                Err(error) => settled.failed.push(error),
+            }
+        }
+        Ok(settled)
     }
 
     /// Unmounts all that belongs to the store, and answers how many mounts that were.

@@ -41,7 +41,7 @@ pub use archive::{ApplyOptions, DiffOutcome, Given, Progress, Test, Totals};
 pub use convert::{Conversion, convert};
 pub use layerbox_privileged::mount::Choice as BackendChoice;
 pub use lend::Lent;
-pub use model::{ChangeKind, Changes, LayerSummary, Metadata};
+pub use model::{ChangeKind, Changes, LayerSummary, Metadata, Settled};
 pub use patience::Patient;
 use sweeper::Sweeper;
 pub use usage::DiskUsage;

@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use layerbox_privileged::id::LayerId;
 
+use crate::error::Error;
+
 /// A layer, in a list.
 #[derive(Debug, Clone)]
 pub struct LayerSummary {
@@ -40,6 +42,15 @@ pub struct Metadata {
     pub mount_point: PathBuf,
     /// overlayfs' working directory; none for aufs.
     pub work: Option<PathBuf>,
+}
+
+/// What became of the gets that a client has forgotten.
+#[derive(Debug, Default)]
+pub struct Settled {
+    /// The layers that were given back.
+    pub given_back: Vec<LayerId>,
+    /// Why others were not.
+    pub failed: Vec<Error>,
 }
 
 /// What happened to a path.

@@ -20,9 +20,10 @@ use super::Service;
 use super::calls::CallError;
 use super::engines::{Engine, Engines, Options, Target, check_home};
 use super::http::{Client, Content, Handler, only};
+use super::log::Log;
 use super::observer::Watched;
 use super::peer::{Sight, sight};
-use crate::driver::{Driver, IdMaps};
+use crate::driver::{Driver, IdMaps, Settled};
 use crate::error::{Class, Error, Failure};
 use protocol::{ChangeAnswer, InitRequest, LayerRequest, Operation, answer, error, parse};
 
@@ -181,12 +182,7 @@ impl Docker {
             .short(move || {
                 let driver = service.stores.open(&root, Some(maps), true)?;
                 if is_new {
-                    for error in driver.settle(is_of_a_container)? {
-                        service.observer.log.warn(
-                            "an engine that is gone left a layer mounted",
-                            &[("error", error.to_string().into())],
-                        );
-                    }
+                    tell_settled(&service.observer.log, driver.root(), &driver.settle(is_of_a_container)?);
                 }
                 Ok(())
             })
@@ -236,6 +232,24 @@ impl Docker {
         })
         .await
     }
+}
+
+/// Logs what was taken from an engine that is gone, and may be missed by one that only seems to be: a client that starts a process for each call, for instance.
+fn tell_settled(log: &Log, root: &std::path::Path, settled: &Settled) {
+    for error in &settled.failed {
+        let what = "an engine that is gone left a layer mounted";
+        log.warn(what, &[("error", error.to_string().into())]);
+    }
+    if settled.given_back.is_empty() {
+        return;
+    }
+    let layers: Vec<&str> = settled.given_back.iter().map(LayerId::as_str).collect();
+    let fields = [
+        ("root", root.display().to_string().into()),
+        ("count", layers.len().into()),
+        ("layers", layers.join(" ").into()),
+    ];
+    log.info("an engine that is gone had got layers: they are unmounted", &fields);
 }
 
 /// The calls that need nothing but the driver.

@@ -17,6 +17,8 @@ pub(super) fn cases() -> Vec<Case> {
     vec![
         case("service: two engines on a socket have each its own store", two_engines)
             .needs(Need::Tool("curl")),
+        case("service: what is taken from an engine that is gone is told in the log", taken_back)
+            .needs(Need::Tool("curl")),
         case("service: a client that no engine went before uses the store of --root", no_engine),
         case("service: an old aufs store in Home is taken over as it lies", old_store),
         case("service: id maps hold for owners, and root of them can pass", id_maps),
@@ -53,6 +55,35 @@ fn two_engines(place: &Place) -> Result<()> {
     // This process said where its own is, and is still believed.
     ensure!(service.ok("Exists", &exists("mine"))? == yes, "the first engine's layer is not found");
     ensure!(service.ok("Exists", &exists("theirs"))? != yes, "the first engine sees the other's layer");
+    Ok(())
+}
+
+fn taken_back(place: &Place) -> Result<()> {
+    let service = Service::start(place, &[])?;
+    // Each of these calls is a process of its own, which is gone when the next one comes.
+    let call = |name: &str, body: Value| -> Result<()> {
+        let answer = elsewhere(&service, &[], name, &body)?;
+        ensure!(answer.get("Err").is_none(), "{name}: {answer}");
+        Ok(())
+    };
+    let init = json!({ "Home": service.path("home") });
+    call("Init", init.clone())?;
+    call("Create", json!({ "ID": "base" }))?;
+    for id in ["c1", "c2"] {
+        call("CreateReadWrite", json!({ "ID": id, "Parent": "base" }))?;
+        call("Get", json!({ "ID": id }))?;
+    }
+    let told = || -> Result<Vec<String>> {
+        let log = service.log()?;
+        Ok(log.lines().filter(|line| line.contains("had got layers")).map(str::to_owned).collect())
+    };
+    ensure!(told()?.is_empty(), "{:?}", told()?);
+    call("Init", init.clone())?;
+    let lines = told()?;
+    ensure!(lines.len() == 1 && lines[0].contains("c1 c2") && lines[0].contains("count=2"), "{lines:?}");
+    // There is nothing more to be taken.
+    call("Init", init)?;
+    ensure!(told()?.len() == 1, "{:?}", told()?);
     Ok(())
 }
 
