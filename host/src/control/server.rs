@@ -26,8 +26,8 @@ use crate::serve::observer::Observer;
 use crate::serve::stores::Stores;
 use crate::store::runtime::private_directory;
 
-/// How many command lines are served at a time. One more is turned away.
-const CONNECTIONS: usize = 256;
+/// How many command lines are served at a time. One more waits to be let in, as long as it likes.
+pub(super) const CONNECTIONS: usize = 256;
 
 /// How long the rest of a frame may take to come, once it has begun.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -85,6 +85,8 @@ impl Handle {
         self.shared.stores.withdraw();
         let mut registry = self.shared.registry();
         registry.stopping = true;
+        // Whoever waits for room need not.
+        self.shared.ended.notify_all();
         registry.hang_up(|connection| !connection.busy);
         let under_way = |registry: &mut Registry| !registry.connections.is_empty();
         drop(self.shared.ended.wait_while(registry, under_way));
@@ -143,6 +145,13 @@ impl Shared {
     fn registry(&self) -> MutexGuard<'_, Registry> {
         self.registry.lock().unwrap_or_else(PoisonError::into_inner)
     }
+
+    /// Waits until there is room for one more connection, or no more are let in.
+    fn wait_for_room(&self) {
+        let is_full =
+            |registry: &mut Registry| !registry.stopping && registry.connections.len() >= CONNECTIONS;
+        drop(self.ended.wait_while(self.registry(), is_full));
+    }
 }
 
 /// A place in the registry, given back when the thread ends, however it ends.
@@ -172,6 +181,8 @@ impl Drop for Seat<'_> {
 /// Lets command lines in until `woken` ends.
 fn accept(listener: &UnixListener, woken: &UnixStream, shared: &Arc<Shared>) {
     loop {
+        // Those who come meanwhile wait in the backlog. Were they turned away, they would take the service for one that is gone, and wait for its stores.
+        shared.wait_for_room();
         let mut both = [PollFd::new(listener, PollFlags::IN), PollFd::new(woken, PollFlags::IN)];
         match poll(&mut both, None) {
             Ok(_) if !both[1].revents().is_empty() => return,
@@ -191,7 +202,7 @@ fn accept(listener: &UnixListener, woken: &UnixStream, shared: &Arc<Shared>) {
 fn admit(stream: UnixStream, shared: &Arc<Shared>) {
     let stream = Arc::new(stream);
     let mut registry = shared.registry();
-    if registry.stopping || registry.connections.len() >= CONNECTIONS {
+    if registry.stopping {
         return;
     }
     let number = registry.next;

@@ -3,17 +3,18 @@
 mod scene;
 
 use std::fs::{self, File};
-use std::io::{Read as _, Write as _};
+use std::io::{self, Read as _, Write as _};
 use std::net::Shutdown;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::announce;
 use super::frame;
-use super::protocol::{Call, Open, Opened, Reply, VERSION};
+use super::protocol::{Call, Hello, Open, Opened, Reply, VERSION};
+use super::server;
 use crate::driver::ApplyOptions;
 use crate::error::Failure;
 use scene::{Scene, apply, begun, pipe, until};
@@ -243,6 +244,25 @@ fn the_caller_is_told_how_far_its_archive_was_read() {
         "{told:?}"
     );
     assert!((1..=4).contains(&options.progress.entries.load(Ordering::Relaxed)));
+}
+
+#[test]
+fn whoever_finds_no_room_waits_for_it_and_is_let_in() {
+    let Some(scene) = Scene::new() else { return };
+    let mut idle: Vec<UnixStream> = (0..server::CONNECTIONS).map(|_| scene.greeted()).collect();
+    let late = UnixStream::connect(scene.path.join("socket")).unwrap();
+    late.set_read_timeout(Some(Duration::from_millis(200))).unwrap();
+    let error = frame::receive(&late).expect_err("it is let in, and there is no room");
+    assert_eq!(error.kind(), io::ErrorKind::WouldBlock, "it is turned away: {error}");
+    late.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+    drop(idle.pop());
+    let hello: Hello = frame::receive(&late).unwrap().unwrap().message().unwrap();
+    assert_eq!(hello.version, VERSION);
+    // A service that ends does not wait for room.
+    idle.push(late);
+    let begun = Instant::now();
+    scene.handle.drain();
+    assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
 }
 
 #[test]
