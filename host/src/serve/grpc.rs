@@ -13,6 +13,7 @@ use tokio::sync::watch;
 use tonic::Status;
 use tonic::body::Body;
 
+use super::authority::Filtered;
 use super::http::{Phase, accept, passed};
 
 /// Answers requests.
@@ -50,7 +51,8 @@ async fn connection<R: Router>(stream: UnixStream, router: Arc<R>, mut phase: wa
     });
     let mut builder = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
     builder.timer(TokioTimer::new()).max_concurrent_streams(CALLS);
-    let mut connection = std::pin::pin!(builder.serve_connection(TokioIo::new(stream), service));
+    let mut connection =
+        std::pin::pin!(builder.serve_connection(TokioIo::new(Filtered::new(stream)), service));
     tokio::select! {
         _ = connection.as_mut() => return,
         () = passed(&mut phase, Phase::Running) => connection.as_mut().graceful_shutdown(),

@@ -4,6 +4,7 @@
 //! is a [`http::Handler`] on a socket of [`listen`]; containerd's ([`containerd`]) is a [`grpc::Router`].
 
 pub mod admin;
+mod authority;
 pub mod calls;
 pub mod containerd;
 pub mod docker;

@@ -1,5 +1,6 @@
 //! Snapshots, as containerd meets them: the behaviour that containerd's documentation of `Snapshotter` and the names of its own suite ask for, over gRPC.
 
+mod authority;
 mod blobs;
 mod content;
 mod record;
@@ -25,5 +26,6 @@ fn served((name, body): (&'static str, Body)) -> Case {
 }
 
 pub(super) fn cases() -> Vec<Case> {
-    [states::cases(), content::cases(), record::cases(), blobs::cases()].into_iter().flatten().collect()
+    let groups = [states::cases(), content::cases(), record::cases(), blobs::cases(), authority::cases()];
+    groups.into_iter().flatten().collect()
 }
