@@ -286,22 +286,57 @@ fn is_init_of(parent: &str, container: &str) -> bool {
 /// A layer that is not there is removed already: dockerd asks again when it did not hear the answer, and keeps a container for ever whose layer it cannot
 /// remove. And one that is still got is given back first: an engine that was killed while it started a container has got a layer that it knows nothing of.
 fn remove(driver: &Driver, id: &str) -> Result<Value, Error> {
-    // More than an engine can have got a layer when it was killed; a layer that nobody has got and that is busy all the same stays so.
-    let mut left = 100;
+    let mut given_back = false;
     loop {
         let Err(error) = driver.remove(id, false) else { return Ok(json!({})) };
-        match &error.failure {
+        let child = match &error.failure {
             Failure::NotFound(_) => return Ok(json!({})),
-            Failure::Busy(_) if left > 0 => {
-                driver.put(id).map_err(|error| Error { operation: "remove", ..error })?;
-                left -= 1;
-            }
-            Failure::HasChildren(child) if is_of_no_container(driver, child, id)? => {
-                remove(driver, child)?;
-            }
+            Failure::HasChildren(child) => Some(child.clone()),
+            // Nothing is given back of a layer that cannot be removed even then.
+            Failure::Busy(_) => child_of(driver, id)?,
             _ => return Err(error),
+        };
+        match child {
+            Some(child) if is_of_no_container(driver, &child, id)? => {
+                remove(driver, &child)?;
+            }
+            Some(child) => return Err(Error { failure: Failure::HasChildren(child), ..error }),
+            None if given_back => return Err(error),
+            None => {
+                give_back(driver, id, error)?;
+                given_back = true;
+            }
         }
     }
+}
+
+/// A layer that lies on this one.
+fn child_of(driver: &Driver, id: &str) -> Result<Option<String>, Error> {
+    let child = LayerId::new(id)
+        .map_err(|_| Failure::InvalidId(id.to_owned()))
+        .and_then(|id| driver.store().child(&id));
+    Ok(child.map_err(|failure| failure.during("remove", None))?.map(|child| child.to_string()))
+}
+
+/// More than an engine can have got a layer when it was killed.
+const MOST_GETS: u32 = 100;
+
+/// Ends all gets of a layer. Where that cannot be done, because somebody is in the mount, none is ended.
+fn give_back(driver: &Driver, id: &str, busy: Error) -> Result<(), Error> {
+    let gets = driver.metadata(id)?.mounts;
+    if gets > MOST_GETS {
+        return Err(busy);
+    }
+    for ended in 0..gets {
+        if let Err(error) = driver.put(id) {
+            for _ in 0..ended {
+                // It is mounted still: this counts, and no more. The error to tell is the first one.
+                drop(driver.get(id, None));
+            }
+            return Err(Error { operation: "remove", ..error });
+        }
+    }
+    Ok(())
 }
 
 /// Whether `child` is what is left of a container that never came to be, because the service ended while its layers were made: dockerd forgets them then. It asks

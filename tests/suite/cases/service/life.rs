@@ -31,6 +31,7 @@ pub(super) fn cases() -> Vec<Case> {
         case("service: a root that is mounted anew, removed, emptied or replaced is opened anew", displaced),
         case("service: a store is closed when its engine ends, and opened again for the next", closed),
         case("service: a store whose root was removed is forgotten", forgotten),
+        case("service: a removal that is refused as busy leaves all gets counted", busy),
         case("service: SIGTERM ends it cleanly, and mounts stay", terminated),
         case("service: what is under way at the end is cut off in time", cut_off),
         case("service: sockets are for owner and group, and a live one is not taken", sockets),
@@ -162,6 +163,35 @@ fn never_came_to_be(place: &Place) -> Result<()> {
     let refused = service.fails("Remove", &remove("image"))?;
     ensure!(refused.contains("children"), "{refused}");
     ensure!(service.path(&format!("home/diff/{container}/written")).exists(), "what it wrote is gone");
+    Ok(())
+}
+
+fn busy(place: &Place) -> Result<()> {
+    let service = Service::start(place, &[])?;
+    let gets = 3;
+    let merged = mounted(&service, gets)?;
+    let held = std::fs::File::open(merged.join("f"))?;
+    for _ in 0..2 {
+        let refused = service.fails("Remove", &json!({ "ID": "top" }))?;
+        ensure!(refused.contains("busy"), "{refused}");
+    }
+    drop(held);
+    // Nobody is in it, and it cannot be removed all the same.
+    service.ok("Create", &json!({ "ID": "child", "Parent": "top" }))?;
+    let refused = service.fails("Remove", &json!({ "ID": "top" }))?;
+    ensure!(refused.contains("children"), "{refused}");
+    service.ok("Remove", &json!({ "ID": "child" }))?;
+    for left in (0..gets).rev() {
+        ensure!(merged.join("f").exists(), "it is unmounted, and {} gets are not put", left + 1);
+        service.ok("Put", &json!({ "ID": "top" }))?;
+    }
+    ensure!(!merged.join("f").exists(), "it is mounted, and all gets are put");
+    // Nobody is in it now.
+    for _ in 0..gets {
+        service.ok("Get", &json!({ "ID": "top" }))?;
+    }
+    service.ok("Remove", &json!({ "ID": "top" }))?;
+    ensure!(!merged.exists(), "it is not removed");
     Ok(())
 }
 
