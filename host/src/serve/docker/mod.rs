@@ -23,7 +23,7 @@ use super::http::{Client, Content, Handler, only};
 use super::log::Log;
 use super::observer::Watched;
 use super::peer::{Sight, sight};
-use crate::driver::{Driver, IdMaps, Settled};
+use crate::driver::{ChangeKind, Driver, IdMaps, Settled};
 use crate::error::{Class, Error, Failure};
 use protocol::{ChangeAnswer, InitRequest, LayerRequest, Operation, answer, error, parse};
 
@@ -340,22 +340,40 @@ fn give_back(driver: &Driver, id: &str, busy: Error) -> Result<(), Error> {
 }
 
 /// Whether `child` is what is left of a container that never came to be, because the service ended while its layers were made: dockerd forgets them then. It asks
-/// for the removal of their parent only when it knows of no container on it. Such is an `-init` layer, and on it the container's own, while that holds nothing and
-/// nobody has got it.
+/// for the removal of their parent only when it knows of no container on it. Such is an `-init` layer that holds nothing but what dockerd makes in it, and on it
+/// the container's own, while that holds nothing and nobody has got it.
 fn is_of_no_container(driver: &Driver, child: &str, parent: &str) -> Result<bool, Error> {
     let container = child.strip_suffix("-init").unwrap_or(child);
     let is_dockers = container.len() == 64 && container.bytes().all(|byte| byte.is_ascii_hexdigit());
     if !is_dockers {
         return Ok(false);
     }
-    if child != container {
-        // What stands on it is looked at when its own removal fails.
-        return Ok(true);
+    let changes = || driver.changes(child, Some(parent));
+    if child == container {
+        let is_unused = is_init_of(parent, container) && driver.metadata(child)?.mounts == 0;
+        return Ok(is_unused && changes()?.is_empty());
     }
-    Ok(is_init_of(parent, container)
-        && driver.metadata(child)?.mounts == 0
-        && driver.changes(child, Some(parent))?.is_empty())
+    // It may have been got when the service ended. What stands on it is looked at when its own removal fails.
+    let is_made = |(name, kind)| kind != ChangeKind::Deleted && MADE_IN_INIT.contains(&name);
+    Ok(changes()?.iter().all(is_made) && driver.diff_size(child, Some(parent))?.bytes == 0)
 }
+
+/// What dockerd makes in an `-init` layer where the image has it not (`setupInitLayer`, daemon/initlayer): mount points, none of which holds a byte, and the
+/// directories that they are in.
+const MADE_IN_INIT: [&[u8]; 12] = [
+    b".dockerenv",
+    b"dev",
+    b"dev/console",
+    b"dev/pts",
+    b"dev/shm",
+    b"etc",
+    b"etc/hostname",
+    b"etc/hosts",
+    b"etc/mtab",
+    b"etc/resolv.conf",
+    b"proc",
+    b"sys",
+];
 
 impl Handler for Docker {
     async fn answer(self: Arc<Self>, request: Request<Incoming>, client: Client) -> Response<Content> {

@@ -7,7 +7,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
-use layerbox_tests::archive::file;
+use layerbox_tests::archive::{dir, file, symlink};
 use layerbox_tests::tree::names;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sys::signal::Signal;
@@ -134,6 +134,23 @@ fn never_came_to_be(place: &Place) -> Result<()> {
         let left = left.iter().map(|path| names(path)).collect::<Result<Vec<_>>>()?.concat();
         ensure!(left.is_empty(), "got {of_init} and {of_container:?} times, these are left: {left:?}");
     }
+    // With what dockerd makes in the first of them.
+    service.layer("image", "", &[dir("etc"), file("etc/hosts", "x")])?;
+    let made = [
+        dir("dev"),
+        file("dev/console", ""),
+        dir("dev/pts"),
+        dir("dev/shm"),
+        dir("etc"),
+        file("etc/hostname", ""),
+        symlink("etc/mtab", "/proc/mounts"),
+        file(".dockerenv", ""),
+        dir("proc"),
+    ];
+    service.layer(&init, "image", &made)?;
+    service.ok("Get", &json!({ "ID": init }))?;
+    service.ok("Remove", &remove("image"))?;
+    ensure!(names(&service.path("home/layers"))?.is_empty(), "what dockerd makes is taken for data");
     // What somebody may want stays, and with it all that it stands on.
     let other = "d0".repeat(32);
     let rows: [(&str, &[&str]); 4] = [
@@ -163,6 +180,23 @@ fn never_came_to_be(place: &Place) -> Result<()> {
     let refused = service.fails("Remove", &remove("image"))?;
     ensure!(refused.contains("children"), "{refused}");
     ensure!(service.path(&format!("home/diff/{container}/written")).exists(), "what it wrote is gone");
+    for id in [&container, &init] {
+        service.ok("Remove", &remove(id))?;
+    }
+    // Data in a layer of the kind that dockerd makes first.
+    let rows = [
+        ("a file of its own", vec![file("data", "")]),
+        ("a file that is not empty", vec![dir("etc"), file("etc/hosts", "x")]),
+        ("a deletion", vec![file(".wh.f", "")]),
+    ];
+    for (what, members) in rows {
+        service.layer(&init, "image", &members)?;
+        service.ok("Get", &json!({ "ID": init }))?;
+        let refused = service.fails("Remove", &remove("image"))?;
+        ensure!(refused.contains("children"), "{what}: {refused}");
+        ensure!(names(&service.path("home/mnt"))?.contains(&init), "{what}: it is not mounted any more");
+        service.ok("Remove", &remove(&init))?;
+    }
     Ok(())
 }
 
