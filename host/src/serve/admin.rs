@@ -41,7 +41,7 @@ impl Admin {
         let calls = &self.service.calls;
         // Before the counting, which is one more.
         let running = calls.running();
-        let stores = calls.within(PATIENCE, count, drop).await.unwrap_or_default();
+        let stores = calls.for_operators(PATIENCE, count).await.unwrap_or_default();
         plain(StatusCode::OK, self.service.observer.metrics.text(running, &stores))
     }
 
@@ -59,7 +59,7 @@ impl Admin {
             Ok(asked)
         };
         let (mut status, mut text) = (StatusCode::OK, String::new());
-        match self.service.calls.within(PATIENCE, ask, drop).await {
+        match self.service.calls.for_operators(PATIENCE, ask).await {
             Ok(asked) => {
                 for (root, answer) in asked {
                     let answer = answer.err().inspect(|_| status = StatusCode::SERVICE_UNAVAILABLE);

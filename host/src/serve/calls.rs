@@ -1,10 +1,14 @@
 //! How calls of the driver are run: on threads of their own, so many at a time, for so long, and so that a fault in one ends that one only.
 //!
-//! Calls that wait for a stream have a limit of their own: a client that does not send on can hold one of those, and never one that get and put need.
+//! Calls that wait for a stream have a limit of their own: a client that does not send on can hold one of those, and never one that get and put need. And so few calls
+//! on one layer are let in at a time that those which wait for one whose lock is held leave places to calls on others. What operators ask has places that no client
+//! can take.
 
+use std::collections::BTreeMap;
 use std::panic::AssertUnwindSafe;
-use std::sync::Arc;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
@@ -18,6 +22,10 @@ use crate::snapshots::error::SnapshotError;
 const THREADS: usize = 512;
 /// Calls without a stream at once; more wait.
 const SHORT: usize = 64;
+/// Of these, calls on one layer; more wait before they take a place. So calls on others find one unless sixteen layers are locked for long at once.
+const ON_A_LAYER: usize = 4;
+/// Questions of operators at once.
+const OPERATORS: usize = 4;
 /// Calls with a stream at once, each way; more wait.
 const STREAMS: usize = 128;
 
@@ -93,10 +101,56 @@ pub struct Calls {
     /// For the other end of a stream to do something.
     stall: Duration,
     short: Arc<Semaphore>,
+    operators: Arc<Semaphore>,
+    layers: Layers,
     incoming: Arc<Semaphore>,
     outgoing: Arc<Semaphore>,
     running: Arc<AtomicUsize>,
     threads: Threads,
+}
+
+/// A layer: the root of its store, and its name there.
+pub type Subject = (PathBuf, String);
+
+/// The layers that calls are on, or wait to be.
+#[derive(Debug, Default, Clone)]
+struct Layers(Arc<Mutex<Places>>);
+
+/// With each layer its places, and how many calls want one or have one.
+type Places = BTreeMap<Subject, (Arc<Semaphore>, usize)>;
+
+impl Layers {
+    fn lock(&self) -> MutexGuard<'_, Places> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Notes that a call wants a place.
+    fn want(&self, subject: Subject) -> Wanted {
+        let mut layers = self.lock();
+        let new = || (Arc::new(Semaphore::new(ON_A_LAYER)), 0);
+        let (places, calls) = layers.entry(subject.clone()).or_insert_with(new);
+        *calls += 1;
+        Wanted { places: places.clone(), subject, layers: self.clone() }
+    }
+}
+
+/// That a call wants a place on a layer, or has one, until it is dropped.
+struct Wanted {
+    places: Arc<Semaphore>,
+    subject: Subject,
+    layers: Layers,
+}
+
+impl Drop for Wanted {
+    fn drop(&mut self) {
+        let mut layers = self.layers.lock();
+        if let Some((_, calls)) = layers.get_mut(&self.subject) {
+            *calls -= 1;
+            if *calls == 0 {
+                layers.remove(&self.subject);
+            }
+        }
+    }
 }
 
 /// A thread that is in a call.
@@ -183,6 +237,8 @@ impl Calls {
             transfer_deadline,
             stall,
             short: Arc::new(Semaphore::new(SHORT)),
+            operators: Arc::new(Semaphore::new(OPERATORS)),
+            layers: Layers::default(),
             incoming: Arc::new(Semaphore::new(STREAMS)),
             outgoing: Arc::new(Semaphore::new(STREAMS)),
             running: Arc::default(),
@@ -205,7 +261,7 @@ impl Calls {
         self.deadline
     }
 
-    /// Runs a call without a stream.
+    /// Runs a call without a stream that is about no single layer.
     ///
     /// # Errors
     ///
@@ -214,36 +270,52 @@ impl Calls {
         &self,
         work: impl FnOnce() -> Result<T, Error> + Send + 'static,
     ) -> Result<T, CallError> {
-        self.undoing(work, drop).await
+        self.within(&self.short, Until::of(self.deadline), work, drop).await
     }
 
-    /// As [`Calls::short`]. What comes when nobody waits any more (the deadline passed, the client is gone) is given to `undo`.
+    /// As [`Calls::short`], for a call on a layer. What comes when nobody waits any more (the deadline passed, the client is gone) is given to `undo`.
     ///
     /// # Errors
     ///
     /// As [`Calls::short`].
-    pub async fn undoing<T: Send + 'static>(
+    pub async fn on<T: Send + 'static>(
         &self,
+        subject: Subject,
         work: impl FnOnce() -> Result<T, Error> + Send + 'static,
         undo: impl FnOnce(T) + Send + 'static,
     ) -> Result<T, CallError> {
-        self.within(self.deadline, work, undo).await
+        let until = Until::of(self.deadline);
+        let wanted = self.layers.want(subject);
+        let place = acquire(&wanted.places, until).await?;
+        let work = move || {
+            // Given back when the thread is done, whether somebody waits for it or not: those that nobody waits for any more wait for a lock like others.
+            let _place = (place, wanted);
+            work()
+        };
+        self.within(&self.short, until, work, undo).await
     }
 
-    /// As [`Calls::undoing`], with a deadline of its own.
+    /// Runs what an operator asks, with a deadline of its own.
     ///
     /// # Errors
     ///
     /// As [`Calls::short`].
-    pub async fn within<T: Send + 'static>(
+    pub async fn for_operators<T: Send + 'static>(
         &self,
         deadline: Duration,
         work: impl FnOnce() -> Result<T, Error> + Send + 'static,
+    ) -> Result<T, CallError> {
+        self.within(&self.operators, Until::of(deadline), work, drop).await
+    }
+
+    async fn within<T: Send + 'static>(
+        &self,
+        places: &Arc<Semaphore>,
+        until: Until,
+        work: impl FnOnce() -> Result<T, Error> + Send + 'static,
         undo: impl FnOnce(T) + Send + 'static,
     ) -> Result<T, CallError> {
-        let until = Instant::now() + deadline;
-        let late = || CallError::Deadline(deadline.as_secs());
-        let _permit = acquire(&self.short, until, deadline).await?;
+        let _permit = acquire(places, until).await?;
         let running = self.enter()?;
         let (sender, mut receiver) = oneshot::channel();
         self.threads.run(move || {
@@ -254,12 +326,12 @@ impl Calls {
                 undo(late);
             }
         })?;
-        let answer = match timeout_at(until, &mut receiver).await {
+        let answer = match timeout_at(until.at, &mut receiver).await {
             Ok(answer) => answer.map_err(|_| CallError::Panicked)?,
             Err(_) => {
                 receiver.close();
                 // It may have come in this very moment.
-                receiver.try_recv().map_err(|_| late())?
+                receiver.try_recv().map_err(|_| until.late())?
             }
         };
         Ok(answer.map_err(|_| CallError::Panicked)??)
@@ -275,12 +347,12 @@ impl Calls {
         way: Way,
         work: impl FnOnce() -> Result<T, Error> + Send + 'static,
     ) -> Result<Transfer<T>, CallError> {
-        let until = Instant::now() + self.transfer_deadline;
+        let until = Until::of(self.transfer_deadline);
         let places = match way {
             Way::In => &self.incoming,
             Way::Out => &self.outgoing,
         };
-        let permit = acquire(places, until, self.transfer_deadline).await?;
+        let permit = acquire(places, until).await?;
         let running = self.enter()?;
         let (sender, worker) = oneshot::channel();
         self.threads.run(move || {
@@ -290,7 +362,7 @@ impl Calls {
                 drop(sender.send(answer));
             }
         })?;
-        Ok(Transfer { until, worker, seconds: self.transfer_deadline.as_secs(), _permit: permit })
+        Ok(Transfer { until: until.at, worker, seconds: self.transfer_deadline.as_secs(), _permit: permit })
     }
 
     fn enter(&self) -> Result<Running, CallError> {
@@ -300,16 +372,29 @@ impl Calls {
     }
 }
 
-async fn acquire(
-    semaphore: &Arc<Semaphore>,
-    until: Instant,
-    deadline: Duration,
-) -> Result<OwnedSemaphorePermit, CallError> {
-    match timeout_at(until, semaphore.clone().acquire_owned()).await {
+/// Until when an answer must come.
+#[derive(Debug, Clone, Copy)]
+struct Until {
+    at: Instant,
+    seconds: u64,
+}
+
+impl Until {
+    fn of(deadline: Duration) -> Until {
+        Until { at: Instant::now() + deadline, seconds: deadline.as_secs() }
+    }
+
+    fn late(self) -> CallError {
+        CallError::Deadline(self.seconds)
+    }
+}
+
+async fn acquire(places: &Arc<Semaphore>, until: Until) -> Result<OwnedSemaphorePermit, CallError> {
+    match timeout_at(until.at, places.clone().acquire_owned()).await {
         Ok(Ok(permit)) => Ok(permit),
         // It is closed by nobody.
         Ok(Err(_)) => Err(CallError::Panicked),
-        Err(_) => Err(CallError::Deadline(deadline.as_secs())),
+        Err(_) => Err(until.late()),
     }
 }
 
@@ -322,6 +407,10 @@ mod tests {
     fn calls(milliseconds: u64) -> Calls {
         let time = Duration::from_millis(milliseconds);
         Calls::new(time, time, time)
+    }
+
+    fn subject(layer: &str) -> Subject {
+        ("/root".into(), layer.to_owned())
     }
 
     fn run<T>(future: impl Future<Output = T>) -> T {
@@ -351,7 +440,8 @@ mod tests {
             let (begin, wait) = mpsc::channel::<()>();
             let (undone, seen) = mpsc::channel();
             let late = calls
-                .undoing(
+                .on(
+                    subject("a"),
                     move || {
                         wait.recv().expect("a signal");
                         Ok(7)
@@ -367,11 +457,53 @@ mod tests {
     }
 
     #[test]
+    fn calls_that_wait_for_a_layer_hold_up_neither_other_layers_nor_operators() {
+        run(async {
+            let calls = Arc::new(calls(5000));
+            let (end, wait) = mpsc::channel::<()>();
+            let wait = Arc::new(Mutex::new(wait));
+            let stuck = || {
+                let wait = wait.clone();
+                move || {
+                    drop(wait.lock().map(|wait| wait.recv()));
+                    Ok(())
+                }
+            };
+            let mut waiting = Vec::new();
+            for _ in 0..2 * SHORT {
+                let (calls, stuck) = (calls.clone(), stuck());
+                waiting.push(tokio::spawn(async move { calls.on(subject("a"), stuck, drop).await }));
+            }
+            let until = Instant::now() + Duration::from_secs(5);
+            while calls.layers.lock().get(&subject("a")).is_none_or(|(_, calls)| *calls < 2 * SHORT) {
+                assert!(Instant::now() < until, "they do not begin");
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+            assert_eq!(calls.on(subject("b"), || Ok(1), drop).await.expect("an answer"), 1);
+            assert_eq!(calls.short(|| Ok(1)).await.expect("an answer"), 1);
+            for _ in 0..SHORT {
+                let (calls, stuck) = (calls.clone(), stuck());
+                waiting.push(tokio::spawn(async move { calls.short(stuck).await }));
+            }
+            while calls.short.available_permits() > 0 && Instant::now() < until {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+            let asked = calls.for_operators(Duration::from_secs(5), || Ok(1)).await;
+            assert_eq!(asked.expect("an answer"), 1);
+            drop(end);
+            for call in waiting {
+                call.await.expect("no panic").expect("an end");
+            }
+            assert!(calls.layers.lock().is_empty(), "layers are kept that no call is on");
+        });
+    }
+
+    #[test]
     fn streams_take_neither_the_place_of_short_calls_nor_of_those_the_other_way() {
         run(async {
             let calls = calls(5000);
             let (end, wait) = mpsc::channel::<()>();
-            let wait = Arc::new(std::sync::Mutex::new(wait));
+            let wait = Arc::new(Mutex::new(wait));
             let mut transfers = Vec::new();
             for _ in 0..STREAMS {
                 let wait = wait.clone();

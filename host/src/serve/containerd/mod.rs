@@ -76,8 +76,13 @@ impl Containerd {
         let mut watched = self.service.observer.begin(operation);
         name.clone_into(&mut watched.layer);
         let this = self.clone();
-        let answer =
-            self.service.calls.short(move || Ok(this.snapshots().and_then(|open| call(&open)))).await;
+        let work = move || Ok(this.snapshots().and_then(|open| call(&open)));
+        let calls = &self.service.calls;
+        let answer = match name {
+            "" => calls.short(work).await,
+            // Which layer it has, only the record knows; what waits for the layer's lock is on the snapshot.
+            _ => calls.on((self.root.clone(), name.to_owned()), work, drop).await,
+        };
         let answer = answer.and_then(|answer| answer.map_err(CallError::Snapshot));
         watched.end(answer.as_ref().err());
         answer.map_err(|error| answer::status(&error))

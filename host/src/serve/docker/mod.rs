@@ -104,7 +104,8 @@ impl Docker {
                 let (put_id, get) = (request.id().to_owned(), request);
                 let driver = move |target: &Target| target.driver(&stores.stores, false);
                 let again = driver.clone();
-                let path = self.service.calls.undoing(
+                let path = self.service.calls.on(
+                    (target.root.clone(), put_id.clone()),
                     move || driver(&target)?.get(get.id(), get.label()),
                     // Nobody got it, so nobody will put it.
                     move |_| drop(again(&undo).and_then(|driver| driver.put(&put_id))),
@@ -116,11 +117,14 @@ impl Docker {
                 if opened.and_then(|driver| driver.put_one_of_many(request.id())).is_some() {
                     return Ok(json!({}));
                 }
-                self.run(target, false, move |driver| driver.put(request.id()).map(|()| json!({}))).await
+                self.run_on(target, false, request, |driver, request| {
+                    driver.put(request.id()).map(|()| json!({}))
+                })
+                .await
             }
             Operation::Create | Operation::CreateReadWrite => {
                 request.no_options().map_err(|f| CallError::Driver(f.during("create", None)))?;
-                self.run(target, true, move |driver| {
+                self.run_on(target, true, request, |driver, request| {
                     driver.create(request.id(), request.parent())?;
                     Ok(json!({}))
                 })
@@ -135,8 +139,13 @@ impl Docker {
                 };
                 self.service.calls.short(clean).await
             }
-            Operation::Remove => self.run(target, false, move |driver| remove(driver, request.id())).await,
-            _ => self.run(target, false, move |driver| simple(driver, operation, &request)).await,
+            Operation::Remove => {
+                self.run_on(target, false, request, |driver, request| remove(driver, request.id())).await
+            }
+            _ => {
+                let call = move |driver: &Driver, request: &LayerRequest| simple(driver, operation, request);
+                self.run_on(target, false, request, call).await
+            }
         }
     }
 
@@ -149,6 +158,20 @@ impl Docker {
     ) -> Result<Value, CallError> {
         let service = self.service.clone();
         self.service.calls.short(move || call(&*target.driver(&service.stores, make)?)).await
+    }
+
+    /// As [`Docker::run`], for a call on a layer.
+    async fn run_on(
+        &self,
+        target: Target,
+        make: bool,
+        request: LayerRequest,
+        call: impl FnOnce(&Driver, &LayerRequest) -> Result<Value, Error> + Send + 'static,
+    ) -> Result<Value, CallError> {
+        let service = self.service.clone();
+        let subject = (target.root.clone(), request.id().to_owned());
+        let work = move || call(&*target.driver(&service.stores, make)?, &request);
+        self.service.calls.on(subject, work, drop).await
     }
 
     async fn body(&self, body: Incoming) -> Result<Bytes, CallError> {

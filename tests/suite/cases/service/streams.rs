@@ -22,6 +22,8 @@ pub(super) fn cases() -> Vec<Case> {
         ),
         case("service: a client that goes away in the midst of Diff ends it", gone_downloading),
         case("service: sixteen stalled uploads hold up no other call", stalled_uploads).alone(),
+        case("service: calls that wait for a layer hold up neither other layers nor operators", waiting)
+            .alone(),
         case("service: a stalled upload is given up, and its layer is empty", given_up),
         case("service: an upload that comes drop by drop is given up at the deadline", dripping),
         case("service: a download that nobody reads is given up", not_read),
@@ -133,6 +135,48 @@ fn not_read(place: &Place) -> Result<()> {
     eventually("the call has ended", || is_idle(&service))?;
     let answer = connection.answer()?;
     ensure!(!answer.whole, "half an archive looks whole");
+    Ok(())
+}
+
+/// More calls than there are places wait for a layer that is read by somebody who takes nothing of it.
+fn waiting(place: &Place) -> Result<()> {
+    let service = with_large(place, 64 << 20, &[])?;
+    for id in ["read", "other"] {
+        service.ok("Create", &json!({ "ID": id, "Parent": "large" }))?;
+    }
+    service.apply("read", &tar(&[file("b", vec![b'b'; 64 << 20])]))?.json()?;
+    let mut reader = service.connect()?;
+    reader.ask("POST", "/GraphDriver.Diff", json!({ "ID": "read" }).to_string().as_bytes())?;
+    eventually("it is read", || Ok(!is_idle(&service)?))?;
+    let mut waiting = Vec::new();
+    for _ in 0..100 {
+        let mut connection = service.connect()?;
+        connection.ask("POST", "/GraphDriver.Get", json!({ "ID": "read" }).to_string().as_bytes())?;
+        waiting.push(connection);
+    }
+    eventually("they wait", || {
+        let text = service.admin("/metrics")?.1;
+        Ok(text.lines().any(|line| line == "layerbox_calls_in_flight{operation=\"get\"} 100"))
+    })?;
+    let started = Instant::now();
+    for (call, body) in [
+        ("Exists", json!({ "ID": "other" })),
+        ("Get", json!({ "ID": "other" })),
+        ("Put", json!({ "ID": "other" })),
+        ("Create", json!({ "ID": "third", "Parent": "large" })),
+        ("Remove", json!({ "ID": "third" })),
+        ("Status", json!({})),
+    ] {
+        service.ok(call, &body)?;
+    }
+    ensure!(service.admin("/healthz")?.0 == 200, "it is not well");
+    ensure!(started.elapsed() < Duration::from_secs(5), "they took {:?}", started.elapsed());
+    // All of them are answered once the reader is gone.
+    drop(reader);
+    for connection in &mut waiting {
+        let answer = connection.answer()?;
+        ensure!(answer.json()?["Dir"].is_string(), "{answer:?}");
+    }
     Ok(())
 }
 
