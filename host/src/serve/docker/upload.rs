@@ -7,7 +7,7 @@ use std::io::{self, Read};
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::{Buf as _, Bytes};
+use bytes::{Buf as _, Bytes, BytesMut};
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 use hyper::{Request, Response, StatusCode};
@@ -25,6 +25,9 @@ use crate::serve::observer::Watched;
 /// The least bytes that are handed on at once: a body comes in pieces of 32 KiB from dockerd, and to wake the other thread for each would cost more than to
 /// write it.
 const BATCH: usize = 256 << 10;
+/// What is shorter is copied together with what comes before and after it: a piece takes some dozens of bytes beside its own, and a client may send as many pieces as
+/// bytes.
+const SMALL: usize = 4 << 10;
 /// How many batches wait to be applied.
 const QUEUE: usize = 4;
 /// How long the rest of a body is read after the call has failed: dockerd does not look at an answer before it has sent all.
@@ -124,7 +127,7 @@ async fn pump(
     // One timer for all pieces, and looked at only when it rings: to set one for each would wake the timers' thread each time.
     let mut alarm = std::pin::pin!(sleep(stall));
     let mut deadline = std::pin::pin!(sleep_until(transfer.until));
-    let (mut pieces, mut length) = (Vec::new(), 0);
+    let mut gathered = Gathered::default();
     loop {
         let idle_since = Instant::now();
         let frame = loop {
@@ -149,9 +152,8 @@ async fn pump(
                 // Trailers say nothing here.
                 let Ok(data) = frame.into_data() else { continue };
                 *count += data.len() as u64;
-                length += data.len();
-                pieces.push(data);
-                if length < BATCH {
+                gathered.add(data);
+                if gathered.length < BATCH {
                     continue;
                 }
             }
@@ -161,9 +163,8 @@ async fn pump(
             }
             None => {}
         }
-        let ended = length < BATCH;
-        length = 0;
-        let rest = Batch::Pieces(std::mem::take(&mut pieces));
+        let ended = gathered.length < BATCH;
+        let rest = Batch::Pieces(std::mem::take(&mut gathered).pieces());
         for batch in [Some(rest), ended.then_some(Batch::End)].into_iter().flatten() {
             match timeout_at(transfer.until, sender.send(batch)).await {
                 Err(_) => return Sent::Broken(transfer.late()),
@@ -174,6 +175,38 @@ async fn pump(
         if ended {
             return Sent::Enough;
         }
+    }
+}
+
+/// Pieces on their way into a batch.
+#[derive(Default)]
+struct Gathered {
+    pieces: Vec<Bytes>,
+    /// The small ones since the last one that was not.
+    small: BytesMut,
+    length: usize,
+}
+
+impl Gathered {
+    fn add(&mut self, piece: Bytes) {
+        self.length += piece.len();
+        if piece.len() < SMALL {
+            self.small.extend_from_slice(&piece);
+        } else {
+            self.end_small();
+            self.pieces.push(piece);
+        }
+    }
+
+    fn end_small(&mut self) {
+        if !self.small.is_empty() {
+            self.pieces.push(std::mem::take(&mut self.small).freeze());
+        }
+    }
+
+    fn pieces(mut self) -> Vec<Bytes> {
+        self.end_small();
+        self.pieces
     }
 }
 
@@ -246,5 +279,27 @@ mod tests {
         assert_eq!(read(whole).expect("an end"), b"abcd");
         assert!(read(vec![data(&[b"ab"])]).is_err());
         assert!(read(vec![]).is_err());
+    }
+
+    #[test]
+    fn small_pieces_are_copied_together() {
+        // The length of each piece in turn, and how many pieces become of a batch of them.
+        for (lengths, most) in [
+            ([1, 1], 1),
+            ([SMALL - 1, SMALL - 1], 1),
+            ([SMALL, SMALL], 64),
+            ([SMALL, 1], 128),
+            ([BATCH, 1], 2),
+        ] {
+            let (mut gathered, mut sent) = (Gathered::default(), Vec::new());
+            while gathered.length < BATCH + 1 {
+                let piece = vec![u8::try_from(sent.len() % 251).expect("small"); lengths[sent.len() % 2]];
+                sent.extend_from_slice(&piece);
+                gathered.add(piece.into());
+            }
+            let pieces = gathered.pieces();
+            assert!(pieces.len() <= most + 1, "{lengths:?}: {} pieces", pieces.len());
+            assert!(pieces.concat() == sent, "{lengths:?}: not what was sent");
+        }
     }
 }
