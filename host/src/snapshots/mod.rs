@@ -19,7 +19,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::driver::{DiskUsage, Driver};
 use crate::error::{Error, Failure};
-use database::Database;
+use database::{Database, Key};
 use error::SnapshotError;
 use filter::Filters;
 use model::{Kind, Labels, Row, Scope, Snapshot, Time, Usage, without_empty};
@@ -97,7 +97,7 @@ impl Snapshots {
     pub fn prepare(&self, scope: &Scope, new: New) -> Result<Vec<Mount>> {
         let New { key, parent, labels, kind } = new;
         // Where the row will be, and the parent's layer.
-        let look = |change: &database::Change<'_>| -> Result<(database::Key, Option<String>)> {
+        let look = |change: &database::Change<'_>| -> Result<(Key, Option<String>)> {
             let place = change.vacant(scope, &key)?;
             let Some(parent) = &parent else { return Ok((place, None)) };
             // In the namespace of its parent, also where the call names none: else the parent could be removed below it.
@@ -168,12 +168,7 @@ impl Snapshots {
     }
 
     /// Where a parent is and its layer. It must be committed.
-    fn parent(
-        &self,
-        change: &database::Change<'_>,
-        scope: &Scope,
-        parent: &str,
-    ) -> Result<(database::Key, String)> {
+    fn parent(&self, change: &database::Change<'_>, scope: &Scope, parent: &str) -> Result<(Key, String)> {
         let (place, row) = change.row(scope, parent)?;
         if row.kind != Kind::Committed {
             let what = format!("parent {parent:?} is not a committed snapshot");
@@ -366,12 +361,25 @@ impl Snapshots {
     ///
     /// [`SnapshotError::Record`].
     pub fn namespace_of(&self, layer: &str) -> Result<Option<String>> {
-        let rows = self.database.read()?.all()?;
-        let found = rows.into_iter().find(|(_, row)| row.layer == layer).map(|(key, _)| key);
-        Ok(found.and_then(|key| {
-            let from_name = || key.name().split_once('/').map(|(first, _)| first.to_owned());
-            Some(key.namespace().to_owned()).filter(|own| !own.is_empty()).or_else(from_name)
-        }))
+        Ok(self.snapshot_of(layer)?.and_then(|(key, _)| namespace(&key)))
+    }
+
+    /// The namespace of the snapshot that a layer is to be filled of, as [`Snapshots::namespace_of`] has it.
+    ///
+    /// # Errors
+    ///
+    /// [`SnapshotError::Precondition`] where it is committed, or a view: what mounts of it are still about says nothing of it any more.
+    pub fn to_fill(&self, layer: &str) -> Result<Option<String>> {
+        let found = self.snapshot_of(layer)?;
+        if let Some((key, row)) = found.as_ref().filter(|(_, row)| row.kind != Kind::Active) {
+            let what = format!("snapshot {} is {}, and not to be filled", key.name(), row.kind.name());
+            return Err(SnapshotError::Precondition(what));
+        }
+        Ok(found.and_then(|(key, _)| namespace(&key)))
+    }
+
+    fn snapshot_of(&self, layer: &str) -> Result<Option<(Key, Row)>> {
+        Ok(self.database.read()?.all()?.into_iter().find(|(_, row)| row.layer == layer))
     }
 
     /// Lends an empty layer, which is gone afterwards.
@@ -388,6 +396,12 @@ impl Snapshots {
         let DiskUsage { bytes, inodes } = self.driver.disk_usage(layer)?;
         Ok(Usage { bytes, inodes })
     }
+}
+
+/// The namespace that a snapshot's key or, for those who leave that to the name, its name says.
+fn namespace(key: &Key) -> Option<String> {
+    let from_name = || key.name().split_once('/').map(|(first, _)| first.to_owned());
+    Some(key.namespace().to_owned()).filter(|own| !own.is_empty()).or_else(from_name)
 }
 
 /// An empty layer without a name, which goes when it is dropped.
@@ -410,7 +424,7 @@ fn committable(
     scope: &Scope,
     name: &str,
     key: &str,
-) -> Result<(database::Key, database::Key, Row)> {
+) -> Result<(Key, Key, Row)> {
     change.vacant(scope, name)?;
     let (place, row) = change.row(scope, key)?;
     if row.kind != Kind::Active {

@@ -102,7 +102,7 @@ impl Containerd {
         let look = move || {
             Ok(this.snapshots().and_then(|open| match named(open.driver(), &mounts)? {
                 Named::Writable(layer) => {
-                    let namespace = open.namespace_of(&layer)?;
+                    let namespace = open.to_fill(&layer)?;
                     Ok((layer, namespace))
                 }
                 Named::ReadOnly(layer) => {

@@ -23,7 +23,7 @@ const UNCOMPRESSED: &str = "containerd.io/uncompressed";
 type Body = fn(&Place) -> Result<()>;
 
 pub(super) fn cases() -> Vec<Case> {
-    let rows: [(&str, Body); 9] = [
+    let rows: [(&str, Body); 10] = [
         ("two differences of one layer at once are two writings", at_once),
         ("a difference that fails ends its own writing, and none under its client's name", ended),
         ("what an archive has that breaks off is no blob", broken),
@@ -31,6 +31,7 @@ pub(super) fn cases() -> Vec<Case> {
         ("a blob that the engine has already is kept and labelled like a new one", had),
         ("a blob that comes drop by drop is given up at the deadline", dripping),
         ("why the engine does not give a blob is told with the engine's own code", not_given),
+        ("a committed snapshot and a view are not filled", committed),
         ("the difference of a snapshot to nothing is all that it shows", to_nothing),
         ("a check beside a difference to nothing finds nothing", checked),
     ];
@@ -245,4 +246,36 @@ fn checked(place: &Place) -> Result<()> {
         ensure!(found.concat().is_empty(), "{found:?}");
         Ok(())
     })
+}
+
+/// Whoever has kept the mounts of a snapshot that was active.
+fn committed(place: &Place) -> Result<()> {
+    let _service = serve(place)?;
+    let s = Snapshotter::connect(place)?;
+    let blob = Descriptor {
+        media_type: "application/vnd.oci.image.layer.v1.tar".to_owned(),
+        digest: format!("sha256:{}", "0".repeat(64)),
+        size: 1024,
+        ..Descriptor::default()
+    };
+    let apply = |mounts: Vec<Mount>| {
+        s.apply(ApplyRequest { diff: Some(blob.clone()), mounts, ..ApplyRequest::default() })
+    };
+    let lowest = s.prepare("a", "")?;
+    s.commit("lowest", "a")?;
+    let upper = s.prepare("b", "lowest")?;
+    s.commit("upper", "b")?;
+    let view = s.view("v", "")?;
+    let writable = view.into_iter().map(|mount| Mount {
+        options: mount
+            .options
+            .into_iter()
+            .map(|option| if option == "ro" { "rw".to_owned() } else { option })
+            .collect(),
+        ..mount
+    });
+    for (what, mounts) in [("the lowest", lowest), ("another", upper), ("a view", writable.collect())] {
+        refused(apply(mounts), Code::FailedPrecondition, what)?;
+    }
+    Ok(())
 }
