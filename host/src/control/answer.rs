@@ -4,7 +4,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt as _;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::bytes::Bytes;
 use super::frame;
@@ -35,7 +35,10 @@ pub(super) fn answer(
     watched.layer = call.layer().unwrap_or_default().to_owned();
     let send = |reply: Reply| frame::send(&caller.0, &reply, None);
     let got = if let Call::Get { id, .. } = &call { Some(id.clone()) } else { None };
-    let result = run(driver, call, descriptor, caller).map_err(CallError::Driver);
+    let read = Arc::new(AtomicU64::new(0));
+    let result = run(driver, call, descriptor, caller, &read, &mut watched.bytes_out);
+    let result = result.map_err(CallError::Driver);
+    watched.bytes_in = read.load(Ordering::Relaxed);
     watched.end(result.as_ref().err());
     match result {
         Ok(Answer::Changes(rows)) => in_parts(rows, |row| row.weight(), Answer::Changes, send),
@@ -74,7 +77,15 @@ fn in_parts<T>(
     send(Reply::Done(answer(part)))
 }
 
-fn run(driver: &Driver, call: Call, descriptor: Option<OwnedFd>, caller: &Caller) -> Result<Answer, Error> {
+/// Runs a call, and counts the bytes of the archive that it reads or writes.
+fn run(
+    driver: &Driver,
+    call: Call,
+    descriptor: Option<OwnedFd>,
+    caller: &Caller,
+    read: &Arc<AtomicU64>,
+    written: &mut u64,
+) -> Result<Answer, Error> {
     let operation = call.operation();
     // It was counted before; this only takes it out.
     let stream = || descriptor.ok_or_else(|| missing(operation));
@@ -86,7 +97,8 @@ fn run(driver: &Driver, call: Call, descriptor: Option<OwnedFd>, caller: &Caller
         Call::ApplyDiff { id, parent, sync, devices, given, progress } => {
             let options = ApplyOptions { sync, devices, given, progress: Arc::default() };
             let told = progress.then(|| options.progress.clone());
-            let input = Input::new(stream()?, caller.clone(), told).map_err(about(operation, &id))?;
+            let input = Input::new(stream()?, caller.clone(), read.clone(), told);
+            let input = input.map_err(about(operation, &id))?;
             let input = Patient::new(input, &options.given.over(driver.limits()));
             let totals = driver.apply_diff(&id, parent.as_deref(), Box::new(input), &options)?;
             let clamped = options.progress.clamped.load(Ordering::Relaxed);
@@ -94,7 +106,9 @@ fn run(driver: &Driver, call: Call, descriptor: Option<OwnedFd>, caller: &Caller
         }
         Call::Diff { id, parent } => {
             let out = streams::output(stream()?, caller.clone()).map_err(about(operation, &id))?;
-            driver.diff_into(&id, parent.as_deref(), out)?.into()
+            let (outcome, bytes) = driver.diff_into(&id, parent.as_deref(), out)?;
+            *written = bytes;
+            outcome.into()
         }
         Call::Changes { id, parent } => {
             let changes = driver.changes(&id, parent.as_deref())?;

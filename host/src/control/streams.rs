@@ -10,7 +10,7 @@ use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{FileTypeExt as _, OpenOptionsExt as _};
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use layerbox_privileged::stream::Sink;
@@ -58,12 +58,12 @@ impl Caller {
 pub(super) struct Input {
     file: File,
     caller: Caller,
-    read: u64,
+    read: Arc<AtomicU64>,
     telling: Option<(Arc<Progress>, Instant)>,
 }
 
 impl Input {
-    /// Reads from a descriptor of the caller; with `progress`, tells the caller how far it is.
+    /// Reads from a descriptor of the caller, and counts the bytes in `read`; with `progress`, tells the caller how far it is.
     ///
     /// # Errors
     ///
@@ -71,10 +71,11 @@ impl Input {
     pub(super) fn new(
         descriptor: OwnedFd,
         caller: Caller,
+        read: Arc<AtomicU64>,
         progress: Option<Arc<Progress>>,
     ) -> Result<Input, Failure> {
         let (file, _) = stream(descriptor)?;
-        Ok(Input { file, caller, read: 0, telling: progress.map(|progress| (progress, Instant::now())) })
+        Ok(Input { file, caller, read, telling: progress.map(|progress| (progress, Instant::now())) })
     }
 
     fn tell(&mut self) -> io::Result<()> {
@@ -84,7 +85,10 @@ impl Input {
         }
         *told = Instant::now();
         let entries = progress.entries.load(Ordering::Relaxed);
-        frame::send_if_ready(&self.caller.0, &Reply::Reading { entries, bytes: self.read })
+        frame::send_if_ready(
+            &self.caller.0,
+            &Reply::Reading { entries, bytes: self.read.load(Ordering::Relaxed) },
+        )
     }
 }
 
@@ -101,7 +105,7 @@ impl Read for Input {
             self.caller.wait(self.file.as_fd(), PollFlags::IN)?;
             match self.file.read(buffer) {
                 Ok(count) => {
-                    self.read += count as u64;
+                    self.read.fetch_add(count as u64, Ordering::Relaxed);
                     return Ok(count);
                 }
                 // Somebody else reads from the same pipe, or the command line's own end is non-blocking.

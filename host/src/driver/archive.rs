@@ -103,26 +103,31 @@ impl Driver {
     ///
     /// [`Failure::NotFound`]; those of reading the layer and writing the archive.
     pub fn diff(&self, id: &str, parent: Option<&str>, out: OwnedFd) -> Result<DiffOutcome, Error> {
-        self.diff_into(id, parent, Sink::from_fd(out))
+        self.diff_into(id, parent, Sink::from_fd(out)).map(|(outcome, _)| outcome)
     }
 
-    /// As [`Driver::diff`], into a sink.
+    /// As [`Driver::diff`], into a sink; answers also how many bytes the archive has.
     ///
     /// # Errors
     ///
     /// Those of [`Driver::diff`].
-    pub(crate) fn diff_into(&self, id: &str, parent: Option<&str>, out: Sink) -> Result<DiffOutcome, Error> {
+    pub(crate) fn diff_into(
+        &self,
+        id: &str,
+        parent: Option<&str>,
+        out: Sink,
+    ) -> Result<(DiffOutcome, u64), Error> {
         self.reading_call("diff", id, |id| {
             let comparison = self.comparison(id, parent)?;
             let own = comparison.is_own();
             let (lease, _guards) = self.reading(id, &comparison, !own)?;
             let lease = lease.writing_to(out);
             let other = comparison.other.as_ref().map(LayerId::to_string);
-            let (outcome, _) = self.sandbox.run(lease, |guest, call| {
+            let (outcome, leftovers) = self.sandbox.run(lease, |guest, call| {
                 guest.diff(call, &id.to_string(), other.as_ref(), &self.owners())
             })?;
             let totals = Totals { entries: outcome.totals.entries, bytes: outcome.totals.bytes };
-            Ok(DiffOutcome { totals, skipped: outcome.skipped })
+            Ok((DiffOutcome { totals, skipped: outcome.skipped }, leftovers.written))
         })
     }
 

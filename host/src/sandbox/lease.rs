@@ -205,6 +205,11 @@ impl Lease {
         Ok(())
     }
 
+    /// How many bytes of an archive were written.
+    pub(super) fn written(&self) -> u64 {
+        self.sink.as_ref().map_or(0, Sink::bytes_written)
+    }
+
     /// How long the bytes of archives and files were moved and waited for.
     pub(super) fn waited(&self) -> Duration {
         let filled = self.filler.as_ref().map(|(_, filler)| filler.waited());

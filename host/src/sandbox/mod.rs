@@ -181,6 +181,8 @@ impl WasiView for State {
 pub struct Leftovers {
     /// What the filled layer holds, as the host counted it; none where the component never finished it.
     pub filled: Option<Totals>,
+    /// How many bytes of an archive were written.
+    pub written: u64,
 }
 
 impl Sandbox {
@@ -284,7 +286,7 @@ impl Sandbox {
         if self.show_log {
             state.log.write_out();
         }
-        let leftovers = Leftovers { filled: state.lease.filled() };
+        let leftovers = Leftovers { filled: state.lease.filled(), written: state.lease.written() };
         let flushed = state.lease.close();
         match answer {
             Ok(Ok(value)) => {

@@ -47,6 +47,22 @@ pub(super) fn cases() -> Vec<Case> {
                 answers(&service, &store)
             },
         ),
+        case("control: the service counts the bytes of archives", |place| {
+            let (store, service) = owned(place)?;
+            let archive = tar(&[file("a", vec![1; 100_000])]);
+            store.create("base", None)?;
+            store.apply("base", &archive)?.expect(0)?;
+            let written = store.run(["diff", "base"])?.expect(0)?.stdout.len();
+            let log = service.log()?;
+            for (operation, counted) in
+                [("apply-diff", format!("received={}", archive.len())), ("diff", format!("sent={written}"))]
+            {
+                let is_it = |line: &&str| line.contains(&format!(" operation={operation} "));
+                let line = log.lines().find(is_it).context("no such line")?;
+                ensure!(line.split(' ').any(|field| field == counted), "{counted} is not in {line}");
+            }
+            Ok(())
+        }),
         case("control: a command that is killed while it reads a layer holds nothing", |place| {
             let (store, service) = owned(place)?;
             store.layer("base", None, &[file("a", vec![1; 8 << 20]), file("b", "b")])?;
