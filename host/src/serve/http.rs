@@ -1,5 +1,6 @@
 //! HTTP over a unix socket: connections, bodies, and how they end when the service does.
 
+use std::io;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::pin::Pin;
 use std::sync::{Arc, OnceLock};
@@ -101,6 +102,20 @@ impl Body for Content {
 pub fn only(methods: &'static str, mut answer: Response<Content>) -> Response<Content> {
     answer.headers_mut().insert(ALLOW, HeaderValue::from_static(methods));
     answer
+}
+
+/// Why a body came to no end: it is not in the form that HTTP gives it, or its sender is gone.
+pub fn broken_off(error: &(dyn std::error::Error + 'static)) -> CallError {
+    let mut cause = Some(error);
+    while let Some(error) = cause {
+        if let Some(io) = error.downcast_ref::<io::Error>()
+            && matches!(io.kind(), io::ErrorKind::InvalidInput | io::ErrorKind::InvalidData)
+        {
+            return CallError::Request(format!("the body is malformed: {io}"));
+        }
+        cause = error.source();
+    }
+    CallError::Gone
 }
 
 /// A client of a connection.

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use nix::fcntl::{Flock, FlockArg};
 use rustix::io::Errno;
+use rustix::net::sockopt::socket_acceptconn;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, socket_with};
 
 use crate::digest::Digest;
@@ -143,6 +144,11 @@ impl Endpoint {
                     return Err(Failure::InvalidArgument(what));
                 }
             };
+            // One that is bound and no more, or the connection of a client, as a unit with `Accept=yes` has it: nobody could ever be answered.
+            if !socket_acceptconn(&listener).map_err(|errno| Failure::io("getsockopt", &errno.into()))? {
+                let what = format!("systemd passed a socket for {} that does not listen", role.name());
+                return Err(Failure::InvalidArgument(what));
+            }
             let address = listener.local_addr().map_err(|e| Failure::io("getsockname", &e))?;
             let path = address.as_pathname().unwrap_or(Path::new("(no path)")).to_owned();
             let state = state_of(&path)?;

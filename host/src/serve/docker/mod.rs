@@ -19,7 +19,7 @@ use serde_json::{Value, json};
 use super::Service;
 use super::calls::CallError;
 use super::engines::{Engine, Engines, Options, Target, check_home};
-use super::http::{Client, Content, Handler, only};
+use super::http::{Client, Content, Handler, broken_off, only};
 use super::log::Log;
 use super::observer::Watched;
 use super::peer::{Sight, sight};
@@ -182,7 +182,7 @@ impl Docker {
             Ok(Err(error)) if error.is::<http_body_util::LengthLimitError>() => {
                 Err(CallError::Request(format!("the body is longer than {LONGEST} bytes")))
             }
-            Ok(Err(_)) => Err(CallError::Gone),
+            Ok(Err(error)) => Err(broken_off(&*error)),
             Err(_) => Err(CallError::Stalled(deadline.as_secs())),
         }
     }

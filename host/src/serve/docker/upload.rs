@@ -19,7 +19,7 @@ use super::protocol::answer;
 use super::{Docker, stream_error};
 use crate::driver::{ApplyOptions, Totals};
 use crate::serve::calls::{CallError, Transfer, Way};
-use crate::serve::http::{Client, Content};
+use crate::serve::http::{Client, Content, broken_off};
 use crate::serve::observer::Watched;
 
 /// The least bytes that are handed on at once: a body comes in pieces of 32 KiB from dockerd, and to wake the other thread for each would cost more than to
@@ -147,7 +147,7 @@ async fn pump(
             }
         };
         match frame {
-            Some(Err(_)) => return Sent::Broken(CallError::Gone),
+            Some(Err(error)) => return Sent::Broken(broken_off(&error)),
             Some(Ok(frame)) => {
                 // Trailers say nothing here.
                 let Ok(data) = frame.into_data() else { continue };

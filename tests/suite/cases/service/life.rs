@@ -1,9 +1,11 @@
 //! How the service starts, ends, starts again, and tells how it is.
 
+use std::io::{BufRead as _, BufReader};
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::PermissionsExt as _;
-use std::os::unix::net::UnixListener;
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
@@ -37,6 +39,7 @@ pub(super) fn cases() -> Vec<Case> {
         case("service: sockets are for owner and group, and a live one is not taken", sockets),
         case("service: it takes over sockets of systemd", activated)
             .needs(Need::Tool("systemd-socket-activate")),
+        case("service: it does not start on a socket that does not listen", not_listening),
         case("service: it takes as many descriptors as it may", descriptors),
         case("service: metrics and health", metrics_and_health),
         case("service: the log has a line a call, as text or objects", log_lines),
@@ -462,6 +465,26 @@ fn activated(place: &Place) -> Result<()> {
     service.signal(Signal::SIGTERM)?;
     ensure!(service.wait()? == 0, "{}", service.log()?);
     ensure!(place.join("docker.sock").exists(), "a socket that systemd made was removed");
+    Ok(())
+}
+
+/// The end of a connection, as a unit with `Accept=yes` passes it.
+fn not_listening(place: &Place) -> Result<()> {
+    let (connected, _other_end) = UnixStream::pair()?;
+    let mut command = Command::new("sh");
+    command.args(["-c", "exec \"$0\" \"$@\" 3<&0"]).arg(binary());
+    command.arg("--root").arg(place.join("root")).arg("serve");
+    command.env("LISTEN_FDS", "1").env_remove("LISTEN_PID").env_remove("LISTEN_FDNAMES");
+    command.env_remove("LAYERBOX_ROOT").env_remove("LAYERBOX_SOCKET");
+    let mut child =
+        command.stdin(OwnedFd::from(connected)).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
+    let mut said = String::new();
+    // A service that is ready says so, and goes on.
+    BufReader::new(child.stdout.take().context("no pipe")?).read_line(&mut said)?;
+    child.kill()?;
+    let ended = child.wait_with_output()?;
+    let error = String::from_utf8_lossy(&ended.stderr).into_owned();
+    ensure!(said.is_empty() && error.contains("does not listen"), "{said}{error}");
     Ok(())
 }
 

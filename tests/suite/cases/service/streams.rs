@@ -24,6 +24,7 @@ pub(super) fn cases() -> Vec<Case> {
         case("service: sixteen stalled uploads hold up no other call", stalled_uploads).alone(),
         case("service: calls that wait for a layer hold up neither other layers nor operators", waiting)
             .alone(),
+        case("service: a body that is no HTTP is told as such", malformed),
         case("service: a stalled upload is given up, and its layer is empty", given_up),
         case("service: an upload that comes drop by drop is given up at the deadline", dripping),
         case("service: a download that nobody reads is given up", not_read),
@@ -178,6 +179,23 @@ fn waiting(place: &Place) -> Result<()> {
         ensure!(answer.json()?["Dir"].is_string(), "{answer:?}");
     }
     Ok(())
+}
+
+fn malformed(place: &Place) -> Result<()> {
+    let service = Service::start(place, &[])?;
+    service.init()?;
+    service.ok("Create", &json!({ "ID": "a" }))?;
+    for path in ["/GraphDriver.ApplyDiff?id=a&parent=", "/GraphDriver.Get"] {
+        for body in ["5\r\nabcde\r\nz\r\n", "5\r\nabcdefgh", "\r\n"] {
+            let mut connection = service.connect()?;
+            connection.begin(path)?;
+            connection.send(body.as_bytes())?;
+            let text = connection.answer()?.error(400).with_context(|| format!("{path}: {body:?}"))?;
+            ensure!(text.contains("malformed"), "{path}: {body:?}: {text}");
+        }
+    }
+    ensure!(!service.log()?.contains("outcome=gone"), "{}", service.log()?);
+    service.is_empty_and_reusable("a")
 }
 
 fn refused(place: &Place) -> Result<()> {
