@@ -38,7 +38,7 @@ impl Observer {
     /// Says what is to be said of a layer that was filled.
     pub fn filled(&self, layer: &str, progress: &Progress) {
         if let Some(said) = progress.said() {
-            self.log.warn(&said, &[("id", layer.into())]);
+            self.log.warn(&said, &[("layer", layer.into())]);
         }
     }
 }
