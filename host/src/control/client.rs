@@ -266,7 +266,8 @@ impl Client {
         if std::fs::metadata(&path).is_ok_and(|seen| (seen.dev(), seen.ino()) == (device, inode)) {
             return Ok(path);
         }
-        self.put(id)?;
+        // The error to tell is the first one.
+        drop(self.put(id));
         let what = format!("the service mounts where this process does not see it: {}", path.display());
         Err(in_call("get", id, Failure::Conflict(what)))
     }

@@ -32,6 +32,20 @@ pub enum SnapshotError {
 }
 
 impl SnapshotError {
+    /// As an error of the driver, in an operation on layers that it belongs to.
+    pub fn during(self, operation: &'static str) -> Error {
+        let failure = match self {
+            SnapshotError::Driver(error) => return error,
+            SnapshotError::Full(what) => Failure::Full {
+                entry: Vec::new(),
+                operation: "write the record of the snapshots".to_owned(),
+                what,
+            },
+            other => Failure::Corrupt(other.to_string()),
+        };
+        failure.during(operation, None)
+    }
+
     /// A stable name, for the log and the metrics.
     pub fn code(&self) -> &'static str {
         match self {
@@ -70,3 +84,22 @@ macro_rules! steps {
 }
 
 steps!(CommitError, DatabaseError, StorageError, TableError, TransactionError);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_an_operator_can_act_on_stays_itself() {
+        let driver = Failure::NotRoot("x".into()).during("get", None);
+        for (error, operation, code) in [
+            (SnapshotError::Driver(driver), "get", "not-root"),
+            (SnapshotError::Full(Shortage::Space), "diff", "no-space"),
+            (SnapshotError::Full(Shortage::Quota), "diff", "quota"),
+            (SnapshotError::Record("x".to_owned()), "diff", "corrupt"),
+        ] {
+            let told = error.during("diff");
+            assert_eq!((told.operation, told.failure.code()), (operation, code));
+        }
+    }
+}

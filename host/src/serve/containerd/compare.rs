@@ -172,10 +172,7 @@ async fn begin(
     let _ = fcntl(&writer, FcntlArg::F_SETPIPE_SZ(PIPE));
     let this = front.clone();
     let archive = front.service.calls.transfer(Way::Out, move || {
-        let plain = |error| match error {
-            SnapshotError::Driver(error) => error,
-            other => Failure::Corrupt(other.to_string()).during("diff", None),
-        };
+        let plain = |error: SnapshotError| error.during("diff");
         let open = this.snapshots().map_err(plain)?;
         let write = |other: Option<&str>| open.driver().diff(&sides.layer, other, OwnedFd::from(writer));
         match &sides.other {

@@ -122,7 +122,7 @@ impl Containerd {
         let (sender, batches) = mpsc::channel(QUEUE);
         let this = self.clone();
         let begun = self.service.calls.transfer(Way::In, move || {
-            let snapshots = this.snapshots().map_err(plain)?;
+            let snapshots = this.snapshots().map_err(|error| error.during("apply-diff"))?;
             fill(&this.service.observer, snapshots.driver(), &layer, &blob, Archive::new(batches))
         });
         let mut transfer = begun.await?;
@@ -130,14 +130,6 @@ impl Containerd {
         let result = transfer.end().await;
         sent?;
         Ok(result?.1)
-    }
-}
-
-/// Errors of opening the store, for those who know the driver's only.
-fn plain(error: SnapshotError) -> Error {
-    match error {
-        SnapshotError::Driver(error) => error,
-        other => Failure::Corrupt(other.to_string()).during("apply-diff", None),
     }
 }
 
@@ -217,10 +209,10 @@ fn fill(
         Test { unpacked: Box::new(io::BufWriter::with_capacity(PIECE, sink)), accept: Box::new(accept) };
     let options = ApplyOptions { sync: true, ..ApplyOptions::default() };
     let result = driver.apply_tested(layer, Box::new(archive), &options, test);
-    if was_mounted {
-        driver.get(layer, None)?;
-    }
+    let mounted_again = if was_mounted { driver.get(layer, None).map(drop) } else { Ok(()) };
+    // What the blob was refused for is told before what went wrong after it.
     let totals = result?;
+    mounted_again?;
     observer.filled(layer, &options.progress);
     let whole = answer.recv().map_err(|_| no_input())?;
     Ok((totals, whole))
