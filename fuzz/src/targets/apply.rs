@@ -73,7 +73,7 @@ fn fill(layer: &Path, dialect: Dialect, bytes: &[u8], piece: usize) -> Result<To
 
 fn archive(layer: &Path, dialect: Dialect) -> Vec<u8> {
     let sink = Sink::new();
-    let outcome = diff::own(&host::Tree::new(layer, dialect), &sink, no_maps())
+    let outcome = diff::own(&host::Tree::new(layer, dialect), false, &sink, no_maps())
         .unwrap_or_else(|error| panic!("{dialect:?}: what was applied cannot be archived: {error:?}"));
     assert!(outcome.skipped.is_empty(), "{dialect:?}: an archive has made a socket");
     sink.into_bytes()

@@ -60,7 +60,7 @@ fn run(arguments: &[String]) -> Result<()> {
             let stdout = io::stdout().as_fd().try_clone_to_owned()?;
             let sink = privileged::Sink::from_fd(stdout);
             let sink = host::Sink { sink: RefCell::new(sink), bytes: Arc::default() };
-            diff::own(&tree(directory), &sink, maps()).map_err(failed)?;
+            diff::own(&tree(directory), false, &sink, maps()).map_err(failed)?;
             sink.sink.borrow_mut().flush()?;
         }
         ["changes", directory] => {
