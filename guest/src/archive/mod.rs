@@ -3,10 +3,11 @@
 //! The reader is strict in one particular way. GNU tar, bsdtar, Python's `tarfile` and Go's `archive/tar` (which most
 //! container engines use) each forgive different faults, so one archive can hold different files for different readers:
 //! what a scanner saw is then not what was unpacked. Everything on which those four would disagree about a name, a type, a
-//! size or a link is refused here. What they write themselves is read, but for what they do not all read alike: of GNU tar
-//! incremental archives (`-g`), labels (`-V`) and volumes (`-M`), and sparse files of version 0.1 with long names, which say
-//! their names twice; of bsdtar devices with minor numbers that are in PAX records only; of Python times that are in its
-//! notation for numbers close to zero (`-1e-09`).
+//! size or a link is refused here, but for the length of a sparse file whose map ends before it: GNU tar then ends the
+//! file there, and the others make it as long as it is said to be. What they write themselves is read, but for what they
+//! do not all read alike: of GNU tar incremental archives (`-g`), labels (`-V`) and volumes (`-M`), and sparse files of
+//! version 0.1 with long names, which say their names twice; of bsdtar devices with minor numbers that are in PAX records
+//! only; of Python times that are in its notation for numbers close to zero (`-1e-09`).
 //!
 //! [`Decoder::step`] is given the bytes at a header and answers with a [`Member`], or says how many bytes it needs. The
 //! bodies are the caller's: they are skipped, never looked at. [`encode()`] writes ustar headers with PAX records

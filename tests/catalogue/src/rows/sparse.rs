@@ -23,11 +23,6 @@ fn in_record(size: &str, blocks: &str, map: &str, data: &[u8]) -> Member {
         .pax("GNU.sparse.map", map)
 }
 
-/// A file of this size of which one byte is there, and behind it a hole.
-fn one_byte(size: u64) -> Vec<u8> {
-    tar(&[in_body(size, &format!("2\n0\n1\n{size}\n0\n"), b"x")])
-}
-
 /// The form 0.0 of a file of 5000 bytes: a pair of records for each region. The second one is the last byte.
 fn pairs(offset: &str, length: &str, data: &[u8]) -> Member {
     file("a", data)
@@ -59,46 +54,32 @@ fn old(map: &[(u64, u64)], real: u64, goes_on: bool, data: &[u8]) -> Member {
 }
 
 pub(super) fn rows() -> Vec<Row> {
-    let form = |key: &str, value: &str| tar(&[in_body(100, "1\n99\n1\n", b"x").pax(key, value)]);
+    let form = |key: &str, value: &str| tar(&[in_body(100, "1\n0\n1\n", b"x").pax(key, value)]);
     let named = |name: &[u8]| {
-        let mut member = in_body(100, "1\n99\n1\n", b"x");
+        let mut member = in_body(100, "1\n0\n1\n", b"x");
         member.pax.retain(|(key, _)| key != b"GNU.sparse.name");
         tar(&[member.pax("GNU.sparse.name", name)])
     };
     vec![
-        limit("a sparse file larger than the set bound", one_byte(10 << 40)).bounds(bytes(1 << 30)),
-        limit("a 10 TB sparse map with few bytes", one_byte(10 << 40)).saying("bytes"),
-        limit("a sparse file of 8 EiB less one", one_byte(i64::MAX as u64)),
-        refused("a sparse file of 16 EiB", one_byte(u64::MAX)),
+        limit("a sparse file larger than the set bound", tar(&[in_body(10 << 40, "1\n0\n1\n", b"x")]))
+            .bounds(bytes(1 << 30)),
+        limit("a 10 TB sparse map with few bytes", tar(&[in_body(10 << 40, "1\n0\n1\n", b"x")]))
+            .saying("bytes"),
+        limit("a sparse file of 8 EiB less one", tar(&[in_body(i64::MAX as u64, "1\n0\n1\n", b"x")])),
+        refused("a sparse file of 16 EiB", tar(&[in_body(u64::MAX, "1\n0\n1\n", b"x")])),
         exact(
             "a sparse file is read as what it is",
             tar(&[in_body(5000, "1\n4999\n1\n", b"x")]),
             &["a file of 5000"],
         ),
+        exact("a sparse file that is all hole", tar(&[in_body(5000, "0\n", b"")]), &["a file of 5000"]),
         exact(
-            "a sparse file that is all hole",
-            tar(&[in_body(5000, "1\n5000\n0\n", b"")]),
+            "a sparse file with a region of nothing at its end",
+            tar(&[in_body(5000, "2\n0\n1\n5000\n0\n", b"x")]),
             &["a file of 5000"],
         ),
-        exact(
-            "a sparse file that is all hole, as bsdtar writes it",
-            tar(&[in_body(5000, "2\n0\n0\n5000\n0\n", b"")]),
-            &["a file of 5000"],
-        ),
-        exact("a sparse file of nothing", tar(&[in_body(0, "0\n", b"")]), &["a file \"\""]),
-        exact("a sparse file with a region of nothing at its end", one_byte(5000), &["a file of 5000"]),
-        // GNU tar makes a file that ends with its map.
-        refused("a sparse map without regions", tar(&[in_body(5000, "0\n", b"")])),
-        refused("a sparse map that ends before its file", tar(&[in_body(5000, "1\n0\n1\n", b"x")])),
-        refused(
-            "a sparse map whose last hole ends before its file",
-            tar(&[in_body(5000, "2\n0\n1\n4999\n0\n", b"x")]),
-        ),
-        refused("a sparse map that overlaps", tar(&[in_body(517, "2\n0\n512\n5\n512\n", &[1; 1024])])),
-        refused(
-            "a sparse map that runs backwards",
-            tar(&[in_body(512, "2\n600\n512\n0\n512\n", &[1; 1024])]),
-        ),
+        refused("a sparse map that overlaps", tar(&[in_body(100, "2\n0\n10\n5\n10\n", &[1; 20])])),
+        refused("a sparse map that runs backwards", tar(&[in_body(100, "2\n50\n10\n0\n10\n", &[1; 20])])),
         refused("a sparse map beyond the file's size", tar(&[in_body(100, "1\n90\n20\n", &[1; 20])])),
         refused("a sparse map that wraps round", tar(&[in_body(100, "1\n18446744073709551615\n2\n", b"xy")])),
         refused(
@@ -108,14 +89,14 @@ pub(super) fn rows() -> Vec<Row> {
         refused("a sparse map with more entries than it has", tar(&[in_body(100, "9\n0\n1\n", b"x")])),
         refused(
             "a sparse map that says more data than there is",
-            tar(&[in_body(1000, "1\n0\n1000\n", b"x")]),
+            tar(&[in_body(1 << 20, "1\n0\n1000\n", b"x")]),
         ),
         refused(
             "a sparse map that says less data than there is",
-            tar(&[in_body(5000, "1\n4999\n1\n", b"xyz")]),
+            tar(&[in_body(1 << 20, "1\n0\n1\n", b"xyz")]),
         ),
-        refused("a sparse map that is no number", tar(&[in_body(100, "one\n99\n1\n", b"x")])),
-        refused("a sparse map with a sign", tar(&[in_body(100, "1\n+99\n1\n", b"x")])),
+        refused("a sparse map that is no number", tar(&[in_body(100, "one\n0\n1\n", b"x")])),
+        refused("a sparse map with a sign", tar(&[in_body(100, "1\n+0\n1\n", b"x")])),
         refused("a sparse map of digits without a newline", tar(&[in_body(100, &"1".repeat(5000), b"x")])),
         refused(
             "a sparse map that is cut off by the end of its body",
@@ -129,7 +110,7 @@ pub(super) fn rows() -> Vec<Row> {
             "a sparse map of 65,536 regions",
             || {
                 let regions: String = (0..65_536).map(|number| format!("{}\n512\n", 1024 * number)).collect();
-                tar(&[in_body((64 << 20) - 512, &format!("65536\n{regions}"), &vec![7; 32 << 20])])
+                tar(&[in_body(64 << 20, &format!("65536\n{regions}"), &vec![7; 32 << 20])])
             },
             1,
         ),
@@ -147,7 +128,7 @@ pub(super) fn rows() -> Vec<Row> {
         refused("a record of a sparse form nobody knows", form("GNU.sparse.what", "1")),
         refused("a sparse file of two forms", form("GNU.sparse.map", "0,1")),
         refused("a sparse file of a major version that nobody knows", {
-            let mut member = in_body(100, "1\n99\n1\n", b"x");
+            let mut member = in_body(100, "1\n0\n1\n", b"x");
             member.pax[0].1 = b"2".to_vec();
             tar(&[member])
         }),
@@ -159,11 +140,7 @@ pub(super) fn rows() -> Vec<Row> {
             tar(&[in_record("5000", "2", "4999,1", b"x")]),
         ),
         refused("sparse form 0.1 with half a region", tar(&[in_record("5000", "1", "4999", b"x")])),
-        refused(
-            "sparse form 0.1 with regions that overlap",
-            tar(&[in_record("512", "2", "0,512,511,1", &[7; 513])]),
-        ),
-        refused("sparse form 0.1 that ends before its file", tar(&[in_record("5000", "1", "0,1", b"x")])),
+        refused("sparse form 0.1 with regions that overlap", tar(&[in_record("50", "2", "0,2,1,1", b"xyz")])),
         exact("sparse form 0.0", tar(&[pairs("1024", "512", &[7; 513])]), &["a file of 5000"]),
         // GNU tar takes the block after the first one's for the second region, and what the others see there for no header.
         refused("sparse form 0.0 with two regions in one block", smuggled(pairs("10", "1", b"xy"))),
@@ -184,24 +161,18 @@ pub(super) fn rows() -> Vec<Row> {
                 .pax("GNU.sparse.size", "5000")
                 .pax("GNU.sparse.numblocks", "1")
                 .pax("GNU.sparse.numbytes", "1")
-                .pax("GNU.sparse.offset", "4999")])
+                .pax("GNU.sparse.offset", "10")])
         }),
         exact("the old sparse form", tar(&[old(&[(4999, 1)], 5000, false, b"x")]), &["a file of 5000"]),
-        refused("the old sparse form without regions", tar(&[old(&[], 5000, false, b"")])),
-        refused("the old sparse form that ends before its file", tar(&[old(&[(0, 1)], 5000, false, b"x")])),
-        refused(
-            "the old sparse form with nothing at its beginning and an end before its file",
-            tar(&[old(&[(0, 0), (5, 3)], 5000, false, b"xyz")]),
-        ),
         refused("the old sparse form with a map that never ends", {
             Tar::new().raw(&old(&[(0, 1)], 5000, true, b"x").header()).bytes()
         }),
         refused("the old sparse form with a map that goes on after its end", {
             let mut next = [0; BLOCK];
             next[504] = 0;
-            next[..24].copy_from_slice(b"00000011607\x0000000000001\0");
-            let header = old(&[(0, 512)], 5000, true, &[7; 513]).header();
-            Tar::new().raw(&header).raw(&next).raw(&[7; 513]).pad().finish()
+            next[..24].copy_from_slice(b"00000000010\x0000000000001\0");
+            let header = old(&[(0, 1)], 5000, true, b"xy").header();
+            Tar::new().raw(&header).raw(&next).raw(b"xy").pad().finish()
         }),
         limit("the old sparse form with a map of 70,000 regions", || {
             let octal = |number: u64| format!("{number:011o}\0").into_bytes();
