@@ -34,6 +34,7 @@ pub mod record;
 mod recover;
 pub(crate) mod runtime;
 mod stage;
+mod strays;
 mod trash;
 
 use std::io;
@@ -57,6 +58,7 @@ pub use opening::{Opening, Owner};
 use place::Place;
 use record::{Format, Record};
 use runtime::{LOCKS, MOUNT_LOCKS, existing_directories, runtime_directory};
+use strays::Strays;
 
 /// The directories of a store, all of them made when the store is.
 const DIRECTORIES: [&str; 9] =
@@ -75,6 +77,8 @@ pub struct Store {
     first_since_boot: bool,
     /// What was mended when it was opened, for the next check to tell.
     recovered: Mutex<Vec<check::Finding>>,
+    /// What was found in `layers/` when it was opened that no record knows.
+    strays: Mutex<Strays>,
     /// The layers that this process has locked, or waits to lock.
     claims: Claims,
     lock: Guard,
@@ -151,8 +155,8 @@ impl Store {
         }
         let first_since_boot = existing_directories(&format.id).next().is_none();
         let runtime = runtime_directory(&format.id)?;
-        let (recovered, claims) = (Mutex::default(), Claims::default());
-        Ok(Store { root, runtime, first_since_boot, dir, place, format, recovered, claims, lock })
+        let (recovered, strays, claims) = (Mutex::default(), Mutex::default(), Claims::default());
+        Ok(Store { root, runtime, first_since_boot, dir, place, format, recovered, strays, claims, lock })
     }
 
     /// Takes the lock on a layer; waits up to half a minute for others.
@@ -359,13 +363,15 @@ impl Store {
         ignore_missing(self.dir.remove_file(format!("pending/{id}")), "unlink")
     }
 
-    /// Brings the names in `layers/` to the disk; the component brings the bytes there itself.
+    /// Brings the names in `layers/` to the disk, and notes that they are ours; the component brings the bytes there itself.
     ///
     /// # Errors
     ///
     /// Those of syncing.
     pub fn sync_layers(&self) -> Result<(), Failure> {
-        self.sync_directory("layers")
+        self.sync_directory("layers")?;
+        self.see_layers();
+        Ok(())
     }
 
     /// Brings all names of a new layer to the disk, and before them the mark that it lies on its parent. A file system that logs what is synced alone (btrfs)
@@ -421,23 +427,44 @@ impl Store {
     ///
     /// # Errors
     ///
-    /// Those of reading a directory.
+    /// Those of reading a directory; [`Failure::Corrupt`] where there may be one, and the records of it are damaged.
     pub fn child(&self, id: &LayerId) -> Result<Option<LayerId>, Failure> {
         let entries = match self.dir.read_dir(format!("children/{id}")) {
-            Ok(entries) => entries,
-            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Ok(entries) => Some(entries),
+            Err(e) if e.kind() == io::ErrorKind::NotFound && exists(&self.dir, "children")? => None,
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {
+                return Err(Failure::Corrupt(
+                    "children/ is missing, which tells what lies on a layer".to_owned(),
+                ));
+            }
             Err(e) => return Err(Failure::io("open", &e)),
         };
-        for entry in entries {
+        for entry in entries.into_iter().flatten() {
             let name = entry.map_err(|e| Failure::io("getdents", &e))?.file_name();
             let Some(child) = name.to_str().and_then(|name| LayerId::new(name).ok()) else { continue };
-            // A crash may have left the mark of a child that never came to be.
             match self.record(&child)? {
                 Some(record) if record.ancestors.first() == Some(id) => return Ok(Some(child)),
-                _ => {}
+                Some(_) => {}
+                None => self.require_no_child(&child)?,
             }
         }
-        Ok(None)
+        match self.stray_on(id)? {
+            Some(stray) => {
+                Err(Failure::Corrupt(format!("layers/{stray} lies on it, and has no record in meta/")))
+            }
+            None => Ok(None),
+        }
+    }
+
+    /// Holds a mark of a child without a record to be one that a crash has left of a child that never came to be, or is no more: not of one whose record was lost.
+    fn require_no_child(&self, child: &LayerId) -> Result<(), Failure> {
+        // Whoever works on it is about to remove it.
+        let Some(_guard) = self.unclaimed(child)? else { return Ok(()) };
+        let has = |kind: &str| exists(&self.dir, &format!("{kind}/{child}"));
+        if has("layers")? && !has("pending")? && !has("meta")? {
+            return Err(Failure::Corrupt(format!("meta/{child} is missing, and the layer lies on it")));
+        }
+        Ok(())
     }
 
     fn sync_directory(&self, name: &str) -> Result<(), Failure> {

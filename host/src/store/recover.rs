@@ -35,6 +35,7 @@ impl Store {
             .and_then(|()| self.recover_stage())
             .and_then(|()| self.recover_temporary())
             .and_then(|()| self.recover_abandoned(unions, references))
+            .and_then(|()| self.recover_strays())
             .map(|()| self.recover_trash());
         match recovered {
             Err(failure) if failure.is_shortage() => Ok(()),
@@ -164,7 +165,7 @@ impl Store {
     }
 
     /// Keeps what was done for the next check to tell.
-    fn note(&self, place: String, what: &str, repair: &str) {
+    pub(super) fn note(&self, place: String, what: &str, repair: &str) {
         self.keep(Finding { place, what: what.to_owned(), repair: repair.to_owned(), repaired: true });
     }
 

@@ -145,15 +145,7 @@ pub const DAMAGES: &[Damage] = &[
         filled(s, "meta/top")
     }),
     plain("a missing record of a layer that others lie on", "meta/middle", |s| remove(s, "meta/middle")),
-    Damage {
-        lost: &["top"],
-        ..moving(
-            "a missing record of a layer that nothing lies on",
-            "diff/top",
-            &["diff.top.0", "layers.top.0"],
-            |s| remove(s, "meta/top"),
-        )
-    },
+    plain("a missing record of a layer that nothing lies on", "meta/top", |s| remove(s, "meta/top")),
     Damage {
         lost: &["top"],
         ..moving(

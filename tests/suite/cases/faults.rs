@@ -48,6 +48,53 @@ pub(super) fn cases() -> Vec<Case> {
             store.ok(["remove", "base"])?;
             store.knows_nothing_of("base")
         }),
+        case(
+            "faults: a parent stays while a child has lost its record, or the marks of children are gone",
+            |place| {
+                let store = Store::new(place.join("s"), Dialect::Overlay);
+                for (id, parent) in [("a", None), ("b", Some("a")), ("c", Some("b"))] {
+                    store.layer(id, parent, &[file(id, id)])?;
+                }
+                let refused =
+                    |id: &str| store.run(["remove", id])?.expect(1)?.says("hint: layerbox check says more");
+                for place in ["meta/b", "meta/c"] {
+                    fs::remove_file(store.root().join(place))?;
+                }
+                refused("a")?;
+                store.ok(["check", "--repair"])?;
+                fs::remove_dir_all(store.root().join("children"))?;
+                for id in ["a", "b", "c"] {
+                    refused(id)?;
+                }
+                store.ok(["check", "--repair"])?;
+                ensure!(store.ok(["check"])?.is_empty(), "the second check finds something");
+                store.run(["remove", "a"])?.expect(4)?;
+                store.ok(["remove", "c", "b", "a"]).map(drop)
+            },
+        ),
+        case("faults: what Docker adds to a store that was adopted is adopted as well", |place| {
+            let store = Store::new(place.join("s"), Dialect::Aufs);
+            let add = |id: &str, ancestors: &str| -> Result<()> {
+                for kind in ["diff", "mnt"] {
+                    fs::create_dir_all(store.root().join(kind).join(id))?;
+                }
+                fs::create_dir_all(store.root().join("layers"))?;
+                Ok(fs::write(store.root().join("layers").join(id), ancestors)?)
+            };
+            add("a", "")?;
+            add("b", "a\n")?;
+            store.ok(["list"])?;
+            add("z", "a\n")?;
+            add("n", "z\na\n")?;
+            store.run(["remove", "a"])?.expect(4)?;
+            store.run(["remove", "z"])?.expect(4)?;
+            let found = store.ok(["list"])?;
+            ensure!(found.matches("complete").count() == 4 && !found.contains("incomplete"), "{found}");
+            // One that lies on what there is not is not taken over, and keeps its parent.
+            add("odd", "b\n")?;
+            store.run(["remove", "b"])?.expect(1)?.says("layers/odd")?;
+            store.ok(["remove", "n", "z"]).map(drop)
+        }),
         case("faults of Docker: the count does not stay up after a failed mount", failed_mount)
             .needs(overlay),
         case("faults of Docker: a base layer that was got leaves nothing when it is removed", |place| {

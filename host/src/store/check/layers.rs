@@ -5,6 +5,7 @@ use std::io;
 
 use layerbox_privileged::id::LayerId;
 
+use super::super::files::{exists, ids_in};
 use super::super::record::Record;
 use super::mend::{Repair, Was};
 use super::{Records, Search};
@@ -12,10 +13,11 @@ use crate::error::Failure;
 
 impl Search<'_> {
     /// The records of the layers that are whole. One that is damaged is made again from `layers/`, where that is sound; one that is missing, from a layer that
-    /// lies on it, where its content is there. A layer whose content or ancestors are lost is whole no more.
+    /// lies on it, or from `layers/`, where its content is there. A layer whose content or ancestors are lost is whole no more.
     pub(super) fn records(&mut self) -> Result<Records, Failure> {
         let mut records = self.readable()?;
         self.restore_parents(&mut records)?;
+        self.restore_listed(&mut records)?;
         loop {
             let mut lost = Vec::new();
             for (id, record) in &records {
@@ -72,6 +74,36 @@ impl Search<'_> {
             let repair = Repair::WriteRecord(id.clone(), record.clone(), Was::Missing);
             self.add(format!("meta/{id}"), what, repair);
             records.insert(id, record);
+        }
+        Ok(())
+    }
+
+    /// A record that is missing is what `layers/` says, where that is sound and the content is still there: it was lost, or another program has added the layer.
+    fn restore_listed(&mut self, records: &mut Records) -> Result<(), Failure> {
+        let mut missing = Vec::new();
+        for id in ids_in(&self.store.dir, "layers")? {
+            let listed = !records.contains_key(&id)
+                && !exists(&self.store.dir, &format!("meta/{id}"))?
+                && self.store.is_directory(&format!("diff/{id}"))?
+                && self.is_idle(&id);
+            if listed && let Ok(ancestors) = self.store.ancestors_on_disk(&id) {
+                missing.push((id, ancestors));
+            }
+        }
+        // Parents first.
+        missing.sort_by_key(|(_, ancestors)| ancestors.len());
+        for (id, ancestors) in missing {
+            let sound = match ancestors.split_first() {
+                Some((parent, rest)) => records.get(parent).is_some_and(|above| above.ancestors == rest),
+                None => true,
+            };
+            if sound {
+                let record = Record { ancestors, ..Record::default() };
+                let what = "it is missing, and layers/ and diff/ have the layer";
+                let repair = Repair::WriteRecord(id.clone(), record.clone(), Was::Missing);
+                self.add(format!("meta/{id}"), what, repair);
+                records.insert(id, record);
+            }
         }
         Ok(())
     }

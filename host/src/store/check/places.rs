@@ -89,7 +89,7 @@ impl Search<'_> {
     }
 
     /// Whether no call works on a layer, nor has left a note that it did, which is heeded when the store is next opened.
-    fn is_idle(&self, id: &LayerId) -> bool {
+    pub(super) fn is_idle(&self, id: &LayerId) -> bool {
         let pending =
             self.store.dir.symlink_metadata(format!("pending/{id}")).is_ok_and(|found| found.is_file());
         !pending && matches!(self.store.unclaimed(id), Ok(Some(_)))
