@@ -87,16 +87,13 @@ impl Reporter {
     }
 
     fn object(&self, object: &ErrorObject<'_>) {
-        let mut err = io::stderr().lock();
         if self.json {
             // The structure has no map with keys that are not strings, so this cannot fail; and an empty line would still say that something did.
-            let _ = writeln!(err, "{}", serde_json::to_string(object).unwrap_or_default());
-            return;
+            return write(&format!("{}\n", serde_json::to_string(object).unwrap_or_default()));
         }
-        let _ = writeln!(err, "{} {}", self.paint.red("layerbox:"), OneLine(&object.error));
-        if let Some(hint) = object.hint {
-            let _ = writeln!(err, "{} {hint}", self.paint.bold("hint:"));
-        }
+        let hint = object.hint.map(|hint| format!("{} {hint}\n", self.paint.bold("hint:")));
+        let error = OneLine(&object.error);
+        write(&format!("{} {error}\n{}", self.paint.red("layerbox:"), hint.unwrap_or_default()));
     }
 }
 
@@ -224,18 +221,18 @@ impl Log {
 
     fn line(&self, level: &str, message: String, entry: Option<&[u8]>) {
         let entry = entry.map(ByteName::of);
-        let mut err = io::stderr().lock();
         if self.json {
             let (entry, entry_hex) = entry.map_or((None, None), |name| (Some(name.text), name.hex));
             let object = LogObject { level, message, entry, entry_hex };
-            let _ = writeln!(err, "{}", serde_json::to_string(&object).unwrap_or_default());
-            return;
+            return write(&format!("{}\n", serde_json::to_string(&object).unwrap_or_default()));
         }
         let prefix = format!("layerbox: {level}:");
-        let _ = write!(err, "{} {}", self.paint.yellow(&prefix), OneLine(&message));
-        if let Some(name) = entry {
-            let _ = write!(err, " ({})", name.escaped());
-        }
-        let _ = writeln!(err);
+        let entry = entry.map(|name| format!(" ({})", name.escaped())).unwrap_or_default();
+        write(&format!("{} {}{entry}\n", self.paint.yellow(&prefix), OneLine(&message)));
     }
+}
+
+/// Writes lines at once: what other processes write to the same log stays before or behind them.
+fn write(lines: &str) {
+    let _ = io::stderr().lock().write_all(lines.as_bytes());
 }
