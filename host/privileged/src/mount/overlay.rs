@@ -76,6 +76,9 @@ impl Union<'_> {
                 Failure { detail: format!("{} {}", failure.detail, messages(fs)), ..failure }
             }
         };
+        if let Some(label) = self.label {
+            fsconfig_set_string(&fs, "context", label).map_err(explained("label the mount"))?;
+        }
         self.configure(&fs).map_err(explained("fsconfig"))?;
         fsconfig_create(&fs).map_err(explained("mount"))?;
         let made =
@@ -98,9 +101,6 @@ impl Union<'_> {
         }
         if self.user {
             fsconfig_set_flag(fs, "userxattr")?;
-        }
-        if let Some(label) = self.label {
-            fsconfig_set_string(fs, "context", label)?;
         }
         for layer in self.lower {
             fsconfig_set_string(fs, "lowerdir+", layer.as_path())?;
@@ -197,12 +197,14 @@ impl Union<'_> {
     }
 }
 
-/// What the kernel has to say about the last calls, one message a read.
+/// What the kernel has to say about the last calls, one message a read: `e overlay: Unknown parameter 'context'`, of which the letter says how grave it is.
 fn messages(fs: &OwnedFd) -> String {
     let mut said = Vec::new();
     let mut buffer = [0; 1024];
     while let Ok(length @ 1..) = rustix::io::read(fs, &mut buffer) {
-        said.push(buffer[..length].trim_ascii().escape_ascii().to_string());
+        let text = String::from_utf8_lossy(buffer[..length].trim_ascii()).into_owned();
+        let plain = ["e ", "w ", "i "].iter().find_map(|level| text.strip_prefix(level));
+        said.push(plain.map_or(text.clone(), str::to_owned));
     }
     said.join("; ")
 }
