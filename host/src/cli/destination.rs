@@ -41,8 +41,11 @@ impl Destination {
     /// The file at `path`. Another file of that name stays as it is until [`Destination::commit`] puts the new one in its place.
     pub(super) fn file(path: &Path, umask: Mode) -> Result<Destination, Failure> {
         let failure = |error: &io::Error| Failure::io_at("open", path, error);
-        // Through symbolic links to the file itself: it is that one that is to be replaced.
-        let target = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+        // Through symbolic links to the file itself: it is that one that is to be replaced, or made.
+        let target = match fs::canonicalize(path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => followed(path),
+            other => other.map_err(|error| failure(&error))?,
+        };
         let old = match fs::metadata(&target) {
             Ok(metadata) if metadata.is_dir() => {
                 return Err(failure(&io::Error::from_raw_os_error(nix::libc::EISDIR)));
@@ -126,6 +129,16 @@ impl Drop for Destination {
             let _ = fs::remove_file(temporary);
         }
     }
+}
+
+/// Where a path that leads to no file yet leads.
+fn followed(path: &Path) -> PathBuf {
+    let mut target = path.to_owned();
+    // There is an end to it: a circle of links is an error of its own (ELOOP), and no missing file.
+    while let Ok(next) = fs::read_link(&target) {
+        target = target.parent().unwrap_or(Path::new("")).join(next);
+    }
+    target
 }
 
 /// Gives a file the owner and the mode of the one that it will replace, as far as that can be done: it is its writer's, for its writer alone, where nothing can.
@@ -238,6 +251,20 @@ mod tests {
         write(&scratch.0.join("link"), true).unwrap();
         assert!(fs::symlink_metadata(scratch.0.join("link")).unwrap().is_symlink());
         assert_eq!(fs::read(scratch.0.join("file")).unwrap(), b"new");
+    }
+
+    #[test]
+    fn a_link_to_nothing_stays_and_what_it_names_is_made() {
+        let scratch = Scratch::new("dangling");
+        fs::create_dir(scratch.0.join("d")).unwrap();
+        std::os::unix::fs::symlink("d/next", scratch.0.join("link")).unwrap();
+        std::os::unix::fs::symlink("../file", scratch.0.join("d/next")).unwrap();
+        write(&scratch.0.join("link"), true).unwrap();
+        assert!(fs::symlink_metadata(scratch.0.join("link")).unwrap().is_symlink());
+        assert!(fs::symlink_metadata(scratch.0.join("d/next")).unwrap().is_symlink());
+        assert_eq!(fs::read(scratch.0.join("file")).unwrap(), b"new");
+        std::os::unix::fs::symlink("circle", scratch.0.join("circle")).unwrap();
+        assert!(write(&scratch.0.join("circle"), true).is_err());
     }
 
     #[test]
