@@ -8,6 +8,7 @@ use serde::Serialize;
 use super::context::Context;
 use super::output::ByteName;
 use super::{Outcome, Stop};
+use crate::driver::Metadata;
 use crate::error::{Class, Escaped};
 
 pub(super) fn create(context: &Context, id: &str, parent: Option<&str>) -> Outcome {
@@ -92,17 +93,33 @@ struct MetadataObject<'a> {
     directories: Directories,
 }
 
-/// The directories of a layer. The root of a store is text in practice; one that is not has its escaped form here.
+/// The directories of a layer.
 #[derive(Debug, Serialize)]
 struct Directories {
     content: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    content_hex: Option<String>,
     mount_point: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    mount_point_hex: Option<String>,
     work: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    work_hex: Option<String>,
+}
+
+impl Directories {
+    fn of(metadata: &Metadata) -> Directories {
+        let name = |path: &Path| ByteName::of(path.as_os_str().as_bytes());
+        let ByteName { text: content, hex: content_hex } = name(&metadata.content);
+        let ByteName { text: mount_point, hex: mount_point_hex } = name(&metadata.mount_point);
+        let work = metadata.work.as_deref().map(name);
+        let (work, work_hex) = work.map_or((None, None), |work| (Some(work.text), work.hex));
+        Directories { content, content_hex, mount_point, mount_point_hex, work, work_hex }
+    }
 }
 
 pub(super) fn metadata(context: &Context, id: &str) -> Outcome {
     let metadata = context.open(false)?.metadata(id)?;
-    let json_path = |path: &Path| ByteName::of(path.as_os_str().as_bytes()).text;
     let ancestors: Vec<&str> = metadata.ancestors.iter().map(|id| id.as_str()).collect();
     let object = MetadataObject {
         id: metadata.id.as_str(),
@@ -112,11 +129,7 @@ pub(super) fn metadata(context: &Context, id: &str) -> Outcome {
         references: metadata.mounts,
         size: metadata.size,
         entries: metadata.entries,
-        directories: Directories {
-            content: json_path(&metadata.content),
-            mount_point: json_path(&metadata.mount_point),
-            work: metadata.work.as_deref().map(json_path),
-        },
+        directories: Directories::of(&metadata),
     };
     let none = || "-".to_owned();
     let number = |value: Option<u64>| value.map_or_else(none, |value| value.to_string());

@@ -8,7 +8,7 @@ use super::context::Context;
 use super::output::{OneLine, count, human_size};
 use super::table::{Align, Branches, Leaf, columns, tree};
 use super::{Outcome, Stop};
-use crate::driver::{self, CheckOptions, Conversion, Finding, LayerSummary, check_format};
+use crate::driver::{self, CheckOptions, Conversion, Finding, HEXADECIMAL_ROOT, LayerSummary, check_format};
 use crate::error::{Class, Error, Failure};
 
 /// A layer in the JSON of `list`.
@@ -90,7 +90,7 @@ impl Serialize for Rows<'_> {
 pub(super) fn status(context: &Context) -> Outcome {
     let rows = context.open(false)?.status()?;
     context.print(&Rows(&rows), |out| {
-        rows.iter().try_for_each(|(key, value)| {
+        rows.iter().filter(|(key, _)| key != HEXADECIMAL_ROOT).try_for_each(|(key, value)| {
             writeln!(out, "{}: {}", context.paint.bold(&OneLine(key).to_string()), OneLine(value))
         })
     })

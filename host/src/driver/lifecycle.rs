@@ -8,10 +8,13 @@ use layerbox_privileged::mount::Backend;
 use layerbox_privileged::references::References;
 
 use super::{Driver, LayerSummary, Metadata, Settled, layer_id, require_root};
-use crate::error::{Error, Failure};
+use crate::error::{Error, Escaped, Failure};
 use crate::sandbox::{Access, Change, FREE_EXPANSION, lifecycle::Place};
 use crate::store::lock::Mode;
 use crate::store::record::Record;
+
+/// The key of the exact bytes of the root in the answer of `status`, where they are not UTF-8: for programs.
+pub(crate) const HEXADECIMAL_ROOT: &str = "Root Dir_hex";
 
 impl Driver {
     /// Makes an empty layer on `parent`.
@@ -263,7 +266,14 @@ impl Driver {
         let status = || -> Result<Vec<(String, String)>, Failure> {
             let lease = self.lease(Access::Read).unions(self.unions(None, Change::Nothing));
             let (theirs, _) = self.sandbox.run(lease, |guest, call| guest.status(call))?;
-            let mut rows = vec![("Root Dir".to_owned(), self.store.root().display().to_string())];
+            let root = self.store.root().as_os_str().as_encoded_bytes();
+            let mut rows = match std::str::from_utf8(root) {
+                Ok(text) => vec![("Root Dir".to_owned(), text.to_owned())],
+                Err(_) => vec![
+                    ("Root Dir".to_owned(), Escaped(root).to_string()),
+                    (HEXADECIMAL_ROOT.to_owned(), root.iter().map(|byte| format!("{byte:02x}")).collect()),
+                ],
+            };
             let features = self.unions.features();
             let docker = |key: &str| key == "Backing Filesystem" || key == "Dirperm1 Supported";
             rows.extend(features.iter().filter(|(key, _)| key == "Backing Filesystem").cloned());

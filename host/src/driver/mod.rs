@@ -41,6 +41,7 @@ pub use archive::{ApplyOptions, DiffOutcome, Given, Progress, Test, Totals};
 pub use convert::{Conversion, convert};
 pub use layerbox_privileged::mount::Choice as BackendChoice;
 pub use lend::Lent;
+pub(crate) use lifecycle::HEXADECIMAL_ROOT;
 pub use model::{ChangeKind, Changes, LayerSummary, Metadata, Settled};
 pub use patience::Patient;
 use sweeper::Sweeper;
