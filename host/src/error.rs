@@ -78,6 +78,12 @@ pub enum Failure {
     /// There is no store at this root.
     #[error("there is no store at {0}")]
     NoStore(String),
+    /// The store is on a file system that cannot be written.
+    #[error("the store at {0} is on a read-only file system")]
+    ReadOnly(String),
+    /// The store is not for this user.
+    #[error("no access to the store at {0}: Permission denied")]
+    NoAccess(String),
     /// What came in is malformed or hostile.
     #[error("{rule}{}", entry_suffix(.entry))]
     Refused {
@@ -227,6 +233,8 @@ impl Failure {
             | Failure::Io { .. }
             | Failure::Full { .. }
             | Failure::Corrupt(_)
+            | Failure::ReadOnly(_)
+            | Failure::NoAccess(_)
             | Failure::NoAufs
             | Failure::Unsupported(_)
             | Failure::GuestFailed(_)
@@ -252,6 +260,8 @@ impl Failure {
             Failure::Converting { .. } => "converting",
             Failure::StoreInUse(_) => "store-in-use",
             Failure::NoStore(_) => "no-store",
+            Failure::ReadOnly(_) => "read-only",
+            Failure::NoAccess(_) => "no-access",
             Failure::Refused { .. } => "refused",
             Failure::Limit { .. } => "limit",
             Failure::Denied(_) => "denied",
@@ -319,6 +329,12 @@ impl Failure {
             Failure::NoStore(_) => {
                 Some("create makes one; or name another root with --root or LAYERBOX_ROOT")
             }
+            Failure::ReadOnly(_) => Some(
+                "mount it writable, or copy it; what only reads a store works even so, but for one of Docker's that was never opened",
+            ),
+            Failure::NoAccess(_) => Some(
+                "it belongs to another user: run as that one, or name a store of your own with --root or LAYERBOX_ROOT",
+            ),
             Failure::InvalidId(_) => {
                 Some("an id is 1 to 128 of A-Z a-z 0-9 _ . - and begins with a letter or a digit")
             }
@@ -344,6 +360,7 @@ mod libc_codes {
     pub(super) const EPERM: i32 = 1;
     pub(super) const EACCES: i32 = 13;
     pub(super) const ENOSPC: i32 = 28;
+    pub(super) const EROFS: i32 = 30;
     pub(super) const EDQUOT: i32 = 122;
 }
 
@@ -401,6 +418,24 @@ impl Failure {
             Failure::Io { operation, code, .. } => {
                 Failure::Io { entry: path.as_os_str().as_encoded_bytes().to_vec(), operation, code }
             }
+            other => other,
+        }
+    }
+
+    /// Whether it is that a file system cannot be written.
+    pub(crate) fn is_read_only(&self) -> bool {
+        matches!(self, Failure::ReadOnly(_) | Failure::Io { code: libc_codes::EROFS, .. })
+    }
+
+    /// Says of what failed in the opening of the store at `root` that it is of the store, where it names no other file.
+    pub(crate) fn of_store(self, root: &Path) -> Failure {
+        let path = root.as_os_str().as_encoded_bytes();
+        match self {
+            Failure::Io { entry, operation, code } if entry.is_empty() || entry == path => match code {
+                libc_codes::EROFS => Failure::ReadOnly(Escaped(path).to_string()),
+                libc_codes::EACCES => Failure::NoAccess(Escaped(path).to_string()),
+                _ => Failure::Io { entry: path.to_vec(), operation, code },
+            },
             other => other,
         }
     }

@@ -95,6 +95,8 @@ impl Driver {
     pub fn remove(&self, id: &str, force: bool) -> Result<(), Error> {
         self.call("remove", id, |id| {
             require_root("removing layers")?;
+            // Before anything is unmounted for it.
+            self.store.require_writable()?;
             let guard = self.lock(id, Mode::Exclusive)?;
             let record = self.store.existing(id)?;
             let lease = self.lease(Access::Write).discarding(id.clone());
@@ -142,7 +144,7 @@ impl Driver {
             let (place, _) = got.map_err(|failure| {
                 // The error to tell is the first one; a mount that stays behind is found by the next get.
                 drop(self.unmount_unused(id));
-                self.or_no_aufs(failure)
+                self.or_why(failure)
             })?;
             match place {
                 Place::Content => Ok(self.store.content_path(id)),
@@ -152,8 +154,13 @@ impl Driver {
         })
     }
 
-    /// Says of a mount that failed that the kernel has no aufs, where it has none: the store can be converted then.
-    fn or_no_aufs(&self, failure: Failure) -> Failure {
+    /// Says of a mount that failed that the store cannot be written, or that the kernel has no aufs, where that is so: then the store can be converted.
+    fn or_why(&self, failure: Failure) -> Failure {
+        if let Failure::MountFailed { .. } = failure
+            && let Err(read_only) = self.store.require_writable()
+        {
+            return read_only;
+        }
         let is_aufs = self.store.format().backend() == Backend::Aufs;
         match failure {
             Failure::Unsupported(_) | Failure::MountFailed { .. } if is_aufs && !self.unions.available() => {

@@ -171,11 +171,12 @@ impl Driver {
     }
 
     fn assemble(settings: &Settings, sandbox: Arc<Sandbox>, opening: Opening) -> Result<Driver, Failure> {
-        let store = Store::open(&settings.root, opening)?;
+        let store =
+            Store::open(&settings.root, opening).map_err(|failure| failure.of_store(&settings.root))?;
         let layout = Layout { root: store.root().to_owned(), runtime: store.runtime().to_owned() };
         let unions = Unions::new(store.format().backend(), layout)?;
         let references = References::new(store.runtime())?;
-        store.recover(&unions, &references)?;
+        store.recover(&unions, &references).map_err(|failure| failure.of_store(&settings.root))?;
         let store = Arc::new(store);
         let background = settings.owner == Owner::Service;
         let sweeper = background.then(|| Sweeper::start(store.clone())).transpose()?;
@@ -273,6 +274,7 @@ impl Driver {
             (Some(sweeper), _) => sweeper.wake(),
             // Not what others have just removed, which may take long.
             (None, Some(id)) => self.store.empty_trash_of(id)?,
+            (None, None) if self.store.is_read_only() => {}
             (None, None) => drop(self.store.empty_trash(&|| true)?),
         }
         Ok(())

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Failure, libc_codes};
+use super::{Escaped, Failure, libc_codes};
 
 /// Of what a file system has none left; as text in the words of strerror(3), which people and scripts look for, and then what they leave open.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error, Serialize, Deserialize)]
@@ -38,9 +38,12 @@ impl Failure {
         Shortage::of(self).is_some()
     }
 
-    /// Says of what there was no room below `root`, where that is why it failed. To be asked before anything is taken away again.
+    /// Says of what there was no room below `root`, or that it cannot be written, where that is why it failed. To be asked before anything is taken away again.
     pub(crate) fn of_what(self, root: &Path) -> Failure {
         let what = match &self {
+            Failure::Io { code, .. } if *code == libc_codes::EROFS => {
+                return Failure::ReadOnly(Escaped(root.as_os_str().as_encoded_bytes()).to_string());
+            }
             Failure::Io { code, .. } if *code == libc_codes::EDQUOT => Shortage::Quota,
             Failure::Io { code, .. } if *code == libc_codes::ENOSPC => match rustix::fs::statvfs(root) {
                 // Some file systems have no fixed number of inodes, and tell none.

@@ -91,11 +91,13 @@ impl Drop for Claim {
 impl Guard {
     /// Takes the lock on the store.
     pub(super) fn store(dir: &Dir, mode: Mode, patience: Duration) -> Result<Guard, Failure> {
-        let options = cap_std::fs::OpenOptions::new().read(true).write(true).create(true).mode(0o600).clone();
-        let mut file = dir.open_with("lock", &options).map_err(|e| Failure::io("open", &e))?.into_std();
-        let mut owner = String::new();
-        Read::by_ref(&mut file).take(256).read_to_string(&mut owner).map_err(|e| Failure::io("read", &e))?;
+        let mut file = lock_file(dir).map_err(|e| Failure::io("open", &e))?;
         let known = file.metadata().map_err(|e| Failure::io("stat", &e))?;
+        let mut owner = String::new();
+        if known.is_file() {
+            let mut head = Read::by_ref(&mut file).take(256);
+            head.read_to_string(&mut owner).map_err(|e| Failure::io("read", &e))?;
+        }
         match wait(file, mode, patience) {
             Ok(lock) => {
                 let guard = Guard { lock: Some(lock), mode, path: None, _claim: None };
@@ -185,6 +187,19 @@ impl Guard {
             drop(lock.write_all_at(text.as_bytes(), 0).and_then(|()| lock.set_len(text.len() as u64)));
         }
     }
+}
+
+/// The file that the lock on a store is taken on. On a file system that cannot be written it is opened as it is, and where there is none the root stands for it.
+fn lock_file(dir: &Dir) -> io::Result<File> {
+    let options = cap_std::fs::OpenOptions::new().read(true).write(true).create(true).mode(0o600).clone();
+    let opened = match dir.open_with("lock", &options) {
+        Err(e) if e.kind() == io::ErrorKind::ReadOnlyFilesystem => match dir.open("lock") {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => dir.open("."),
+            other => other,
+        },
+        other => other,
+    };
+    opened.map(cap_std::fs::File::into_std)
 }
 
 /// How often the list of locks is read. The kernel gives it page by page, and where a lock goes in between, another one is left out.

@@ -202,6 +202,26 @@ impl Store {
         require_backend(&self.root, self.format.backend(), choice)
     }
 
+    /// Holds the store to be on a file system that can be written.
+    ///
+    /// # Errors
+    ///
+    /// [`Failure::ReadOnly`] where it is not.
+    pub(crate) fn require_writable(&self) -> Result<(), Failure> {
+        if self.is_read_only() {
+            return Err(
+                Failure::io("open", &io::Error::from_raw_os_error(nix::libc::EROFS)).of_store(&self.root)
+            );
+        }
+        Ok(())
+    }
+
+    /// Whether the file system cannot be written, now.
+    pub(crate) fn is_read_only(&self) -> bool {
+        rustix::fs::fstatvfs(&self.dir)
+            .is_ok_and(|found| found.f_flag.contains(rustix::fs::StatVfsMountFlags::RDONLY))
+    }
+
     /// The canonical path of the root.
     pub fn root(&self) -> &Path {
         &self.root
@@ -420,7 +440,11 @@ impl Store {
         if record.size.is_none() {
             return Ok(());
         }
-        self.update(id, &Record { size: None, ..record.clone() })
+        match self.update(id, &Record { size: None, ..record.clone() }) {
+            // Then neither can the layer.
+            Err(failure) if failure.is_read_only() => Ok(()),
+            other => other,
+        }
     }
 
     /// A layer that has `id` as its parent, where there is one.

@@ -30,11 +30,15 @@ impl Store {
     ///
     /// Those of renaming, removing and unmounting. That there is no room on the disk is none: it must not keep anybody from removing layers.
     pub fn recover(&self, unions: &Unions, references: &References) -> Result<(), Failure> {
+        if self.is_read_only() {
+            // What lies there stays as it is; mounts and counts lie elsewhere.
+            return self.recover_abandoned(unions, references, false).and_then(|()| self.recover_strays());
+        }
         let recovered = super::convert::forget_draft(self)
             .and_then(|()| self.recover_pending())
             .and_then(|()| self.recover_stage())
             .and_then(|()| self.recover_temporary())
-            .and_then(|()| self.recover_abandoned(unions, references))
+            .and_then(|()| self.recover_abandoned(unions, references, true))
             .and_then(|()| self.recover_strays())
             .map(|()| self.recover_trash());
         match recovered {
@@ -129,7 +133,12 @@ impl Store {
     }
 
     /// Looks at the layers that a process worked on when it was killed: their locks are still there, and nobody holds them.
-    fn recover_abandoned(&self, unions: &Unions, references: &References) -> Result<(), Failure> {
+    fn recover_abandoned(
+        &self,
+        unions: &Unions,
+        references: &References,
+        writable: bool,
+    ) -> Result<(), Failure> {
         let locks = cap_std::fs::Dir::open_ambient_dir(&self.runtime, cap_std::ambient_authority())
             .map_err(|e| Failure::io("open", &e))?;
         let mut ids: BTreeSet<LayerId> = ids_in(&locks, LOCKS)?.into_iter().collect();
@@ -138,7 +147,7 @@ impl Store {
             let Some(_guard) = self.unclaimed(&id)? else { continue };
             // Nobody holds it without the other one. With it goes what a killed process left of it.
             let _mount = self.lock_mount(&id, Mode::Exclusive)?;
-            for directory in ["meta", "layers"] {
+            for directory in ["meta", "layers"].into_iter().filter(|_| writable) {
                 ignore_missing(self.dir.remove_file(format!("{directory}/.{id}.tmp")), "unlink")?;
             }
             references.forget_draft(&id)?;

@@ -59,12 +59,13 @@ impl Store {
                 found.push((ancestors, id, guard));
             }
         }
+        let writable = !self.is_read_only();
         // Parents first.
         found.sort_by_key(|(ancestors, ..)| ancestors.len());
         for (ancestors, id, _guard) in found {
             let parent = ancestors.first().cloned();
             let record = Record { ancestors, ..Record::default() };
-            if self.format.backend() == Backend::Aufs && self.take_in(id, &record)? {
+            if self.format.backend() == Backend::Aufs && writable && self.take_in(id, &record)? {
                 self.note(
                     format!("layers/{id}"),
                     "another program has added the layer",

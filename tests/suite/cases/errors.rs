@@ -1,7 +1,9 @@
 //! What goes wrong has its exit status, says what and where, and leaves nothing behind.
 
 use std::fs;
-use std::os::unix::fs::chown;
+use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::fs::{PermissionsExt as _, chown};
+use std::os::unix::net::UnixDatagram;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
@@ -85,6 +87,46 @@ pub(super) fn cases() -> Vec<Case> {
             store.apply("child", &tar(&[file("b", "b")]))?.expect(0).map(drop)
         })
         .needs(Need::Filesystem("overlay")),
+        case(
+            "errors: a store on a read-only file system is read, and gives back what it has mounted",
+            read_only,
+        )
+        .needs(Need::Filesystem("overlay")),
+        case("errors: a store of somebody else's: 1, named, with a hint", not_mine)
+            .needs(Need::Tool("setpriv")),
+        case("errors: a label that the kernel does not know is told as it says it", |place| {
+            let store = Store::new(place.join("s"), Dialect::Overlay);
+            store.layer("base", None, &[file("a", "a")])?;
+            store.create("top", Some("base"))?;
+            let got = store.run(["get", "top", "--label", "system_u:object_r:x:s0"])?;
+            if got.code == 0 {
+                return store.put("top");
+            }
+            let got = got.expect(1)?;
+            ensure!(!got.stderr.contains('\\') && !got.stderr.contains("(e "), "{got}");
+            Ok(())
+        })
+        .needs(Need::Filesystem("overlay")),
+        case("errors: an error and its hint are one write", one_write),
+        case("errors: the exact bytes of a root that is not UTF-8 are told", |place| {
+            let root = place.join(std::ffi::OsStr::from_bytes(b"s\xff"));
+            let hex: String = root.as_os_str().as_bytes().iter().map(|byte| format!("{byte:02x}")).collect();
+            let store = Store::new(root, Dialect::Overlay);
+            store.create("base", None)?;
+            let json = |command: &[&str]| -> Result<serde_json::Value> {
+                Ok(serde_json::from_str(&store.ok(command.iter().copied())?)?)
+            };
+            ensure!(json(&["--json", "status"])?["Root Dir_hex"] == hex, "status: {hex}");
+            let directories = &json(&["--json", "metadata", "base"])?["directories"];
+            for (key, kind) in [("content_hex", "diff"), ("mount_point_hex", "mnt"), ("work_hex", "work")] {
+                let tail: String =
+                    format!("/{kind}/base").bytes().map(|byte| format!("{byte:02x}")).collect();
+                ensure!(directories[key] == format!("{hex}{tail}"), "{key}: {directories}");
+            }
+            let status = store.ok(["status"])?;
+            ensure!(status.contains("/s\\xff\n") && !status.contains("_hex"), "{status}");
+            Ok(())
+        }),
         case("errors: not root and no user namespace: 1, with a hint", not_root)
             .alone()
             .needs(Need::Tool("chroot")),
@@ -236,6 +278,74 @@ fn full_disk(place: &Place) -> Result<()> {
     let many: Vec<_> = (0..30_000).map(|number| file(format!("f{number}"), "")).collect();
     store.apply("inodes", &tar(&many))?.expect(1)?.says("No space left on device")?;
     store.is_empty_and_reusable("inodes")
+}
+
+fn read_only(place: &Place) -> Result<()> {
+    let on = place.join("disk");
+    image(&place.join("image"), 24 << 20, &on)?;
+    let store = Store::new(on.join("s"), Dialect::Overlay);
+    store.layer("base", None, &[file("a", "a")])?;
+    store.layer("top", Some("base"), &[file("b", "b")])?;
+    let archive = store.diff("top")?;
+    store.get("top")?;
+    tool("mount", ["-o", "remount,ro", path(&on)?].map(AsRef::as_ref))?;
+    for command in [&["list"][..], &["status"], &["exists", "top"], &["metadata", "top"], &["changes", "top"]]
+    {
+        store.ok(command.iter().copied())?;
+    }
+    store.ok(["diff-size", "base"])?;
+    ensure!(store.diff("top")? == archive, "another archive");
+    ensure!(store.ok(["check"])?.is_empty(), "check finds something");
+    let refused = |arguments: &[&str]| -> Result<()> {
+        let output = store.run(arguments.iter().copied())?.expect(1)?;
+        output.says("is on a read-only file system")?.says("hint: mount it writable").map(drop)
+    };
+    refused(&["create", "new"])?;
+    refused(&["remove", "--force", "top"])?;
+    ensure!(store.references("top")? == 1, "the refused removal has unmounted it");
+    store.put("top")?;
+    refused(&["get", "top"])?;
+    store.ok(["cleanup"])?;
+    tool("mount", ["-o", "remount,rw", path(&on)?].map(AsRef::as_ref))?;
+    store.ok(["remove", "top", "base"])?;
+    // One of Docker's that was never opened cannot be adopted there.
+    let old = Store::new(on.join("old"), Dialect::Aufs);
+    for kind in ["layers", "diff/a", "mnt/a"] {
+        fs::create_dir_all(old.root().join(kind))?;
+    }
+    fs::write(old.root().join("layers/a"), "")?;
+    tool("mount", ["-o", "remount,ro", path(&on)?].map(AsRef::as_ref))?;
+    old.run(["list"])?.expect(1)?.says("is on a read-only file system")?.says("hint: ").map(drop)
+}
+
+fn not_mine(place: &Place) -> Result<()> {
+    let root = place.make("s")?;
+    let store = Store::new(root.clone(), Dialect::Overlay);
+    store.create("base", None)?;
+    let binary = copied(place)?;
+    for mode in [0o755, 0o711] {
+        fs::set_permissions(&root, fs::Permissions::from_mode(mode))?;
+        let mut command = Command::new("setpriv");
+        command.args(["--reuid=65534", "--clear-groups"]).arg(&binary).arg("--root").arg(&root).arg("list");
+        run(&mut command, b"")?.expect(1)?.says("no access to the store at ")?.says("hint: ")?;
+    }
+    Ok(())
+}
+
+/// A socket of datagrams keeps apart what is written in one call and in another.
+fn one_write(place: &Place) -> Result<()> {
+    let store = Store::new(place.join("s"), Dialect::Overlay);
+    store.create("base", None)?;
+    let (ours, theirs) = UnixDatagram::pair()?;
+    let mut command = store.command(["create", "base"]);
+    let status = command.stderr(std::os::fd::OwnedFd::from(theirs)).status()?;
+    drop(command);
+    ensure!(status.code() == Some(4), "{status}");
+    let mut text = [0; 4096];
+    let length = ours.recv(&mut text)?;
+    let text = String::from_utf8_lossy(&text[..length]);
+    ensure!(text.starts_with("layerbox: create base: ") && text.contains("\nhint: "), "{text}");
+    Ok(())
 }
 
 /// A process whose root is not its namespace's may not make a user namespace (user_namespaces(7), EPERM), so chroot takes them away without a setting of the
