@@ -10,6 +10,7 @@ use std::os::unix::fs::{DirBuilderExt, FileExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use crate::mount::mountinfo::{self, Mount};
 use crate::mount::thread;
 use crate::namespace::{Namespace, named};
 use crate::{Error, LayerId};
@@ -69,6 +70,34 @@ impl References {
     ///
     /// Those of reading the count.
     pub fn elsewhere(&self, id: &LayerId) -> Result<Option<String>, Error> {
+        self.find_elsewhere(id, |_| true)
+    }
+
+    /// As [`References::elsewhere`], and only where the mount at `point` there stays when the one here goes: this namespace is a copy of that one, and hands on
+    /// nothing to it.
+    ///
+    /// # Errors
+    ///
+    /// Those of reading the count.
+    pub fn apart(&self, id: &LayerId, point: &Path) -> Result<Option<String>, Error> {
+        let point = point.to_owned();
+        self.find_elsewhere(id, move |process| {
+            let mounts = |process: &str| mountinfo::read(process).unwrap_or_default();
+            let (ours, theirs) = (mounts("self"), mounts(&process.to_string()));
+            // Of several on one point the last is the one that is seen.
+            let at = |mounts: &[Mount]| mounts.iter().rposition(|mount| mount.point == point);
+            match (at(&ours), at(&theirs)) {
+                (Some(here), Some(there)) => !ours[here].hands_on_to(&theirs[there]),
+                _ => false,
+            }
+        })
+    }
+
+    fn find_elsewhere(
+        &self,
+        id: &LayerId,
+        counts: impl FnOnce(u32) -> bool + Send + 'static,
+    ) -> Result<Option<String>, Error> {
         let Some(Count { namespace: Some(namespace), .. }) = self.read(id)? else { return Ok(None) };
         if Namespace::own().is_none_or(|own| own == namespace) {
             return Ok(None);
@@ -77,7 +106,7 @@ impl References {
         let find = move || {
             let mut last = last.lock().unwrap_or_else(PoisonError::into_inner);
             *last = last.filter(|&process| namespace.holds(process)).or_else(|| namespace.somebody());
-            last.map(named)
+            last.filter(|&process| counts(process)).map(named)
         };
         // Who is where, root may not ask who has given up rights that they have (ptrace(2)).
         thread::run(find)

@@ -314,7 +314,7 @@ impl Lease {
     ///
     /// # Errors
     ///
-    /// [`Failure::Denied`] for what is not lent at all, [`Failure::Busy`] where too many are counted.
+    /// [`Failure::Denied`] for what is not lent at all, [`Failure::Busy`] where too many are counted, and where the layer would stay mounted for those who did.
     pub(super) fn unmounting(&self, id: &LayerId, force: bool) -> Result<&UnionLease, Failure> {
         let lease = self.changing(id)?;
         let users = match lease.change {
@@ -327,6 +327,9 @@ impl Lease {
         }
         if users < u32::MAX && lease.count(id)? > users {
             return Err(Failure::Busy("the layer is mounted for others".to_owned()));
+        }
+        if let Some(process) = lease.references.apart(id, &lease.unions.point(id))? {
+            return Err(Failure::Busy(format!("it is mounted in the mount namespace of {process} as well")));
         }
         Ok(lease)
     }

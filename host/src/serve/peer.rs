@@ -71,9 +71,7 @@ fn look(pid: i32, root: &Path) -> Sight {
 /// Whether the mount that holds `root` here is in a group whose mounts appear there as well: as a peer of the group, or as its slave
 /// (mount_namespaces(7), SHARED SUBTREES).
 fn hands_on(ours: &[Mount], theirs: &[Mount], root: &Path) -> bool {
-    let group = holding(ours, root).and_then(|mount| mount.group("shared"));
-    let Some((group, there)) = group.zip(holding(theirs, root)) else { return false };
-    ["shared", "master"].iter().any(|kind| there.group(kind) == Some(group))
+    holding(ours, root).zip(holding(theirs, root)).is_some_and(|(here, there)| here.hands_on_to(there))
 }
 
 #[cfg(test)]

@@ -278,6 +278,11 @@ impl Unions {
         listed(name).unwrap_or(false) || thread::run(opens).unwrap_or(false)
     }
 
+    /// Where a layer is mounted.
+    pub fn point(&self, id: &LayerId) -> PathBuf {
+        self.path("mnt", id)
+    }
+
     fn path(&self, folder: &str, id: &LayerId) -> PathBuf {
         self.layout.root.join(folder).join(id.as_str())
     }

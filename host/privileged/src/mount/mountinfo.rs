@@ -38,6 +38,12 @@ impl Mount {
         fields.find_map(|field| field.strip_prefix(kind.as_bytes())?.strip_prefix(b":"))
     }
 
+    /// Whether what is mounted and unmounted here is so there as well: this one is in a group of which the other is a peer or a slave.
+    pub fn hands_on_to(&self, other: &Mount) -> bool {
+        let group = self.group("shared");
+        group.is_some() && ["shared", "master"].iter().any(|kind| other.group(kind) == group)
+    }
+
     /// The values of a file system's option, in order, as they were given to the kernel.
     pub(super) fn option(&self, name: &str) -> Vec<Vec<u8>> {
         self.options
