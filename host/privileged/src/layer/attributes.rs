@@ -41,6 +41,9 @@ impl Made {
     }
 }
 
+/// The attribute that holds an access control list, of which the mode is a part (acl(5)).
+pub(super) const ACCESS_LIST: &[u8] = b"system.posix_acl_access";
+
 /// The most extended attributes of one entry, and the most bytes of them: what is set waits in memory for it, and what is found is kept there.
 pub(super) const MOST_XATTRS: usize = 64;
 pub(super) const MOST_XATTR_BYTES: usize = 1024 * 1024;
@@ -88,7 +91,8 @@ pub(super) fn check_xattr(xattr: &Xattr) -> Result<(), Error> {
     let name = xattr.name.as_slice();
     let prefixes: [&[u8]; 3] = [b"user.", b"trusted.", b"security."];
     let allowed = prefixes.iter().any(|prefix| name.len() > prefix.len() && name.starts_with(prefix))
-        || matches!(name, b"system.posix_acl_access" | b"system.posix_acl_default");
+        || name == ACCESS_LIST
+        || name == b"system.posix_acl_default";
     let shown = name.get(..MOST_NAME).unwrap_or(name).escape_ascii();
     if !allowed || name.len() > MOST_NAME || name.contains(&0) {
         return Err(refused(&format!("layers do not hold the extended attribute `{shown}`")));

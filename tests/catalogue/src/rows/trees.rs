@@ -53,9 +53,12 @@ pub(super) fn rows() -> Vec<Row> {
             &["d directory, mode 0700", "d/x file \"x\""],
         ),
         exact(
-            "a directory over a directory takes its attributes away",
-            tar(&[dir("d/").owner(5, 6).xattr("user.old", "v"), dir("d/").xattr("user.new", "v")]),
-            &["d directory, user.new=v"],
+            "a directory over a directory keeps attributes that it does not speak of",
+            tar(&[
+                dir("d/").owner(5, 6).xattr("user.old", "v").xattr("user.both", "v"),
+                dir("d/").xattr("user.new", "v").xattr("user.both", "w"),
+            ]),
+            &["d directory, user.both=w, user.new=v, user.old=v"],
         ),
         exact(
             "a directory replaces a file",

@@ -87,7 +87,7 @@ impl Layer {
             (_, None) => return Err(format!("{}: no node", escape::name(name))),
         };
         if name.is_empty() {
-            self.root = node;
+            self.root.replace_directory(node);
             return Ok(());
         }
         self.make_parents(split(name).0)?;
@@ -141,11 +141,11 @@ impl Layer {
         self.names.iter().filter_map(|(name, number)| Some((name.as_slice(), self.nodes.get(number)?)))
     }
 
-    /// Puts something at a name whose parent it has. A directory over a directory keeps what is in it.
+    /// Puts something at a name whose parent it has. A directory over a directory keeps what is in it, and the extended attributes of which the new one says nothing.
     pub fn insert(&mut self, name: &[u8], node: Node) {
         self.hidden.remove(name);
         match self.get_mut(name) {
-            Some(old) if old.is_directory() && node.is_directory() => *old = node,
+            Some(old) if old.is_directory() && node.is_directory() => old.replace_directory(node),
             _ => {
                 self.forget(name);
                 self.nodes.insert(self.next, node);

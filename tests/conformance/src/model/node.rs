@@ -46,6 +46,14 @@ impl Node {
         Node { what, mode, uid: 0, gid: 0, mtime: Time::default(), xattrs: Xattrs::new() }
     }
 
+    /// Becomes what a second entry for a directory says, beside the extended attributes of which that says nothing.
+    pub fn replace_directory(&mut self, by: Node) {
+        let old = std::mem::replace(self, by).xattrs;
+        for (key, value) in old {
+            self.xattrs.entry(key).or_insert(value);
+        }
+    }
+
     /// A directory that nothing was said of: what a missing parent becomes.
     pub fn bare() -> Node {
         Node::new(What::Directory, 0o755)

@@ -8,7 +8,7 @@ use nix::errno::Errno;
 use nix::sys::stat::{Mode, mkdirat};
 
 use super::{Directory, Filler, Place};
-use crate::layer::attributes::{MOST_XATTRS, check_xattr, refused, settle, too_many};
+use crate::layer::attributes::{ACCESS_LIST, MOST_XATTRS, check_xattr, refused, settle, too_many};
 use crate::layer::descent::Descent;
 use crate::layer::read::status;
 use crate::layer::resolve::{HANDLE, LONGEST, beneath, in_root};
@@ -42,14 +42,25 @@ impl Filler {
         Ok(inode)
     }
 
-    /// Replaces what `finish` will set.
+    /// Replaces what `finish` will set, but for extended attributes of which the new ones say nothing. Those of an access control list go with the mode.
     pub(super) fn put_directory_attributes(
         &mut self,
         inode: u64,
         attributes: Attributes,
     ) -> Result<(), Error> {
         let Some(directory) = self.directories.get_mut(&inode) else { return Err(changed()) };
-        let before = std::mem::replace(&mut directory.attributes, attributes).xattr_bytes();
+        let before = directory.attributes.xattr_bytes();
+        let old = std::mem::replace(&mut directory.attributes, attributes).xattrs;
+        let xattrs = &mut directory.attributes.xattrs;
+        for xattr in old {
+            if xattr.name != ACCESS_LIST && !xattrs.iter().any(|new| new.name == xattr.name) {
+                xattrs.push(xattr);
+            }
+        }
+        // As many as an archive can put on one entry, and a mark.
+        if xattrs.len() > MOST_XATTRS + 1 {
+            return Err(too_many());
+        }
         let after = directory.attributes.xattr_bytes();
         self.put_off(before, after)
     }

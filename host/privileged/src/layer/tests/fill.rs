@@ -164,19 +164,32 @@ fn a_later_entry_replaces_an_earlier_one() {
 }
 
 #[test]
-fn a_directory_over_a_directory_takes_the_new_attributes() {
+fn a_directory_over_a_directory_takes_the_new_attributes_and_keeps_what_they_do_not_speak_of() {
     let Some(scene) = Scene::new("merge") else { return };
-    let first = Entry {
-        attributes: Attributes {
-            xattrs: vec![xattr("user.old", b"1")],
-            mode: 0o700,
-            ..Attributes::default()
-        },
-        ..dir("d")
+    let with = |xattrs, mode| {
+        let mut it = dir("d");
+        (it.attributes.xattrs, it.attributes.mode) = (xattrs, mode);
+        it
     };
-    scene.fill(vec![first, file("d/f", b"1"), dir("d")]).unwrap();
+    // For somebody else to read and write, whatever the mode says for the group.
+    let list = [
+        &[2, 0, 0, 0][..],
+        &[1, 0, 7, 0, 255, 255, 255, 255],
+        &[2, 0, 6, 0, 1, 0, 0, 0],
+        &[4, 0, 0, 0, 255, 255, 255, 255],
+        &[16, 0, 6, 0, 255, 255, 255, 255],
+        &[32, 0, 0, 0, 255, 255, 255, 255],
+    ]
+    .concat();
+    let old =
+        vec![xattr("user.old", b"1"), xattr("user.both", b"1"), xattr("system.posix_acl_access", &list)];
+    let new = vec![xattr("user.both", b"2")];
+    scene.fill(vec![with(old, 0o760), file("d/f", b"1"), with(new, 0o700)]).unwrap();
     let node = scene.tree().stat(&[name("d")], Detail::Full).unwrap().remove(0).unwrap();
-    assert_eq!(node.attributes, dir("d").attributes);
+    assert_eq!(
+        node.attributes,
+        with(vec![xattr("user.both", b"2"), xattr("user.old", b"1")], 0o700).attributes
+    );
 }
 
 #[test]
