@@ -275,7 +275,8 @@ mod tests {
             let error = toml::from_str::<super::super::config::File>(text).unwrap_err().to_string();
             let (_, keys) = error.split_once("expected one of").unwrap();
             for key in keys.split('`').skip(1).step_by(2) {
-                assert!(AFTER.contains(&format!(" {key}")), "{key} of: {keys}");
+                let is_named = AFTER.contains(&format!(" {key}")) || AFTER.contains(&format!("[{key}]"));
+                assert!(is_named, "{key} of: {keys}");
             }
         }
     }
