@@ -23,17 +23,17 @@ pub(super) const ROOM: u64 = 1 << 20;
 /// How often a call may list `layers/`: each list lies in the host whole, for as long as the component keeps its stream, and is as long as there are layers.
 pub(super) const LISTINGS: u32 = 16;
 
-/// A bound that was reached, in words.
+/// More was written than there is room for.
 #[derive(Debug)]
-pub(super) struct Spent(pub(super) String);
+pub(super) struct NoRoom;
 
-impl std::fmt::Display for Spent {
+impl std::fmt::Display for NoRoom {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(&self.0)
+        write!(f, "more than {ROOM} bytes were written to layers/")
     }
 }
 
-impl std::error::Error for Spent {}
+impl std::error::Error for NoRoom {}
 
 /// How many bytes a call may still write, through whichever stream.
 #[derive(Clone)]
@@ -48,7 +48,7 @@ impl Room {
         let less = |room: u64| room.checked_sub(bytes as u64);
         match self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less) {
             Ok(_) => Ok(()),
-            Err(_) => Err(wasmtime::Error::new(Spent(format!("bytes written to layers/ ({ROOM})")))),
+            Err(_) => Err(wasmtime::Error::new(NoRoom)),
         }
     }
 }
@@ -178,9 +178,7 @@ pub(super) fn restrict(linker: &mut Linker<State>) -> wasmtime::Result<()> {
     })?;
     types.func_wrap("[method]descriptor.read-directory", |mut store, (fd,): (Fd,)| {
         let state: &mut State = store.data_mut();
-        let Some(left) = state.listings.checked_sub(1) else {
-            return Err(wasmtime::Error::new(Spent(format!("listings of layers/ ({LISTINGS})"))));
-        };
+        let Some(left) = state.listings.checked_sub(1) else { return Ok((Err(ErrorCode::Quota),)) };
         state.listings = left;
         answer(state.filesystem().read_directory(fd))
     })?;

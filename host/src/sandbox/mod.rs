@@ -359,8 +359,8 @@ fn trapped(state: &State, trap: &wasmtime::Error, limits: &Limits) -> Failure {
     if let Some(imports::Fault(failure)) = trap.downcast_ref() {
         return Failure::GuestFailed(failure.clone());
     }
-    if let Some(layers::Spent(bound)) = trap.downcast_ref() {
-        return limit(bound.clone());
+    if let Some(layers::NoRoom) = trap.downcast_ref() {
+        return limit(format!("bytes written to layers/ ({})", layers::ROOM));
     }
     // Of the interfaces of WASI, which do not answer it as an error.
     if let Some(ResourceTableError::Full) = trap.downcast_ref() {

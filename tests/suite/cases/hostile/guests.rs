@@ -66,7 +66,7 @@ const CREATE: &[Row] = &[
     ("grows-for-ever", "limit", "memory"),
     ("waits-for-an-hour", "guest-failed", "wait for a clock"),
     ("exits-as-if-all-were-well", "guest-failed", "exit"),
-    ("hoards-listings", "limit", "listings of layers/ (16)"),
+    ("hoards-listings", "denied", "Quota"),
     ("hoards-files", "limit", "open handles"),
     ("floods-the-log", "guest-failed", "it said"),
 ];
