@@ -484,8 +484,7 @@ impl Store {
     fn require_no_child(&self, child: &LayerId) -> Result<(), Failure> {
         // Whoever works on it is about to remove it.
         let Some(_guard) = self.unclaimed(child)? else { return Ok(()) };
-        let has = |kind: &str| exists(&self.dir, &format!("{kind}/{child}"));
-        if has("layers")? && !has("pending")? && !has("meta")? {
+        if self.lacks_record(child)? {
             return Err(Failure::Corrupt(format!("meta/{child} is missing, and the layer lies on it")));
         }
         Ok(())

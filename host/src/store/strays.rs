@@ -85,9 +85,14 @@ impl Store {
 
     /// Whether a list of ancestors has content and no record, and is not left of a call that was cut off.
     fn is_stray(&self, id: &LayerId) -> Result<bool, Failure> {
-        let has = |kind: &str| exists(&self.dir, &format!("{kind}/{id}"));
         let content = self.dir.symlink_metadata(format!("diff/{id}")).is_ok_and(|found| found.is_dir());
-        Ok(content && has("layers")? && !has("meta")? && !has("pending")?)
+        Ok(content && self.lacks_record(id)?)
+    }
+
+    /// Whether a list of ancestors has no record, and is not left of a call that was cut off.
+    pub(super) fn lacks_record(&self, id: &LayerId) -> Result<bool, Failure> {
+        let has = |kind: &str| exists(&self.dir, &format!("{kind}/{id}"));
+        Ok(has("layers")? && !has("meta")? && !has("pending")?)
     }
 
     /// Writes the record of a layer; false, with nothing changed, where its ancestors are not its parent and that one's own, or somebody works on that.

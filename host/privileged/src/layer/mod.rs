@@ -18,6 +18,7 @@ mod walk;
 pub use ahead::Walker;
 pub use delete::{delete_tree, delete_tree_while};
 pub use fill::{Body, Entry, Extent, Filler, Policy};
+pub(crate) use read::Listing;
 pub use read::{Detail, Tree};
 pub(crate) use resolve::{LIST, beneath};
 pub(crate) use touch::touch;

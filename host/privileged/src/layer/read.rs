@@ -320,14 +320,14 @@ const PART: usize = 64 * 1024;
 
 /// What a directory holds, `.` and `..` left out: all names in one buffer.
 #[derive(Debug, Default)]
-pub(super) struct Listing {
+pub(crate) struct Listing {
     names: Vec<u8>,
-    pub(super) items: Vec<Item>,
+    pub(crate) items: Vec<Item>,
 }
 
 /// One name of a listing.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Item {
+pub(crate) struct Item {
     start: usize,
     length: u32,
     /// What the directory says it is, which may be [`FileType::Unknown`].
@@ -337,7 +337,7 @@ pub(super) struct Item {
 
 impl Listing {
     /// Reads on in an open directory, until the end or until there are `most` names or a few more.
-    pub(super) fn read(dir: BorrowedFd<'_>, most: usize) -> Result<Self, Error> {
+    pub(crate) fn read(dir: BorrowedFd<'_>, most: usize) -> Result<Self, Error> {
         let mut buffer = [MaybeUninit::<u8>::uninit(); 32 * 1024];
         let mut entries = RawDir::new(dir, &mut buffer);
         let mut listing = Self::default();
@@ -381,7 +381,7 @@ impl Listing {
     }
 
     /// The name of an item of this listing.
-    pub(super) fn name(&self, item: &Item) -> &[u8] {
+    pub(crate) fn name(&self, item: &Item) -> &[u8] {
         &self.names[item.start..][..item.length as usize]
     }
 

@@ -18,7 +18,7 @@ use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 
 use super::{Failure, MAX_ANCESTORS, at, bytes, errno_of, mismatch, mountinfo, read_back};
-use crate::layer::{LIST, beneath, touch};
+use crate::layer::{LIST, Listing, beneath, touch};
 use crate::{Error, LayerId};
 
 /// Longest option string of one call, in bytes: mount(2) takes 4,095 on every architecture.
@@ -194,13 +194,9 @@ fn open_branch(path: &Path) -> io::Result<OwnedFd> {
 }
 
 fn names_in(dir: &OwnedFd) -> Result<Vec<OsString>, Error> {
-    let entries = rustix::fs::Dir::read_from(dir).map_err(Error::io("getdents"))?;
-    let names = entries.filter_map(|entry| match entry {
-        Ok(entry) if matches!(entry.file_name().to_bytes(), b"." | b"..") => None,
-        Ok(entry) => Some(Ok(OsStr::from_bytes(entry.file_name().to_bytes()).to_owned())),
-        Err(error) => Some(Err(Error::io("getdents")(error))),
-    });
-    names.collect()
+    let listing = Listing::read(dir.as_fd(), usize::MAX)?;
+    let name = |item| OsStr::from_bytes(listing.name(item)).to_owned();
+    Ok(listing.items.iter().map(name).collect())
 }
 
 /// Whether a path can stand in aufs options.
