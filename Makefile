@@ -31,12 +31,14 @@ BUILD     := $(or $(CARGO_TARGET_DIR),target)
 BINARY    := $(BUILD)/release/layerbox
 AOT       := $(BUILD)/release/layerbox-aot
 
+BUILD_BINARY := $(CARGO) build $(LOCKED) --release -p layerbox
+
 # Each step needs the one before it, and cargo keeps the processors busy by itself.
 .NOTPARALLEL:
 .PHONY: all help toolchain setup component guests guest-c test bench bench-calls fuzz hostile crash lint doc demo tcb reproducible install clean
 
 all: component ## the component, and the binary target/release/layerbox that embeds it (default)
-	$(CARGO) build $(LOCKED) --release -p layerbox
+	$(BUILD_BINARY)
 
 help: ## this text
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -78,7 +80,9 @@ guests: ## components that only tests run
 guest-c: ## the one of them that is written in C, with clang and wasi-libc of Debian, unpacked below target/
 	@.ci/guest-c $(C_GUEST)
 
-test: setup all guests ## the unit tests of all crates, then the suite on real mounts
+# The components that only tests run are built beside the binary: each of the two leaves a processor idle at times.
+test: setup component ## the unit tests of all crates, then the suite on real mounts
+	@$(MAKE) -s guests & guests=$$!; $(BUILD_BINARY); built=$$?; wait $$guests && exit $$built
 	@LAYERBOX_BIN="$${LAYERBOX_BIN:-$(BINARY)}" .ci/test $(CASES)
 
 bench: setup all ## figures beside GNU tar, bsdtar and a native floor, and whether they are as they should be (as root)
