@@ -23,6 +23,15 @@ use crate::{Attributes, Device, Error, Kind, Name, Source};
 /// The longest target of a symbolic link.
 const LONGEST_TARGET: usize = 4095;
 
+/// What a regular file is to have.
+struct Content<'a> {
+    name: &'a Name,
+    size: u64,
+    attributes: Attributes,
+    body: Body,
+    source: Option<&'a mut Source>,
+}
+
 impl Filler {
     /// Puts anything but the root. Errors need not say the entry; `put` does.
     pub(super) fn put_named(
@@ -44,7 +53,9 @@ impl Filler {
             }
         };
         match kind {
-            Kind::File(size) => return self.put_file(place, name, size, attributes, body, source),
+            Kind::File(size) => {
+                return self.put_file(place, Content { name, size, attributes, body, source });
+            }
             Kind::HardLink(target) => return self.put_hard_link(place, &target),
             Kind::Directory => {
                 let known =
@@ -94,22 +105,15 @@ impl Filler {
         Ok(())
     }
 
-    fn put_file(
-        &mut self,
-        place: &Place<'_>,
-        name: &Name,
-        size: u64,
-        attributes: Attributes,
-        body: Body,
-        source: Option<&mut Source>,
-    ) -> Result<(), Error> {
+    fn put_file(&mut self, place: &Place<'_>, content: Content<'_>) -> Result<(), Error> {
+        let Content { name, size, ref attributes, ref body, .. } = content;
         if size > i64::MAX as u64 {
             return Err(Error::Limit {
                 entry: None,
                 bound: "the size of a file (9223372036854775807)".into(),
             });
         }
-        let length = match &body {
+        let length = match body {
             Body::None | Body::Later => 0,
             Body::Bytes(bytes) if bytes.len() as u64 == size => size,
             Body::Stream(_) => size,
@@ -122,20 +126,13 @@ impl Filler {
         let flags = OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_WRONLY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
         let perm = Mode::from_bits_truncate(attributes.mode & 0o777);
         let file = File::from(self.create(place, "openat", |dir, last| openat(dir, last, flags, perm))?);
-        let put = self.put_content(file, name, size, attributes, body, source);
+        let put = self.put_content(file, content);
         put.inspect_err(|error| self.fail(&error.clone().at(name)))
     }
 
     /// Gives a file that was made its content and its attributes.
-    fn put_content(
-        &mut self,
-        file: File,
-        name: &Name,
-        size: u64,
-        attributes: Attributes,
-        body: Body,
-        source: Option<&mut Source>,
-    ) -> Result<(), Error> {
+    fn put_content(&mut self, file: File, content: Content<'_>) -> Result<(), Error> {
+        let Content { name, size, attributes, body, source } = content;
         self.totals.bytes = self.totals.bytes.saturating_add(size);
         let made = self.made(attributes.mode);
         let target = Arc::new(Target { file, name: name.clone(), size, made, reached: AtomicU64::new(0) });
