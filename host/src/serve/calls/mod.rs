@@ -4,26 +4,27 @@
 //! on one layer are let in at a time that those which wait for one whose lock is held leave places to calls on others. What operators ask has places that no client
 //! can take.
 
-use std::collections::BTreeMap;
+mod layers;
+
 use std::panic::AssertUnwindSafe;
-use std::path::PathBuf;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use tokio::time::{Instant, timeout_at};
 
+pub use layers::Subject;
+
 use crate::error::Error;
 use crate::serve::threads::Threads;
 use crate::snapshots::error::SnapshotError;
+use layers::Layers;
 
 /// Threads that may be in calls at once, those that nobody waits for any more among them: they sit in the kernel, on a dead disk for instance.
 const THREADS: usize = 512;
 /// Calls without a stream at once; more wait.
 const SHORT: usize = 64;
-/// Of these, calls on one layer; more wait before they take a place. So calls on others find one unless sixteen layers are locked for long at once.
-const ON_A_LAYER: usize = 4;
 /// Questions of operators at once.
 const OPERATORS: usize = 4;
 /// Calls with a stream at once, each way; more wait.
@@ -107,50 +108,6 @@ pub struct Calls {
     outgoing: Arc<Semaphore>,
     running: Arc<AtomicUsize>,
     threads: Threads,
-}
-
-/// A layer: the root of its store, and its name there.
-pub type Subject = (PathBuf, String);
-
-/// The layers that calls are on, or wait to be.
-#[derive(Debug, Default, Clone)]
-struct Layers(Arc<Mutex<Places>>);
-
-/// With each layer its places, and how many calls want one or have one.
-type Places = BTreeMap<Subject, (Arc<Semaphore>, usize)>;
-
-impl Layers {
-    fn lock(&self) -> MutexGuard<'_, Places> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Notes that a call wants a place.
-    fn want(&self, subject: Subject) -> Wanted {
-        let mut layers = self.lock();
-        let new = || (Arc::new(Semaphore::new(ON_A_LAYER)), 0);
-        let (places, calls) = layers.entry(subject.clone()).or_insert_with(new);
-        *calls += 1;
-        Wanted { places: places.clone(), subject, layers: self.clone() }
-    }
-}
-
-/// That a call wants a place on a layer, or has one, until it is dropped.
-struct Wanted {
-    places: Arc<Semaphore>,
-    subject: Subject,
-    layers: Layers,
-}
-
-impl Drop for Wanted {
-    fn drop(&mut self) {
-        let mut layers = self.layers.lock();
-        if let Some((_, calls)) = layers.get_mut(&self.subject) {
-            *calls -= 1;
-            if *calls == 0 {
-                layers.remove(&self.subject);
-            }
-        }
-    }
 }
 
 /// A thread that is in a call.
@@ -286,7 +243,7 @@ impl Calls {
     ) -> Result<T, CallError> {
         let until = Until::of(self.deadline);
         let wanted = self.layers.want(subject);
-        let place = acquire(&wanted.places, until).await?;
+        let place = acquire(wanted.places(), until).await?;
         let work = move || {
             // Given back when the thread is done, whether somebody waits for it or not: those that nobody waits for any more wait for a lock like others.
             let _place = (place, wanted);
@@ -400,7 +357,7 @@ async fn acquire(places: &Arc<Semaphore>, until: Until) -> Result<OwnedSemaphore
 
 #[cfg(test)]
 mod tests {
-    use std::sync::mpsc;
+    use std::sync::{Mutex, mpsc};
 
     use super::*;
 
