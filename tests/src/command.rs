@@ -141,10 +141,13 @@ fn read_all(mut stream: impl Read) -> Vec<u8> {
 ///
 /// It fails.
 pub fn tool<'a>(name: &str, arguments: impl IntoIterator<Item = &'a OsStr>) -> Result<Vec<u8>> {
-    let mut command = Command::new(name);
     // The directories of mkfs are not in everybody's path.
-    let path = std::env::var("PATH").unwrap_or_default();
-    command.env("PATH", format!("{path}:/usr/sbin:/sbin")).args(arguments);
+    let path = format!("{}:/usr/sbin:/sbin", std::env::var("PATH").unwrap_or_default());
+    // A program that is to be looked for in another path than this process has is started by fork(2), which copies the page tables of all archives of the catalogue.
+    let program =
+        std::env::split_paths(&path).map(|directory| directory.join(name)).find(|file| file.is_file());
+    let mut command = Command::new(program.unwrap_or_else(|| name.into()));
+    command.env("PATH", path).args(arguments);
     Ok(run(&mut command, b"")?.expect(0)?.stdout)
 }
 
