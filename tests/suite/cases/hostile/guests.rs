@@ -215,13 +215,15 @@ fn all(place: &Place, attack: &str) -> Result<Tree> {
     Ok(all)
 }
 
-fn attacked(guest: &Path, store: &Store, call: &str, attack: &str) -> Result<Output> {
+fn attacked(place: &Place, guest: &Path, store: &Store, call: &str, attack: &str) -> Result<Output> {
     let mut command = Command::new("sh");
     // So many files as a call may have handles; some machines allow fewer, unless asked.
     command.args(["-c", "ulimit -n 8192 && exec \"$@\"", "sh"]);
     let time = if attack.starts_with("loops-") { LOOPING } else { OTHERS };
     let honest = store.command(["--json", "--guest-time", time, call]);
     command.arg(honest.get_program()).args(honest.get_args()).env_remove("LAYERBOX_ROOT");
+    // Compiled once for all rows.
+    command.env("LAYERBOX_CACHE", place.path().with_file_name("compiled"));
     match call {
         "list" | "cleanup" => {}
         "create" => {
@@ -262,7 +264,7 @@ fn try_attack(place: &Place, call: &str, attack: &str, code: &str, text: &str) -
     let guest = component(place, "hostile")?;
     let before = all(place, attack)?;
     let started = Instant::now();
-    let output = attacked(&guest, &store, call, attack)?;
+    let output = attacked(place, &guest, &store, call, attack)?;
     ensure!(started.elapsed() < LONGEST, "it took {} s", started.elapsed().as_secs());
     ensure!(output.code != 0, "the attack worked: {output}");
     ensure!(output.stderr.len() < LONGEST_ERROR, "{} bytes of errors", output.stderr.len());
@@ -307,7 +309,9 @@ fn removed(place: &Place) -> Result<()> {
     let store = store(place)?;
     store.create("traps-after-discarding", Some("base"))?;
     let guest = component(place, "hostile")?;
-    attacked(&guest, &store, "remove", "traps-after-discarding")?.expect(1)?.says("in the middle of it")?;
+    attacked(place, &guest, &store, "remove", "traps-after-discarding")?
+        .expect(1)?
+        .says("in the middle of it")?;
     store.knows_nothing_of("traps-after-discarding")?;
     store.ok(["check"])?;
     store.create("traps-after-discarding", Some("base"))
@@ -319,7 +323,7 @@ fn users(place: &Place) -> Result<()> {
     store.create(attack, Some("base"))?;
     let merged = store.get(attack)?;
     let guest = component(place, "hostile")?;
-    attacked(&guest, &store, "remove", attack)?.expect(4)?.says("\"busy\"")?;
+    attacked(place, &guest, &store, "remove", attack)?.expect(4)?.says("\"busy\"")?;
     ensure!(merged.join("in-base").exists(), "it is not mounted any more");
     store.put(attack)?;
     ensure!(mounts_below(place.path()).is_empty(), "one get was more than one put");
