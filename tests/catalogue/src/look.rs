@@ -99,17 +99,38 @@ fn names(directory: &OwnedFd) -> io::Result<Vec<Vec<u8>>> {
 fn at(directory: &OwnedFd, name: &[u8]) -> io::Result<Found> {
     let stat: Stat = rustix::fs::statat(directory, name, AtFlags::SYMLINK_NOFOLLOW)?;
     let kind = FileType::from_raw_mode(stat.st_mode);
-    // By the descriptor's number: what takes no directory descriptor takes this, and the name alone is never too long.
-    let path = [format!("/proc/self/fd/{}/", directory.as_fd().as_raw_fd()).as_bytes(), name].concat();
     let size = u64::try_from(stat.st_size).unwrap_or(0);
-    let content = match kind {
-        FileType::RegularFile if size <= MOST_READ => {
+    let opened = match kind {
+        FileType::RegularFile | FileType::Directory => {
             let flags = OFlags::NOFOLLOW | OFlags::CLOEXEC;
+            Some(File::from(rustix::fs::openat(directory, name, flags, Mode::empty())?))
+        }
+        _ => None,
+    };
+    let content = match &opened {
+        Some(file) if kind == FileType::RegularFile && size <= MOST_READ => {
             let mut bytes = Vec::new();
-            File::from(rustix::fs::openat(directory, name, flags, Mode::empty())?).read_to_end(&mut bytes)?;
+            (&mut &*file).read_to_end(&mut bytes)?;
             Some(bytes)
         }
         _ => None,
+    };
+    let xattrs = match &opened {
+        Some(file) => xattrs(
+            |buffer| rustix::fs::flistxattr(file, buffer),
+            |name, buffer| rustix::fs::fgetxattr(file, name, buffer),
+        )?,
+        None => {
+            // By the descriptor's number: what takes no directory descriptor takes this, and the name alone is never too long. A walk of its own through /proc, which is
+            // what takes longest here, so not for what can be opened.
+            let path =
+                [format!("/proc/self/fd/{}/", directory.as_fd().as_raw_fd()).as_bytes(), name].concat();
+            let path = CString::new(path)?;
+            xattrs(
+                |buffer| rustix::fs::llistxattr(&*path, buffer),
+                |name, buffer| rustix::fs::lgetxattr(&*path, name, buffer),
+            )?
+        }
     };
     let target = match kind {
         FileType::Symlink => rustix::fs::readlinkat(directory, name, Vec::new())?.into_bytes(),
@@ -127,24 +148,27 @@ fn at(directory: &OwnedFd, name: &[u8]) -> io::Result<Found> {
         },
         target,
         content,
-        xattrs: xattrs(&path)?,
+        xattrs,
         mtime: (stat.st_mtime, stat.st_mtime_nsec),
         ctime: (stat.st_ctime, stat.st_ctime_nsec),
         inode: stat.st_ino,
     })
 }
 
-fn xattrs(path: &[u8]) -> io::Result<BTreeMap<Vec<u8>, Vec<u8>>> {
-    let path = CString::new(path)?;
-    let mut buffer = vec![0; 64 * 1024];
-    let length = match rustix::fs::llistxattr(&*path, &mut buffer[..]) {
-        Err(Errno::OPNOTSUPP) => 0,
-        other => other?,
-    };
-    let names = buffer[..length].to_vec();
+fn xattrs(
+    list: impl Fn(&mut [u8]) -> Result<usize, Errno>,
+    get: impl Fn(&[u8], &mut [u8]) -> Result<usize, Errno>,
+) -> io::Result<BTreeMap<Vec<u8>, Vec<u8>>> {
     let mut all = BTreeMap::new();
+    // Mostly there are none.
+    if matches!(list(&mut [0; 8]), Ok(0) | Err(Errno::OPNOTSUPP)) {
+        return Ok(all);
+    }
+    let mut buffer = vec![0; 64 * 1024];
+    let length = list(&mut buffer)?;
+    let names = buffer[..length].to_vec();
     for name in names.split(|&byte| byte == 0).filter(|name| !name.is_empty()) {
-        let length = rustix::fs::lgetxattr(&*path, name, &mut buffer[..])?;
+        let length = get(name, &mut buffer)?;
         all.insert(name.to_vec(), buffer[..length].to_vec());
     }
     Ok(all)
