@@ -10,6 +10,7 @@ const PACKED_NAME: &[u8] = &[0xb8, 0x3b, 0x53, 0x39, 0xec, 0x32, 0x7d, 0x7f];
 const INDEX: usize = 1;
 /// What an authority is made of.
 pub(super) const LETTER: u8 = b'a';
+
 /// Replaces the authorities in packed header fields (section 6). None where there are none, or the fields are not well packed.
 pub(super) fn replace(block: &[u8]) -> Option<Vec<u8>> {
     let mut out = Vec::with_capacity(block.len());
