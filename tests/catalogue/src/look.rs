@@ -54,7 +54,7 @@ pub struct Found {
 pub fn look(root: &Path) -> io::Result<BTreeMap<Vec<u8>, Found>> {
     let mut all = BTreeMap::new();
     let mut here = rustix::fs::open(root, DIRECTORY, Mode::empty())?;
-    all.insert(Vec::new(), at(&here, b".")?);
+    all.insert(Vec::new(), at(&here, b".")?.0);
     let mut open = vec![(0, names(&here)?)];
     let mut path = Vec::new();
     // One directory is open at a time, so no depth is too much.
@@ -71,11 +71,11 @@ pub fn look(root: &Path) -> io::Result<BTreeMap<Vec<u8>, Found>> {
             path.push(b'/');
         }
         path.extend_from_slice(&name);
-        let found = at(&here, &name)?;
+        let (found, opened) = at(&here, &name)?;
         let enter = found.kind == FileType::Directory;
         all.insert(path.clone(), found);
-        if enter {
-            here = rustix::fs::openat(&here, &*name, DIRECTORY, Mode::empty())?;
+        if enter && let Some(directory) = opened {
+            here = directory.into();
             open.push((path.len(), self::names(&here)?));
         }
     }
@@ -96,7 +96,8 @@ fn names(directory: &OwnedFd) -> io::Result<Vec<Vec<u8>>> {
     Ok(names)
 }
 
-fn at(directory: &OwnedFd, name: &[u8]) -> io::Result<Found> {
+/// What a name stands for, and where that is a regular file or a directory, open.
+fn at(directory: &OwnedFd, name: &[u8]) -> io::Result<(Found, Option<File>)> {
     let stat: Stat = rustix::fs::statat(directory, name, AtFlags::SYMLINK_NOFOLLOW)?;
     let kind = FileType::from_raw_mode(stat.st_mode);
     let size = u64::try_from(stat.st_size).unwrap_or(0);
@@ -137,7 +138,7 @@ fn at(directory: &OwnedFd, name: &[u8]) -> io::Result<Found> {
         _ => Vec::new(),
     };
     let is_device = matches!(kind, FileType::CharacterDevice | FileType::BlockDevice);
-    Ok(Found {
+    let found = Found {
         kind,
         mode: stat.st_mode & 0o7777,
         owner: (stat.st_uid, stat.st_gid),
@@ -152,7 +153,8 @@ fn at(directory: &OwnedFd, name: &[u8]) -> io::Result<Found> {
         mtime: (stat.st_mtime, stat.st_mtime_nsec),
         ctime: (stat.st_ctime, stat.st_ctime_nsec),
         inode: stat.st_ino,
-    })
+    };
+    Ok((found, opened))
 }
 
 fn xattrs(
