@@ -7,7 +7,8 @@ use layerbox_privileged::id::LayerId;
 use layerbox_privileged::mount::{Backend, Choice};
 
 use super::DIRECTORIES;
-use super::files::{ids_in, mark_child, sync_directory, touch};
+use super::children::mark_child;
+use super::files::{ids_in, sync_directory, touch};
 use super::maps::IdMaps;
 use super::record::{Format, Record, read_small};
 use crate::error::Failure;

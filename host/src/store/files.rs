@@ -92,23 +92,6 @@ pub(super) fn touch(dir: &Dir, path: &str) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Marks a layer as the child of another; whether it is the first mark there.
-pub(super) fn mark_child(dir: &Dir, parent: &LayerId, child: &LayerId) -> Result<bool, Failure> {
-    let directory = format!("children/{parent}");
-    let (mut left, mut first) = (100, false);
-    loop {
-        match dir.create_dir_with(&directory, DirBuilder::new().mode(0o700)) {
-            Err(e) if e.kind() != io::ErrorKind::AlreadyExists => return Err(Failure::io("mkdir", &e)),
-            made => first |= made.is_ok(),
-        }
-        match touch(dir, &format!("{directory}/{child}")) {
-            // The parent's last other child was removed in between, and the directory with it.
-            Err(Failure::Io { .. }) if left > 0 && dir.symlink_metadata(&directory).is_err() => left -= 1,
-            other => return other.map(|()| first),
-        }
-    }
-}
-
 pub(super) fn ignore_missing(result: io::Result<()>, operation: &str) -> Result<(), Failure> {
     match result {
         Err(e) if e.kind() != io::ErrorKind::NotFound => Err(Failure::io(operation, &e)),

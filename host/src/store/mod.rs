@@ -22,10 +22,12 @@
 
 mod adopt;
 pub mod check;
+mod children;
 pub(crate) mod convert;
 mod files;
 pub(crate) mod inodes;
 pub mod lock;
+mod making;
 pub mod maps;
 mod marks;
 mod opening;
@@ -39,7 +41,6 @@ mod trash;
 
 use std::io;
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::time::Duration;
@@ -50,14 +51,14 @@ use layerbox_privileged::mount::{Backend, Choice};
 use rustix::io::Errno;
 
 use crate::error::Failure;
-use files::{exists, ids_in, ignore_missing, make_directory, mark_child, sync_directory, touch};
+use files::{ids_in, sync_directory};
 use lock::{Claims, Guard, Mode, PATIENCE, Unclaimed};
 pub(crate) use opening::identity;
 use opening::require_backend;
 pub use opening::{Opening, Owner};
 use place::Place;
 use record::{Format, Record};
-use runtime::{LOCKS, MOUNT_LOCKS, existing_directories, runtime_directory};
+use runtime::{LOCKS, MOUNT_LOCKS};
 use strays::Strays;
 
 /// The directories of a store, all of them made when the store is.
@@ -85,80 +86,6 @@ pub struct Store {
 }
 
 impl Store {
-    /// Opens the store at `root`, which no service or, for a service, nobody else may use meanwhile.
-    ///
-    /// A root with Docker's three directories and no `layerbox.json` is adopted as an aufs store. What an interrupted process left is still there:
-    /// that is for [`Store::recover`].
-    ///
-    /// # Errors
-    ///
-    /// [`Failure::NoStore`], [`Failure::StoreInUse`], [`Failure::Converting`]; [`Failure::Conflict`] for a root that holds something else, a store of another
-    /// format, of another backend than the one asked for by name, or of other id maps; [`Failure::InvalidArgument`] for a new one where its layers could
-    /// never be mounted. A root that is refused is as it was.
-    pub fn open(root: &Path, opening: Opening) -> Result<Store, Failure> {
-        let Opening { owner, backend: choice, make, unfinished, patience, .. } = opening;
-        let missing = || Failure::NoStore(root.display().to_string());
-        if make {
-            if !root.exists() {
-                let path = std::path::absolute(root).map_err(|e| Failure::io("getcwd", &e))?;
-                opening.require_path(&path)?;
-            }
-            // Only root looks into a store: set-user-id programs and device nodes of images lie in it.
-            std::fs::DirBuilder::new()
-                .recursive(true)
-                .mode(0o700)
-                .create(root)
-                .map_err(|e| Failure::io_at("mkdir", root, &e))?;
-        }
-        let given = root;
-        let root = root.canonicalize().map_err(|e| match e.kind() {
-            io::ErrorKind::NotFound => missing(),
-            _ => Failure::io_at("open", given, &e),
-        })?;
-        let dir = Dir::open_ambient_dir(&root, cap_std::ambient_authority()).map_err(|e| match e.kind() {
-            io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => missing(),
-            _ => Failure::io_at("open", given, &e),
-        })?;
-        let place = Place::of(&dir).map_err(|errno| Failure::io("statx", &errno.into()))?;
-        let state = adopt::survey(&dir)?;
-        if matches!(state, adopt::State::Empty) && !make {
-            return Err(missing());
-        }
-        opening.require_fit(&root, &state)?;
-        let maps = opening.maps.clone();
-        let (lock, format) = match state {
-            adopt::State::Store => {
-                let mode = if owner == Owner::Service { Mode::Exclusive } else { Mode::Shared };
-                let lock = Guard::store(&dir, mode, patience)?;
-                (lock, Format::read(&dir)?)
-            }
-            adopt::State::Empty | adopt::State::Docker => {
-                let lock = Guard::store(&dir, Mode::Exclusive, patience)?;
-                // Another process may have made it while this one waited for the lock.
-                let format = match adopt::survey(&dir)? {
-                    adopt::State::Store => Format::read(&dir)?,
-                    adopt::State::Empty => {
-                        adopt::make(&dir, opening.new_backend(), maps.clone().unwrap_or_default())?
-                    }
-                    adopt::State::Docker => adopt::adopt(&dir, maps.clone().unwrap_or_default())?,
-                };
-                let lock = if owner == Owner::Service { lock } else { lock.share()? };
-                (lock, format)
-            }
-        };
-        if !unfinished {
-            convert::require_whole(&dir)?;
-        }
-        require_backend(&root, format.backend(), choice)?;
-        if maps.is_some_and(|maps| maps != *format.maps()) {
-            return Err(Failure::Conflict(format!("the store at {} has other id maps", root.display())));
-        }
-        let first_since_boot = existing_directories(&format.id).next().is_none();
-        let runtime = runtime_directory(&format.id)?;
-        let (recovered, strays, claims) = (Mutex::default(), Mutex::default(), Claims::default());
-        Ok(Store { root, runtime, first_since_boot, dir, place, format, recovered, strays, claims, lock })
-    }
-
     /// Takes the lock on a layer; waits up to half a minute for others.
     ///
     /// # Errors
@@ -302,126 +229,6 @@ impl Store {
         Ok(directory.into_std().into())
     }
 
-    /// Holds the place of a layer that is to be made to be free. What a call that was cut off has left there has a note, and is nobody's; an empty mount
-    /// point is nothing.
-    ///
-    /// # Errors
-    ///
-    /// [`Failure::Occupied`] where something else lies there; it is left alone.
-    pub fn require_room(&self, id: &LayerId) -> Result<(), Failure> {
-        if exists(&self.dir, &format!("pending/{id}"))? {
-            return Ok(());
-        }
-        for kind in ["layers", "diff", "work"] {
-            let place = format!("{kind}/{id}");
-            if exists(&self.dir, &place)? {
-                return Err(Failure::Occupied(place));
-            }
-        }
-        let place = format!("mnt/{id}");
-        match self.dir.remove_dir(&place) {
-            Err(e) if e.kind() != io::ErrorKind::NotFound && exists(&self.dir, &place)? => {
-                Err(Failure::Occupied(place))
-            }
-            _ => Ok(()),
-        }
-    }
-
-    /// Makes the directories of a layer of which [`Store::announce`] has noted that it will be made.
-    ///
-    /// # Errors
-    ///
-    /// Those of making directories. What was made is taken away by [`Store::undo_make`].
-    pub fn make_directories(&self, id: &LayerId) -> Result<(), Failure> {
-        for kind in self.kinds() {
-            let path = format!("{kind}/{id}");
-            make_directory(&self.dir, &path, 0o755)?;
-            self.give_to_root(&path)?;
-        }
-        Ok(())
-    }
-
-    /// Makes root of the id map the owner of a directory.
-    fn give_to_root(&self, path: &str) -> Result<(), Failure> {
-        let maps = self.format.maps();
-        if maps.is_empty() {
-            return Ok(());
-        }
-        let (uid, gid) = maps.root()?;
-        let flags = nix::fcntl::AtFlags::AT_SYMLINK_NOFOLLOW;
-        let (uid, gid) = (nix::unistd::Uid::from_raw(uid), nix::unistd::Gid::from_raw(gid));
-        nix::unistd::fchownat(&self.dir, path, Some(uid), Some(gid), flags)
-            .map_err(|e| Failure::io("fchownat", &e.into()))
-    }
-
-    /// Whether a layer has all its directories.
-    pub fn has_directories(&self, id: &LayerId) -> bool {
-        let is_directory =
-            |kind: &&str| self.dir.symlink_metadata(format!("{kind}/{id}")).is_ok_and(|found| found.is_dir());
-        self.kinds().iter().all(is_directory)
-    }
-
-    fn kinds(&self) -> &'static [&'static str] {
-        if self.format.backend() == Backend::Aufs { &["diff", "mnt"] } else { &["diff", "mnt", "work"] }
-    }
-
-    /// Notes that a layer is being made or removed, so that a crash in the midst of it leaves a trace.
-    ///
-    /// # Errors
-    ///
-    /// Those of making a file.
-    pub fn announce(&self, id: &LayerId) -> Result<(), Failure> {
-        touch(&self.dir, &format!("pending/{id}"))
-    }
-
-    /// Ends what [`Store::announce`] began.
-    ///
-    /// # Errors
-    ///
-    /// Those of removing a file.
-    pub fn conclude(&self, id: &LayerId) -> Result<(), Failure> {
-        ignore_missing(self.dir.remove_file(format!("pending/{id}")), "unlink")
-    }
-
-    /// Brings the names in `layers/` to the disk, and notes that they are ours; the component brings the bytes there itself.
-    ///
-    /// # Errors
-    ///
-    /// Those of syncing.
-    pub fn sync_layers(&self) -> Result<(), Failure> {
-        self.sync_directory("layers")?;
-        self.see_layers();
-        Ok(())
-    }
-
-    /// Brings all names of a new layer to the disk, and before them the mark that it lies on its parent. A file system that logs what is synced alone (btrfs)
-    /// would else keep the record of a layer and lose its directories, or the mark, without which the parent could be removed.
-    ///
-    /// # Errors
-    ///
-    /// Those of making a file and of syncing.
-    pub fn sync_made(&self, id: &LayerId, record: &Record) -> Result<(), Failure> {
-        if let Some(parent) = record.ancestors.first() {
-            // First: where one sync brings everything to the disk, those behind it find nothing left to do.
-            let first = mark_child(&self.dir, parent, id)?;
-            self.sync_directory(&format!("children/{parent}"))?;
-            if first {
-                self.sync_directory("children")?;
-            }
-        }
-        self.kinds().iter().try_for_each(|kind| self.sync_directory(kind))?;
-        self.sync_layers()
-    }
-
-    /// Makes the layer exist: from here on it is whole, and survives a crash. Its names must be on the disk ([`Store::sync_made`]).
-    ///
-    /// # Errors
-    ///
-    /// Those of writing a file.
-    pub fn commit(&self, id: &LayerId, record: &Record) -> Result<(), Failure> {
-        record.write(&self.dir, id)
-    }
-
     /// Writes a layer's record anew.
     ///
     /// # Errors
@@ -445,49 +252,6 @@ impl Store {
             Err(failure) if failure.is_read_only() => Ok(()),
             other => other,
         }
-    }
-
-    /// A layer that has `id` as its parent, where there is one.
-    ///
-    /// # Errors
-    ///
-    /// Those of reading a directory; [`Failure::Corrupt`] where there may be one, and the records of it are damaged.
-    pub fn child(&self, id: &LayerId) -> Result<Option<LayerId>, Failure> {
-        let entries = match self.dir.read_dir(format!("children/{id}")) {
-            Ok(entries) => Some(entries),
-            Err(e) if e.kind() == io::ErrorKind::NotFound && exists(&self.dir, "children")? => None,
-            Err(e) if e.kind() == io::ErrorKind::NotFound => {
-                return Err(Failure::Corrupt(
-                    "children/ is missing, which tells what lies on a layer".to_owned(),
-                ));
-            }
-            Err(e) => return Err(Failure::io("open", &e)),
-        };
-        for entry in entries.into_iter().flatten() {
-            let name = entry.map_err(|e| Failure::io("getdents", &e))?.file_name();
-            let Some(child) = name.to_str().and_then(|name| LayerId::new(name).ok()) else { continue };
-            match self.record(&child)? {
-                Some(record) if record.ancestors.first() == Some(id) => return Ok(Some(child)),
-                Some(_) => {}
-                None => self.require_no_child(&child)?,
-            }
-        }
-        match self.stray_on(id)? {
-            Some(stray) => {
-                Err(Failure::Corrupt(format!("layers/{stray} lies on it, and has no record in meta/")))
-            }
-            None => Ok(None),
-        }
-    }
-
-    /// Holds a mark of a child without a record to be one that a crash has left of a child that never came to be, or is no more: not of one whose record was lost.
-    fn require_no_child(&self, child: &LayerId) -> Result<(), Failure> {
-        // Whoever works on it is about to remove it.
-        let Some(_guard) = self.unclaimed(child)? else { return Ok(()) };
-        if self.lacks_record(child)? {
-            return Err(Failure::Corrupt(format!("meta/{child} is missing, and the layer lies on it")));
-        }
-        Ok(())
     }
 
     fn sync_directory(&self, name: &str) -> Result<(), Failure> {

@@ -1,15 +1,20 @@
-//! By whom and as what a store is opened, and what can be told of one that is not.
+//! How a store is opened: by whom, as what, and whether it is made or taken over; and what can be told of one that is not open.
 
+use std::io;
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::Mutex;
 use std::time::Duration;
 
 use cap_std::fs::Dir;
 use layerbox_privileged::mount::{Backend, Choice};
 
 use super::adopt::State;
+use super::lock::{Claims, Guard, Mode, PATIENCE};
 use super::maps::IdMaps;
+use super::place::Place;
 use super::record::Format;
-use super::{lock, runtime};
+use super::{Store, adopt, convert, runtime};
 use crate::error::Failure;
 
 /// Who opens a store.
@@ -50,19 +55,97 @@ impl Default for Opening {
             maps: None,
             make: false,
             unfinished: false,
-            patience: lock::PATIENCE,
+            patience: PATIENCE,
         }
     }
 }
 
+impl Store {
+    /// Opens the store at `given`, which no service or, for a service, nobody else may use meanwhile.
+    ///
+    /// A root with Docker's three directories and no `layerbox.json` is adopted as an aufs store. What an interrupted process left is still there:
+    /// that is for [`Store::recover`].
+    ///
+    /// # Errors
+    ///
+    /// [`Failure::NoStore`], [`Failure::StoreInUse`], [`Failure::Converting`]; [`Failure::Conflict`] for a root that holds something else, a store of another
+    /// format, of another backend than the one asked for by name, or of other id maps; [`Failure::InvalidArgument`] for a new one where its layers could
+    /// never be mounted. A root that is refused is as it was.
+    pub fn open(given: &Path, opening: Opening) -> Result<Store, Failure> {
+        let missing = || Failure::NoStore(given.display().to_string());
+        if opening.make {
+            opening.make_root(given)?;
+        }
+        let root = given.canonicalize().map_err(|e| match e.kind() {
+            io::ErrorKind::NotFound => missing(),
+            _ => Failure::io_at("open", given, &e),
+        })?;
+        let dir = Dir::open_ambient_dir(&root, cap_std::ambient_authority()).map_err(|e| match e.kind() {
+            io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => missing(),
+            _ => Failure::io_at("open", given, &e),
+        })?;
+        let place = Place::of(&dir).map_err(|errno| Failure::io("statx", &errno.into()))?;
+        let state = adopt::survey(&dir)?;
+        if matches!(state, State::Empty) && !opening.make {
+            return Err(missing());
+        }
+        opening.require_fit(&root, &state)?;
+        let (lock, format) = opening.lock(&dir, &state)?;
+        if !opening.unfinished {
+            convert::require_whole(&dir)?;
+        }
+        require_backend(&root, format.backend(), opening.backend)?;
+        if opening.maps.is_some_and(|maps| maps != *format.maps()) {
+            return Err(Failure::Conflict(format!("the store at {} has other id maps", root.display())));
+        }
+        let first_since_boot = runtime::existing_directories(&format.id).next().is_none();
+        let runtime = runtime::runtime_directory(&format.id)?;
+        let (recovered, strays, claims) = (Mutex::default(), Mutex::default(), Claims::default());
+        Ok(Store { root, runtime, first_since_boot, dir, place, format, recovered, strays, claims, lock })
+    }
+}
+
 impl Opening {
+    /// Makes the directory that is to become a store, where there is none.
+    fn make_root(&self, root: &Path) -> Result<(), Failure> {
+        if !root.exists() {
+            let path = std::path::absolute(root).map_err(|e| Failure::io("getcwd", &e))?;
+            self.require_path(&path)?;
+        }
+        // Only root looks into a store: set-user-id programs and device nodes of images lie in it.
+        std::fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(root)
+            .map_err(|e| Failure::io_at("mkdir", root, &e))
+    }
+
+    /// Locks the store and reads what it is; makes it what it is not yet.
+    fn lock(&self, dir: &Dir, state: &State) -> Result<(Guard, Format), Failure> {
+        let is_service = self.owner == Owner::Service;
+        if matches!(state, State::Store) {
+            let mode = if is_service { Mode::Exclusive } else { Mode::Shared };
+            let lock = Guard::store(dir, mode, self.patience)?;
+            return Ok((lock, Format::read(dir)?));
+        }
+        let lock = Guard::store(dir, Mode::Exclusive, self.patience)?;
+        let maps = || self.maps.clone().unwrap_or_default();
+        // Another process may have made it while this one waited for the lock.
+        let format = match adopt::survey(dir)? {
+            State::Store => Format::read(dir)?,
+            State::Empty => adopt::make(dir, self.new_backend(), maps())?,
+            State::Docker => adopt::adopt(dir, maps())?,
+        };
+        Ok((if is_service { lock } else { lock.share()? }, format))
+    }
+
     /// Holds a path that is to become a new store to be one that its backend can be told: a store that could never be mounted is not made.
-    pub(super) fn require_path(&self, root: &Path) -> Result<(), Failure> {
+    fn require_path(&self, root: &Path) -> Result<(), Failure> {
         Backend::detect(self.new_backend())?.can_name(root).map_err(Failure::InvalidArgument)
     }
 
     /// Holds a root to what it can become, before anything is written to it.
-    pub(super) fn require_fit(&self, root: &Path, state: &State) -> Result<(), Failure> {
+    fn require_fit(&self, root: &Path, state: &State) -> Result<(), Failure> {
         if let Some(maps) = &self.maps {
             maps.root()?;
         }
@@ -74,7 +157,7 @@ impl Opening {
     }
 
     /// The backend that a store gets when it is made.
-    pub(super) fn new_backend(&self) -> Choice {
+    fn new_backend(&self) -> Choice {
         if self.backend == Choice::Auto { self.usual_backend } else { self.backend }
     }
 }

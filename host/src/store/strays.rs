@@ -15,7 +15,8 @@ use layerbox_privileged::id::LayerId;
 use layerbox_privileged::mount::Backend;
 
 use super::Store;
-use super::files::{exists, ids_in, mark_child};
+use super::children::mark_child;
+use super::files::{exists, ids_in};
 use super::lock::{Guard, Mode};
 use super::record::Record;
 use super::runtime::LOCKS;

@@ -9,6 +9,7 @@ use layerbox_privileged::layer::delete_tree_while;
 use layerbox_privileged::mount::Unions;
 use layerbox_privileged::references::References;
 
+use super::super::children::mark_child;
 use super::super::convert::ASIDE;
 use super::super::files::{self, ignore_missing, write_atomically};
 use super::super::record::Record;
@@ -126,7 +127,7 @@ impl Store {
                 if self.dir.symlink_metadata(&marks).is_ok_and(|found| !found.is_dir()) {
                     self.move_away(&marks)?;
                 }
-                files::mark_child(&self.dir, parent, child)?;
+                mark_child(&self.dir, parent, child)?;
             }
             Repair::Unmount(id) => {
                 unions.unmount(id, false)?;
