@@ -216,6 +216,15 @@ pub fn component(place: &Place, name: &str) -> Result<PathBuf> {
     Ok(path)
 }
 
+/// A path as an argument beside words.
+///
+/// # Errors
+///
+/// It is not UTF-8.
+pub fn utf8(path: &Path) -> Result<&str> {
+    path.to_str().with_context(|| format!("{} is not UTF-8", path.display()))
+}
+
 /// The top of the repository.
 pub fn repository() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().map(Path::to_owned).unwrap_or_default()

@@ -4,16 +4,14 @@ use std::fs;
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::{PermissionsExt as _, chown};
 use std::os::unix::net::UnixDatagram;
-use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::Command;
 
 use anyhow::{Result, ensure};
 use layerbox_tests::archive::{dir, file, tar};
 use layerbox_tests::tree::names;
 
-use crate::command::{copied, run, shell, tool};
+use crate::command::{copied, run, shell, tool, utf8};
 use crate::harness::{Case, Need, case};
-use crate::plant::noise;
 use crate::scratch::{Place, image};
 use crate::store::{Dialect, Store, bare};
 
@@ -144,29 +142,6 @@ pub(super) fn cases() -> Vec<Case> {
             Ok(())
         }),
         case("errors: wrong usage is one line with all that is wrong, and a hint", usage),
-        case("errors: a get whose path cannot be told is given back", untold_get)
-            .needs(Need::Filesystem("overlay")),
-        case("errors: an output that is full: 1, with the command, and not the store's disk", full_output),
-        case("errors: a reader that goes away changes no exit status", closed_output),
-        case("errors: diff -o - writes to stdout", |place| {
-            let store = Store::new(place.join("s"), Dialect::Overlay);
-            store.layer("base", None, &[file("a", "a")])?;
-            let here = place.make("here")?;
-            let output =
-                run(store.command(["diff", "base", "-o", "-"]).current_dir(&here), b"")?.expect(0)?;
-            ensure!(output.stdout == store.diff("base")?, "another archive");
-            ensure!(names(&here)?.is_empty(), "a file was made: {:?}", names(&here)?);
-            Ok(())
-        }),
-        case("errors: stdout closed early by its reader is no failure of diff's store", |place| {
-            let store = Store::new(place.join("s"), Dialect::Overlay);
-            store.create("base", None)?;
-            noise(&store.content("base").join("n"), 8 << 20)?;
-            let script = "\"$1\" --root \"$2\" diff base | head -c 1000 >/dev/null";
-            shell(script, [crate::command::binary().as_path(), store.root()])?;
-            ensure!(store.diff("base")?.len() > 8 << 20, "the store does not answer any more");
-            Ok(())
-        }),
     ];
     let long = "x".repeat(129);
     let huge = "y".repeat(4096);
@@ -288,7 +263,7 @@ fn read_only(place: &Place) -> Result<()> {
     store.layer("top", Some("base"), &[file("b", "b")])?;
     let archive = store.diff("top")?;
     store.get("top")?;
-    tool("mount", ["-o", "remount,ro", path(&on)?].map(AsRef::as_ref))?;
+    tool("mount", ["-o", "remount,ro", utf8(&on)?].map(AsRef::as_ref))?;
     for command in [&["list"][..], &["status"], &["exists", "top"], &["metadata", "top"], &["changes", "top"]]
     {
         store.ok(command.iter().copied())?;
@@ -306,7 +281,7 @@ fn read_only(place: &Place) -> Result<()> {
     store.put("top")?;
     refused(&["get", "top"])?;
     store.ok(["cleanup"])?;
-    tool("mount", ["-o", "remount,rw", path(&on)?].map(AsRef::as_ref))?;
+    tool("mount", ["-o", "remount,rw", utf8(&on)?].map(AsRef::as_ref))?;
     store.ok(["remove", "top", "base"])?;
     // One of Docker's that was never opened cannot be adopted there.
     let old = Store::new(on.join("old"), Dialect::Aufs);
@@ -314,7 +289,7 @@ fn read_only(place: &Place) -> Result<()> {
         fs::create_dir_all(old.root().join(kind))?;
     }
     fs::write(old.root().join("layers/a"), "")?;
-    tool("mount", ["-o", "remount,ro", path(&on)?].map(AsRef::as_ref))?;
+    tool("mount", ["-o", "remount,ro", utf8(&on)?].map(AsRef::as_ref))?;
     old.run(["list"])?.expect(1)?.says("is on a read-only file system")?.says("hint: ").map(drop)
 }
 
@@ -352,7 +327,7 @@ fn one_write(place: &Place) -> Result<()> {
 /// whole machine.
 fn not_root(place: &Place) -> Result<()> {
     let root = place.make("root")?;
-    tool("mount", ["--rbind", "/", path(&root)?].map(AsRef::as_ref))?;
+    tool("mount", ["--rbind", "/", utf8(&root)?].map(AsRef::as_ref))?;
     let own = place.make("own")?;
     chown(&own, Some(65534), Some(65534))?;
     let binary = copied(place)?;
@@ -411,110 +386,4 @@ fn usage(_: &Place) -> Result<()> {
         ensure!(object["error"] == says && object["code"] == "usage" && object["hint"] == hint, "{object}");
     }
     Ok(())
-}
-
-/// Runs a program that writes to this, and gives its exit status and what it says.
-fn into(command: &mut Command, out: impl Into<Stdio>) -> Result<(Option<i32>, String)> {
-    let output = command.stdin(Stdio::null()).stdout(out).stderr(Stdio::piped()).output()?;
-    Ok((output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned()))
-}
-
-/// A pipe that nobody reads from.
-fn closed() -> Result<std::io::PipeWriter> {
-    let (_, writer) = std::io::pipe()?;
-    Ok(writer)
-}
-
-fn full() -> Result<fs::File> {
-    Ok(fs::OpenOptions::new().write(true).open("/dev/full")?)
-}
-
-fn untold_get(place: &Place) -> Result<()> {
-    let store = Store::new(place.join("s"), Dialect::Overlay);
-    store.create("base", None)?;
-    store.create("child", Some("base"))?;
-    let untold = |says: &str, told: (Option<i32>, String)| -> Result<()> {
-        ensure!(told.0 == Some(1) && told.1.contains(says), "{told:?}");
-        ensure!(store.references("child")? == 0, "it is still counted");
-        let mounts = fs::read_to_string("/proc/self/mountinfo")?;
-        ensure!(!mounts.contains(&*store.root().to_string_lossy()), "it is still mounted");
-        Ok(())
-    };
-    let get = || store.command(["get", "child"]);
-    untold(
-        "layerbox: get child: write (standard output): No space left on device",
-        into(&mut get(), full()?)?,
-    )?;
-    untold("layerbox: get child: write (standard output): Broken pipe", into(&mut get(), closed()?)?)?;
-    // Of two gets only the one that nobody knows of.
-    store.get("child")?;
-    into(&mut get(), full()?)?;
-    ensure!(store.references("child")? == 1, "the other one was given back");
-    store.put("child")
-}
-
-fn full_output(place: &Place) -> Result<()> {
-    let store = Store::new(place.join("s"), Dialect::Overlay);
-    store.layer("base", None, &[file("small", "x")])?;
-    store.create("large", None)?;
-    noise(&store.content("large").join("n"), 8 << 20)?;
-    let json = |arguments: &[&str]| -> Result<serde_json::Value> {
-        let (code, told) = into(store.command(["--json"]).args(arguments), full()?)?;
-        ensure!(code == Some(1), "{arguments:?}: {code:?}, {told}");
-        Ok(serde_json::from_str(told.trim())?)
-    };
-    for (arguments, layer) in [
-        (["list"].as_slice(), None),
-        (&["status"], None),
-        (&["check"], None),
-        (&["metadata", "base"], Some("base")),
-        (&["changes", "base"], Some("base")),
-    ] {
-        let object = json(arguments)?;
-        let right = object["code"] == "io" && object["layer"].as_str() == layer;
-        ensure!(right && object["entry"] == "standard output", "{arguments:?}: {object}");
-    }
-    for arguments in [["--help"].as_slice(), &["--version"], &["help", "create"], &["create", "--help"]] {
-        let object = json(arguments)?;
-        ensure!(object["code"] == "io" && object["entry"] == "standard output", "{arguments:?}: {object}");
-    }
-    for id in ["base", "large"] {
-        let object = json(&["diff", id])?;
-        let text = object["error"].as_str().unwrap_or_default();
-        let right = text.contains("write the archive") && text.contains("No space left on device");
-        // The store has room: that layers are removed would help nothing.
-        let advice = object["hint"].as_str().unwrap_or_default();
-        ensure!(right && object["code"] == "io" && !advice.contains("remove"), "{object}");
-    }
-    Ok(())
-}
-
-fn closed_output(place: &Place) -> Result<()> {
-    let store = Store::new(place.join("s"), Dialect::Overlay);
-    store.create("base", None)?;
-    fs::create_dir(store.content("stray"))?;
-    let (asks, wrong) =
-        (crate::command::component(place, "sockets")?, super::wrong::planted(place, "list-backwards")?);
-    let (asks, wrong) = (path(&asks)?, path(&wrong)?);
-    for (arguments, status) in [
-        (["list"].as_slice(), 0),
-        (&["man"], 0),
-        (&["--help"], 0),
-        (&["check"], 1),
-        (&["--json", "check"], 1),
-        (&["--json", "exists", "base"], 0),
-        (&["--json", "exists", "nobody"], 3),
-        (&["guest", "inspect", asks], 5),
-        (&["guest", "verify", "--only", "lifecycle/list-", wrong], 1),
-        (&["--json", "guest", "verify", "--only", "lifecycle/list-", wrong], 1),
-    ] {
-        let (code, told) = into(store.command([]).args(arguments), closed()?)?;
-        ensure!(code == Some(status), "{arguments:?}: {code:?}, {told}");
-        ensure!(!told.contains("Broken pipe"), "{arguments:?}: {told}");
-    }
-    Ok(())
-}
-
-fn path(path: &Path) -> Result<&str> {
-    path.to_str().ok_or_else(|| anyhow::anyhow!("{} is not UTF-8", path.display()))
 }

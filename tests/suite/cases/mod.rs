@@ -13,6 +13,7 @@ mod formats;
 mod guest;
 mod hostile;
 mod mounts;
+mod outputs;
 mod roundtrip;
 mod sandbox;
 mod service;
@@ -41,6 +42,7 @@ pub fn all() -> Vec<Case> {
         cache::cases(),
         attack::cases(),
         errors::cases(),
+        outputs::cases(),
         faults::cases(),
         mounts::cases(),
         service::cases(),

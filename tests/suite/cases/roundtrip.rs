@@ -4,13 +4,12 @@ use std::fs::{self, File};
 use std::io::Read as _;
 use std::os::unix::fs::FileExt as _;
 use std::os::unix::net::UnixListener;
-use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Result, ensure};
 use layerbox_tests::tree::{Except, digest, picture, same};
 
-use crate::command::run;
+use crate::command::{run, utf8};
 use crate::harness::{Case, Need, case};
 use crate::plant::{Features, noise, plant};
 use crate::scratch::Place;
@@ -121,9 +120,9 @@ fn gigabyte(place: &Place) -> Result<()> {
     sparse.write_all_at(b"end", SIZE - 3)?;
 
     let archive = place.join("archive.tar");
-    store.ok(["diff", "base", "-o", path(&archive)?])?;
+    store.ok(["diff", "base", "-o", utf8(&archive)?])?;
     store.create("copy", None)?;
-    let size = store.ok(["apply-diff", "copy", path(&archive)?])?;
+    let size = store.ok(["apply-diff", "copy", utf8(&archive)?])?;
     ensure!(size.trim() == (2 * SIZE + 1).to_string(), "apply-diff printed {size}");
     let copy = store.content("copy");
     for name in ["noise", "sparse"] {
@@ -182,8 +181,4 @@ fn through_mount(place: &Place) -> Result<()> {
     let mut head = [0; 512];
     bytes.read_exact(&mut head)?;
     Ok(())
-}
-
-fn path(path: &Path) -> Result<&str> {
-    path.to_str().ok_or_else(|| anyhow::anyhow!("{} is not UTF-8", path.display()))
 }

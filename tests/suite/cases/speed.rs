@@ -8,7 +8,7 @@ use std::time::Instant;
 use anyhow::{Result, bail, ensure};
 use layerbox_tests::fixture::debian_root;
 
-use crate::command::{code, repository, shell};
+use crate::command::{code, repository, shell, utf8};
 use crate::harness::{Case, Need, case};
 use crate::scratch::Place;
 use crate::store::{Dialect, Store};
@@ -46,7 +46,7 @@ fn beside_tar(place: &Place) -> Result<()> {
     fs::copy(fixture()?, &archive)?;
     let store = Store::new(place.join("s"), Dialect::Overlay);
     store.create("kept", None)?;
-    store.ok(["apply-diff", "kept", text(&archive)?])?;
+    store.ok(["apply-diff", "kept", utf8(&archive)?])?;
     let content = store.content("kept");
     let xattrs = ["--xattrs", "--xattrs-include=*"];
 
@@ -66,7 +66,7 @@ fn beside_tar(place: &Place) -> Result<()> {
         store.create("fresh", None)?;
         // GNU tar promises nothing about a power cut; neither does this then.
         times[1]
-            .push(timed(&mut store.command(["apply-diff", "fresh", text(&archive)?, "--no-sync"]), None)?);
+            .push(timed(&mut store.command(["apply-diff", "fresh", utf8(&archive)?, "--no-sync"]), None)?);
 
         let out = place.join("out.tar");
         let mut create = Command::new("tar");
@@ -118,8 +118,4 @@ fn median(mut times: Vec<f64>) -> f64 {
 
 fn size(path: &Path) -> Result<String> {
     Ok(format!("{} MB", fs::metadata(path)?.len() / 1_000_000))
-}
-
-fn text(path: &Path) -> Result<&str> {
-    path.to_str().ok_or_else(|| anyhow::anyhow!("{} is not UTF-8", path.display()))
 }

@@ -15,7 +15,7 @@ use layerbox_tests::archive::{file, tar};
 use layerbox_tests::tree::names;
 use nix::sys::signal::Signal;
 
-use crate::command::{component, copied, run, tool};
+use crate::command::{component, copied, run, tool, utf8};
 use crate::harness::{Case, Need, case};
 use crate::scratch::{Place, mounts_below};
 use crate::service::{Service, eventually};
@@ -264,10 +264,6 @@ fn announced(store: &Store) -> Result<PathBuf> {
     let format: serde_json::Value = serde_json::from_slice(&text)?;
     let identity = format["id"].as_str().context("layerbox.json has no id")?;
     Ok(Path::new("/run/layerbox").join(identity).join("service"))
-}
-
-fn utf8(path: &Path) -> Result<&str> {
-    path.to_str().with_context(|| format!("{} is not UTF-8", path.display()))
 }
 
 fn stale(place: &Place) -> Result<()> {

@@ -1,5 +1,6 @@
 //! The service, as Docker and operators meet it.
 
+mod counts;
 mod crowd;
 mod engine;
 mod life;
@@ -17,6 +18,7 @@ pub(super) fn cases() -> Vec<Case> {
         quiet::cases(),
         engine::cases(),
         life::cases(),
+        counts::cases(),
         privileges::cases(),
         crowd::cases(),
     ];
