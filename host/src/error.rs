@@ -11,6 +11,7 @@ use std::path::Path;
 use std::{fmt, io};
 
 use layerbox_privileged::id::LayerId;
+use nix::libc;
 use serde::{Deserialize, Serialize};
 
 pub use escaped::Escaped;
@@ -125,6 +126,16 @@ pub enum Failure {
         /// The error number (errno(3)).
         code: i32,
     },
+    /// An operation failed for a reason that is no error number of the kernel.
+    #[error("{operation}{}: {what}", entry_suffix(.entry))]
+    Other {
+        /// The entry that was worked on; may be empty.
+        entry: Vec<u8>,
+        /// The operation.
+        operation: String,
+        /// Why it failed.
+        what: String,
+    },
     /// There is no room for it.
     #[error("{operation}{}: {what}", entry_suffix(.entry))]
     Full {
@@ -231,6 +242,7 @@ impl Failure {
             Failure::Denied(_)
             | Failure::MountFailed { .. }
             | Failure::Io { .. }
+            | Failure::Other { .. }
             | Failure::Full { .. }
             | Failure::Corrupt(_)
             | Failure::ReadOnly(_)
@@ -266,7 +278,7 @@ impl Failure {
             Failure::Limit { .. } => "limit",
             Failure::Denied(_) => "denied",
             Failure::MountFailed { .. } => "mount-failed",
-            Failure::Io { .. } => "io",
+            Failure::Io { .. } | Failure::Other { .. } => "io",
             Failure::Full { what: Shortage::Space, .. } => "no-space",
             Failure::Full { what: Shortage::Inodes, .. } => "no-inodes",
             Failure::Full { what: Shortage::Quota, .. } => "quota",
@@ -288,6 +300,7 @@ impl Failure {
             Failure::Refused { entry, .. }
             | Failure::Limit { entry, .. }
             | Failure::Io { entry, .. }
+            | Failure::Other { entry, .. }
             | Failure::Full { entry, .. } => (!entry.is_empty()).then_some(entry.as_slice()),
             Failure::Untrusted { path, .. } => Some(path),
             _ => None,
@@ -300,11 +313,7 @@ impl Failure {
             "run as root, or inside user and mount namespaces of your own: unshare --map-root-user --mount";
         match self {
             Failure::NotRoot(_) => Some(UNPRIVILEGED),
-            Failure::MountFailed { code, .. }
-                if *code == libc_codes::EPERM || *code == libc_codes::EACCES =>
-            {
-                Some(UNPRIVILEGED)
-            }
+            Failure::MountFailed { code: libc::EPERM | libc::EACCES, .. } => Some(UNPRIVILEGED),
             Failure::Full { what: Shortage::Space, .. } => {
                 Some("make room: layerbox remove needs none; see df")
             }
@@ -314,7 +323,7 @@ impl Failure {
             Failure::Full { what: Shortage::Quota, .. } => {
                 Some("remove layers, which needs no room, or ask for more; see quota")
             }
-            Failure::Io { code, .. } if *code == libc_codes::ENOSPC => {
+            Failure::Io { code: libc::ENOSPC, .. } => {
                 Some("the file system is full, of bytes or of inodes: see df and df -i")
             }
             Failure::Exists => Some("remove it first, or choose another id"),
@@ -355,15 +364,6 @@ impl Failure {
     }
 }
 
-/// The error numbers that have a hint, so that no other module needs them (errno(3), the same on every Linux architecture).
-mod libc_codes {
-    pub(super) const EPERM: i32 = 1;
-    pub(super) const EACCES: i32 = 13;
-    pub(super) const ENOSPC: i32 = 28;
-    pub(super) const EROFS: i32 = 30;
-    pub(super) const EDQUOT: i32 = 122;
-}
-
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.operation)?;
@@ -391,6 +391,9 @@ impl From<layerbox_privileged::error::Error> for Failure {
             E::Io { entry, operation, errno } => {
                 Failure::Io { entry: bytes(entry), operation: operation.to_owned(), code: errno }
             }
+            E::Other { entry, operation, what } => {
+                Failure::Other { entry: bytes(entry), operation: operation.to_owned(), what }
+            }
             E::Refused { entry, rule } => Failure::Refused { entry, rule },
             E::Limit { entry, bound } => Failure::Limit { entry: bytes(entry), bound },
             E::Busy(who) => Failure::Busy(who),
@@ -414,17 +417,16 @@ impl From<layerbox_privileged::error::Error> for Failure {
 impl Failure {
     /// As [`Failure::io`], at a path of the machine.
     pub(crate) fn io_at(operation: &str, path: &Path, error: &io::Error) -> Failure {
-        match Failure::io(operation, error) {
-            Failure::Io { operation, code, .. } => {
-                Failure::Io { entry: path.as_os_str().as_encoded_bytes().to_vec(), operation, code }
-            }
-            other => other,
+        let mut failure = Failure::io(operation, error);
+        if let Failure::Io { entry, .. } | Failure::Other { entry, .. } = &mut failure {
+            *entry = path.as_os_str().as_encoded_bytes().to_vec();
         }
+        failure
     }
 
     /// Whether it is that a file system cannot be written.
     pub(crate) fn is_read_only(&self) -> bool {
-        matches!(self, Failure::ReadOnly(_) | Failure::Io { code: libc_codes::EROFS, .. })
+        matches!(self, Failure::ReadOnly(_) | Failure::Io { code: libc::EROFS, .. })
     }
 
     /// Says of what failed in the opening of the store at `root` that it is of the store, where it names no other file.
@@ -432,19 +434,24 @@ impl Failure {
         let path = root.as_os_str().as_encoded_bytes();
         match self {
             Failure::Io { entry, operation, code } if entry.is_empty() || entry == path => match code {
-                libc_codes::EROFS => Failure::ReadOnly(Escaped(path).to_string()),
-                libc_codes::EACCES => Failure::NoAccess(Escaped(path).to_string()),
+                libc::EROFS => Failure::ReadOnly(Escaped(path).to_string()),
+                libc::EACCES => Failure::NoAccess(Escaped(path).to_string()),
                 _ => Failure::Io { entry: path.to_vec(), operation, code },
             },
             other => other,
         }
     }
 
-    /// An operation of the standard library that failed.
-    pub fn io(operation: &str, error: &std::io::Error) -> Failure {
+    /// An operation of the standard library, or of cap-std's, that failed.
+    pub fn io(operation: &str, error: &io::Error) -> Failure {
+        let (entry, operation) = (Vec::new(), operation.to_owned());
         match error.raw_os_error() {
-            Some(code) => Failure::Io { entry: Vec::new(), operation: operation.to_owned(), code },
-            None => Failure::Corrupt(format!("{operation}: {error}")),
+            Some(code) => Failure::Io { entry, operation, code },
+            // cap-std's word for a path that leads out of a directory: a link that no store has.
+            None if error.kind() == io::ErrorKind::PermissionDenied => {
+                Failure::Corrupt(format!("{operation}: {error}"))
+            }
+            None => Failure::Other { entry, operation, what: error.to_string() },
         }
     }
 }

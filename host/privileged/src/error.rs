@@ -2,6 +2,8 @@
 
 use std::io;
 
+use nix::libc;
+
 use crate::LayerId;
 use crate::name::{Name, escape};
 
@@ -17,6 +19,16 @@ pub enum Error {
         operation: &'static str,
         /// The error number of Linux (errno(3)).
         errno: i32,
+    },
+    /// An operation failed for a reason that is no error number of the kernel.
+    #[error("{}{operation}: {what}", at(entry.as_ref()))]
+    Other {
+        /// The name in the layer that was worked on, where there was one.
+        entry: Option<Name>,
+        /// The operation, in the words of the manual pages.
+        operation: &'static str,
+        /// Why it failed, in words for a person.
+        what: String,
     },
     /// What came in is malformed or hostile.
     #[error("{}: refused: {rule}", escape(entry))]
@@ -62,10 +74,6 @@ pub enum Error {
     },
 }
 
-/// Error numbers that are acted on by name, from asm-generic/errno-base.h.
-const EIO: i32 = 5;
-const EFBIG: i32 = 27;
-
 impl Error {
     /// A failure of the kernel, to be used as `map_err(Error::io("openat2"))`.
     ///
@@ -74,9 +82,12 @@ impl Error {
     pub(crate) fn io<E: Into<io::Error>>(operation: &'static str) -> impl Fn(E) -> Self {
         move |error| match error.into().downcast::<Self>() {
             Ok(own) => own,
-            Err(other) => match other.raw_os_error().unwrap_or(EIO) {
-                EFBIG => Self::Limit { entry: None, bound: "the size of a file on this file system".into() },
-                errno => Self::Io { entry: None, operation, errno },
+            Err(other) => match other.raw_os_error() {
+                Some(libc::EFBIG) => {
+                    Self::Limit { entry: None, bound: "the size of a file on this file system".into() }
+                }
+                Some(errno) => Self::Io { entry: None, operation, errno },
+                None => Self::Other { entry: None, operation, what: other.to_string() },
             },
         }
     }
@@ -84,7 +95,9 @@ impl Error {
     /// Says at which entry it happened, where that is not said yet.
     pub(crate) fn at(mut self, name: &Name) -> Self {
         match &mut self {
-            Self::Io { entry, .. } | Self::Limit { entry, .. } if entry.is_none() => {
+            Self::Io { entry, .. } | Self::Other { entry, .. } | Self::Limit { entry, .. }
+                if entry.is_none() =>
+            {
                 *entry = Some(name.clone())
             }
             Self::Refused { entry, .. } if entry.is_empty() => *entry = name.as_bytes().to_vec(),
@@ -109,7 +122,10 @@ mod tests {
         let io = |errno| Error::Io { entry: None, operation: "write", errno };
         let rows = [
             (io::Error::from_raw_os_error(28), io(28)),
-            (io::Error::other("without a number"), io(5)),
+            (
+                io::Error::other("without a number"),
+                Error::Other { entry: None, operation: "write", what: "without a number".into() },
+            ),
             (io::Error::from_raw_os_error(27), limit.clone()),
             (io::Error::other(limit.clone()), limit),
         ];

@@ -2,9 +2,10 @@
 
 use std::path::Path;
 
+use nix::libc;
 use serde::{Deserialize, Serialize};
 
-use super::{Escaped, Failure, libc_codes};
+use super::{Escaped, Failure};
 
 /// Of what a file system has none left; as text in the words of strerror(3), which people and scripts look for, and then what they leave open.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error, Serialize, Deserialize)]
@@ -25,8 +26,8 @@ impl Shortage {
     pub fn of(failure: &Failure) -> Option<Shortage> {
         match failure {
             Failure::Full { what, .. } => Some(*what),
-            Failure::Io { code, .. } if *code == libc_codes::EDQUOT => Some(Shortage::Quota),
-            Failure::Io { code, .. } if *code == libc_codes::ENOSPC => Some(Shortage::Space),
+            Failure::Io { code: libc::EDQUOT, .. } => Some(Shortage::Quota),
+            Failure::Io { code: libc::ENOSPC, .. } => Some(Shortage::Space),
             _ => None,
         }
     }
@@ -41,11 +42,11 @@ impl Failure {
     /// Says of what there was no room below `root`, or that it cannot be written, where that is why it failed. To be asked before anything is taken away again.
     pub(crate) fn of_what(self, root: &Path) -> Failure {
         let what = match &self {
-            Failure::Io { code, .. } if *code == libc_codes::EROFS => {
+            Failure::Io { code: libc::EROFS, .. } => {
                 return Failure::ReadOnly(Escaped(root.as_os_str().as_encoded_bytes()).to_string());
             }
-            Failure::Io { code, .. } if *code == libc_codes::EDQUOT => Shortage::Quota,
-            Failure::Io { code, .. } if *code == libc_codes::ENOSPC => match rustix::fs::statvfs(root) {
+            Failure::Io { code: libc::EDQUOT, .. } => Shortage::Quota,
+            Failure::Io { code: libc::ENOSPC, .. } => match rustix::fs::statvfs(root) {
                 // Some file systems have no fixed number of inodes, and tell none.
                 Ok(stat) if stat.f_files > 0 && stat.f_favail == 0 => Shortage::Inodes,
                 _ => Shortage::Space,

@@ -160,6 +160,12 @@ pub(super) fn error(failure: Failure) -> types::Error {
         Failure::Io { entry, operation, code: errno } => {
             E::Io(types::IoFailure { entry: some(entry), operation, code: code(errno) })
         }
+        // The contract has numbers only; what the host itself failed at, it tells by itself where no call of the component comes between.
+        Failure::Other { entry, operation, what } => E::Io(types::IoFailure {
+            entry: some(entry),
+            operation: format!("{operation}: {what}"),
+            code: code(nix::libc::EIO),
+        }),
         Failure::Corrupt(what) => E::Corrupt(what),
         Failure::InvalidArgument(what) => E::InvalidArgument(what),
         Failure::Unsupported(what) => E::Unsupported(what),

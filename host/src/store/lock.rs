@@ -93,10 +93,10 @@ impl Guard {
     pub(super) fn store(dir: &Dir, mode: Mode, patience: Duration) -> Result<Guard, Failure> {
         let mut file = lock_file(dir).map_err(|e| Failure::io("open", &e))?;
         let known = file.metadata().map_err(|e| Failure::io("stat", &e))?;
-        let mut owner = String::new();
+        let mut owner = Vec::new();
         if known.is_file() {
             let mut head = Read::by_ref(&mut file).take(256);
-            head.read_to_string(&mut owner).map_err(|e| Failure::io("read", &e))?;
+            head.read_to_end(&mut owner).map_err(|e| Failure::io("read", &e))?;
         }
         match wait(file, mode, patience) {
             Ok(lock) => {
@@ -110,6 +110,7 @@ impl Guard {
                 Ok(guard)
             }
             Err(Failure::Locked(_)) => {
+                let owner = String::from_utf8_lossy(&owner);
                 let signed = Some(owner.trim().to_owned()).filter(|owner| !owner.is_empty());
                 let holders = holders(&known).or(signed);
                 Err(Failure::StoreInUse(holders.unwrap_or_else(|| "another process".to_owned())))

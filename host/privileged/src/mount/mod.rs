@@ -326,15 +326,19 @@ impl Unions {
 
     /// Makes of a failure an error that names whom to blame.
     fn explain(&self, branches: &[LayerId], layers: &[PathBuf], failure: Failure, stays: bool) -> Error {
-        let errno = errno_of(&failure.cause);
+        let Failure { operation, mut detail, cause } = failure;
+        let errno = errno_of(&cause);
+        if cause.raw_os_error().is_none() {
+            detail = format!("{detail} {cause}");
+        }
         if errno == Errno::NODEV.raw_os_error() {
             return Error::Unsupported(format!("this kernel has no {}", self.backend.filesystem()));
         }
-        if failure.operation == aufs::APPEND && errno == Errno::NOSPC.raw_os_error() {
+        if operation == aufs::APPEND && errno == Errno::NOSPC.raw_os_error() {
             let count = branches.len();
             return Error::Unsupported(format!(
                 "this kernel's aufs does not take {count} branches: {}",
-                failure.detail
+                detail
             ));
         }
         let names: Vec<Option<String>> = layers.iter().map(|path| filesystem_of(path).ok()).collect();
@@ -343,7 +347,6 @@ impl Unions {
             false => None,
         };
         let at = blamed.unwrap_or(0);
-        let mut detail = failure.detail;
         if blamed.is_some() {
             detail.push_str(" (this layer lies on a file system that may not be part of a union)");
         }
@@ -353,7 +356,7 @@ impl Unions {
         Error::MountFailed {
             layer: Some(branches[at].clone()),
             filesystem: names[at].clone(),
-            operation: failure.operation,
+            operation,
             errno,
             detail: detail.trim().to_owned(),
         }
@@ -405,7 +408,7 @@ fn read_back(target: &Path) -> io::Result<mountinfo::Mount> {
         .ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, "the mount is not in mountinfo"))
 }
 
-/// The kernel's error number; `EIO` for what is an error of ours (a read-back that does not fit).
+/// The kernel's error number; `EIO` for what is an error of ours (a read-back that does not fit), whose text says more.
 fn errno_of(error: &io::Error) -> i32 {
     error.raw_os_error().unwrap_or_else(|| Errno::IO.raw_os_error())
 }
@@ -418,8 +421,7 @@ fn at<E: Into<io::Error>>(operation: &'static str) -> impl Fn(E) -> Failure {
 }
 
 fn mismatch(detail: String) -> Failure {
-    let cause = io::Error::new(io::ErrorKind::InvalidData, "read-back");
-    Failure { operation: "read back", cause, detail }
+    Failure { operation: "read back", detail: String::new(), cause: io::Error::other(detail) }
 }
 
 /// A path as the bytes that an option holds.

@@ -80,7 +80,10 @@ fn a_stream_that_ends_early_is_refused_and_one_that_breaks_is_an_error() {
     let limit = Error::Limit { entry: None, bound: "time".into() };
     let rows = [
         (io::Error::from_raw_os_error(104), Error::Io { entry: None, operation: "read", errno: 104 }),
-        (io::Error::other("no number"), Error::Io { entry: None, operation: "read", errno: 5 }),
+        (
+            io::Error::other("no number"),
+            Error::Other { entry: None, operation: "read", what: "no number".into() },
+        ),
         (io::Error::other(limit.clone()), limit),
     ];
     for (thrown, told) in rows {

@@ -287,6 +287,7 @@ fn failures_cross_as_they_are() {
         Failure::Denied(text()),
         Failure::MountFailed { layer: Some(text()), filesystem: None, detail: text(), code: 1 },
         Failure::Io { entry: entry(), operation: text(), code: 28 },
+        Failure::Other { entry: entry(), operation: text(), what: text() },
         Failure::Corrupt(text()),
         Failure::InvalidArgument(text()),
         Failure::Unsupported(text()),
