@@ -29,7 +29,7 @@ use std::time::Duration;
 
 use nix::mount::{MntFlags, umount2};
 use rustix::fs::{
-    AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags, Statx, StatxAttributes, StatxFlags, openat2, statx,
+    AtFlags, CWD, Mode, OFlags, ResolveFlags, Statx, StatxAttributes, StatxFlags, openat2, statx,
 };
 use rustix::io::Errno;
 use rustix::mount::{FsOpenFlags, fsopen};
@@ -376,19 +376,20 @@ fn check_label(label: Option<&str>) -> Result<(), Error> {
     }
 }
 
-/// A layer's directory must be one: the kernel would follow a symbolic link out of the store.
+/// A layer's directory must be one, and so must what it lies in: the kernel would follow a symbolic link out of the store. That of the root has none, for it is the
+/// real path.
 fn check_directory(layer: &LayerId, path: &Path) -> Result<(), Error> {
-    let cause = match look(path) {
-        Ok(stat) if FileType::from_raw_mode(stat.stx_mode.into()) == FileType::Directory => return Ok(()),
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let cause = match openat2(CWD, path, flags, Mode::empty(), ResolveFlags::NO_SYMLINKS) {
+        Ok(_) => return Ok(()),
         // Its mount point holds a broken union; `mounted` says so next.
         Err(Errno::STALE) => return Ok(()),
-        Ok(_) => Errno::NOTDIR,
         Err(errno) => errno,
     };
     Err(Error::MountFailed {
         layer: Some(layer.clone()),
         filesystem: None,
-        operation: "statx",
+        operation: "openat2",
         errno: cause.raw_os_error(),
         detail: format!("{path:?} is not a directory that can be reached"),
     })
@@ -397,7 +398,7 @@ fn check_directory(layer: &LayerId, path: &Path) -> Result<(), Error> {
 /// What lies at a path, without following a link, waiting for a server, or mounting something.
 fn look(path: &Path) -> rustix::io::Result<Statx> {
     let flags = AtFlags::SYMLINK_NOFOLLOW | AtFlags::NO_AUTOMOUNT | AtFlags::STATX_DONT_SYNC;
-    statx(CWD, path, flags, StatxFlags::TYPE | StatxFlags::MODE | StatxFlags::MNT_ID)
+    statx(CWD, path, flags, StatxFlags::TYPE | StatxFlags::MNT_ID)
 }
 
 /// The mount on a mount point as mountinfo has it.

@@ -59,6 +59,15 @@ fn a_layer_that_is_no_directory_is_named() {
                 fs::rename(store.dir.join("aside"), &path).unwrap();
             }
         }
+        for folder in ["diff", "mnt", "work"] {
+            let (path, aside) = (store.unions.layout.root.join(folder), store.dir.join("aside"));
+            fs::rename(&path, &aside).unwrap();
+            symlink(&aside, &path).unwrap();
+            let outcome = store.unions.mount(&stack[0], &stack, None);
+            assert!(matches!(outcome, Err(Error::MountFailed { .. })), "{folder}: {outcome:?}");
+            fs::remove_file(&path).unwrap();
+            fs::rename(&aside, &path).unwrap();
+        }
         assert_eq!(fs::read_dir(&outside).unwrap().count(), 0);
         fs::remove_dir(store.mnt(&stack[0])).unwrap();
         assert!(!store.unions.mounted(&stack[0]).unwrap());
