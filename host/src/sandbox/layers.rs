@@ -4,16 +4,24 @@
 //! see. So the operations of `wasi:filesystem` that change something are put behind a rule here. The one name that a call may write, rename and remove is the record of
 //! the layer that it makes or removes, and the temporary name of that, `.ID.tmp`. Links could give such a name to another record, directories have no place there,
 //! and times are nobody's business: none of them can be made. What is written is bounded, because a record is small and a disk can be filled.
+//!
+//! Files are read and written on the thread of the call and at once. WASI's streams would leave both to a pool of threads wherever a component does not wait, and
+//! keep what was read or is to be written for it: a component that opens thousands of streams could have hundreds of threads and as many buffers by that, which no
+//! bound of the call counts.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
 use wasmtime::component::{Linker, Resource};
 use wasmtime_wasi::p2::bindings::sync::filesystem::types::{
     Descriptor, DescriptorFlags, ErrorCode, Filesize, HostDescriptor, NewTimestamp, OpenFlags, PathFlags,
 };
-use wasmtime_wasi::p2::{DynOutputStream, FsError, OutputStream, Pollable, StreamError, StreamResult};
+use wasmtime_wasi::p2::{
+    DynInputStream, DynOutputStream, FsError, InputStream, OutputStream, Pollable, StreamError, StreamResult,
+};
 
 use super::State;
 
@@ -53,6 +61,31 @@ impl Room {
     }
 }
 
+/// Has a blocking operation of a stream done by this thread, as the context of WASI allows: it never is to be waited for.
+fn at_once<T>(operation: impl Future<Output = StreamResult<T>>) -> StreamResult<T> {
+    match pin!(operation).poll(&mut Context::from_waker(Waker::noop())) {
+        Poll::Ready(done) => done,
+        Poll::Pending => {
+            Err(StreamError::Trap(wasmtime::Error::msg("a file of layers/ wants to be waited for")))
+        }
+    }
+}
+
+/// A stream out of a file.
+struct Immediate(DynInputStream);
+
+#[wasmtime_wasi::async_trait]
+impl Pollable for Immediate {
+    async fn ready(&mut self) {}
+}
+
+#[wasmtime_wasi::async_trait]
+impl InputStream for Immediate {
+    fn read(&mut self, size: usize) -> StreamResult<Bytes> {
+        at_once(self.0.blocking_read(size))
+    }
+}
+
 /// A stream into a file, with the room that there is for it.
 struct Bounded {
     stream: DynOutputStream,
@@ -61,16 +94,14 @@ struct Bounded {
 
 #[wasmtime_wasi::async_trait]
 impl Pollable for Bounded {
-    async fn ready(&mut self) {
-        self.stream.ready().await;
-    }
+    async fn ready(&mut self) {}
 }
 
 #[wasmtime_wasi::async_trait]
 impl OutputStream for Bounded {
     fn write(&mut self, bytes: Bytes) -> StreamResult<()> {
         self.room.take(bytes.len()).map_err(StreamError::Trap)?;
-        self.stream.write(bytes)
+        at_once(self.stream.blocking_write_and_flush(bytes))
     }
 
     fn flush(&mut self) -> StreamResult<()> {
@@ -79,10 +110,6 @@ impl OutputStream for Bounded {
 
     fn check_write(&mut self) -> StreamResult<usize> {
         self.stream.check_write()
-    }
-
-    async fn cancel(&mut self) {
-        self.stream.cancel().await;
     }
 }
 
@@ -162,6 +189,16 @@ pub(super) fn restrict(linker: &mut Linker<State>) -> wasmtime::Result<()> {
             answer(state.filesystem().write(fd, bytes, offset))
         },
     )?;
+    types.func_wrap("[method]descriptor.read-via-stream", |mut store, (fd, offset): (Fd, Filesize)| {
+        let state: &mut State = store.data_mut();
+        match answer(state.filesystem().read_via_stream(fd, offset))? {
+            (Ok(stream),) => {
+                let stream: DynInputStream = Box::new(Immediate(state.table.delete(stream)?));
+                Ok((Ok(state.table.push(stream)?),))
+            }
+            refused => Ok(refused),
+        }
+    })?;
     types.func_wrap("[method]descriptor.write-via-stream", |mut store, (fd, offset): (Fd, Filesize)| {
         let state: &mut State = store.data_mut();
         match answer(state.filesystem().write_via_stream(fd, offset))? {

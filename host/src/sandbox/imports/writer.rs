@@ -57,10 +57,12 @@ impl HostWriter for State {
             let source = if bodies.is_some() { lease.source.as_mut() } else { None };
             filler.put(convert::entry(entry)?, source)?;
             lease.progress.entries.fetch_add(1, Ordering::Relaxed);
+            // The same bytes may be the body of every entry.
+            lease.check_expansion()?;
             // Finding the way to a name can take as long as the archive likes.
             self.in_time()?;
         }
-        Ok(self.lease.check_expansion()?)
+        Ok(())
     }
 
     fn fill(&mut self, handle: Resource<WriterHandle>, offset: u64, bytes: Vec<u8>) -> Answer<()> {

@@ -115,6 +115,23 @@ pub(crate) fn apply(id: &str) -> Result<Totals> {
             must_fail("put", put(file(b"file")));
             Err(must_fail("finish", writer.finish()))
         }
+        // 500 MiB in one call, of the first block of the archive again and again.
+        "gives-the-same-bytes-to-many" => {
+            const TIMES: u64 = 2048;
+            let source = Source::open()?;
+            source.read(512)?;
+            let extent = |n| Extent { offset: n * 512, length: 512, position: 0 };
+            let body = || Body::Extents((0..TIMES).map(extent).collect());
+            let big = |n| entry(format!("f{n}").as_bytes(), Kind::File(TIMES * 512), body());
+            let many: Vec<Entry> = (0..500).map(big).collect();
+            let error = must_fail("put", writer.put(&many, Some(&source)));
+            let Error::Limit(excess) = &error else { return Err(error) };
+            let mut numbers =
+                excess.bound.split(|c: char| !c.is_ascii_digit()).filter_map(|n| n.parse().ok());
+            let written: u64 = numbers.nth(1).unwrap_or(u64::MAX);
+            assert!(written < 100 << 20, "it worked: {}", excess.bound);
+            Err(error)
+        }
         "counts-what-never-came" => {
             let source = Source::open()?;
             let vast = entry(b"vast", Kind::File(1 << 40), Body::Stream(0));

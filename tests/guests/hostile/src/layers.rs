@@ -4,6 +4,9 @@ use std::ffi::{CString, c_char, c_int};
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};
 
+use wasip2::filesystem::preopens;
+use wasip2::filesystem::types::{DescriptorFlags, OpenFlags, PathFlags};
+
 use crate::bindings::layerbox::driver::mounts::{self, Access, Branch};
 use crate::bindings::layerbox::driver::{directories, references, types::Error, writer};
 use crate::{Result, denied, must_fail, no_such_attack};
@@ -124,6 +127,25 @@ pub(crate) fn create(id: &str) -> Result<()> {
             loop {
                 file.write_all(&[b'x'; 65536]).map_err(denied)?;
             }
+        }
+        "leaves-reads-to-other-threads" => {
+            directories::make(id)?;
+            write_own(id, &"x".repeat(60_000))?;
+            let (layers, _) = preopens::get_directories().remove(0);
+            let (flags, how) = (DescriptorFlags::READ | DescriptorFlags::WRITE, OpenFlags::empty());
+            let file = layers.open_at(PathFlags::empty(), id, how, flags).expect("its own record");
+            let open =
+                || (file.read_via_stream(0).expect("a stream"), file.write_via_stream(0).expect("a stream"));
+            let kept: Vec<_> = (0..1000).map(|_| open()).collect();
+            for (input, output) in &kept {
+                assert!(
+                    input.read(60_000).is_ok_and(|bytes| !bytes.is_empty()),
+                    "it worked: a read is put off"
+                );
+                output.write(b"x").expect("a byte");
+                assert!(output.check_write().is_ok_and(|room| room > 0), "it worked: a write is put off");
+            }
+            Err(Error::Denied("all was done at once".to_owned()))
         }
         _ => crate::resources::spend(id),
     }

@@ -69,6 +69,7 @@ const CREATE: &[Row] = &[
     ("hoards-listings", "denied", "Quota"),
     ("hoards-files", "limit", "open handles"),
     ("floods-the-log", "guest-failed", "it said"),
+    ("leaves-reads-to-other-threads", "denied", "all was done at once"),
 ];
 
 const REMOVE: &[Row] = &[
@@ -139,6 +140,7 @@ const APPLY: &[Row] = &[
     ("looks-at-too-many-names", "invalid-argument", "4096"),
     ("marks-on-behind-the-bound", "limit", "directories' extended attributes"),
     ("expands-on-behind-the-bound", "limit", "expansion"),
+    ("gives-the-same-bytes-to-many", "limit", "expansion"),
     ("counts-what-never-came", "refused", "cut short"),
     ("puts-the-root-for-ever", "limit", "entries (1000)"),
 ];

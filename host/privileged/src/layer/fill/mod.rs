@@ -40,7 +40,8 @@ pub struct Policy {
     pub max_entries: u64,
     /// The most directories that a layer has: there is a table of them, and nothing else grows with the number of entries.
     pub max_directories: usize,
-    /// The most bytes that are written: the content of files without holes, targets of symbolic links, and extended attributes.
+    /// The most bytes that are written: the content of files without holes, targets of symbolic links, and extended attributes. And the most that files show
+    /// themselves to hold, with holes.
     pub max_bytes: u64,
 }
 
@@ -108,7 +109,10 @@ pub struct Filler {
     totals: Totals,
     clamped: u64,
     made: u64,
+    /// What [`Policy::max_bytes`] says of bytes that are written.
     written: u64,
+    /// The sizes of files, holes and all.
+    sizes: u64,
     put_off: usize,
     finished: bool,
     /// What ended the filling.
@@ -180,6 +184,7 @@ impl Filler {
             clamped: 0,
             made: 0,
             written: 0,
+            sizes: 0,
             put_off: 0,
             finished: false,
             failed: None,
@@ -362,8 +367,19 @@ impl Filler {
 
     fn count_bytes(&mut self, length: u64) -> Result<(), Error> {
         self.written = self.written.saturating_add(length);
-        if self.written > self.policy.max_bytes {
-            return Err(Error::Limit { entry: None, bound: format!("bytes ({})", self.policy.max_bytes) });
+        self.require_few_bytes(self.written)
+    }
+
+    /// Counts a file as large as it shows itself, holes and all.
+    fn count_size(&mut self, size: u64) -> Result<(), Error> {
+        self.sizes = self.sizes.saturating_add(size);
+        self.require_few_bytes(self.sizes)
+    }
+
+    fn require_few_bytes(&self, bytes: u64) -> Result<(), Error> {
+        let max = self.policy.max_bytes;
+        if bytes > max {
+            return Err(Error::Limit { entry: None, bound: format!("bytes ({max})") });
         }
         Ok(())
     }

@@ -123,6 +123,7 @@ impl Filler {
             }
         };
         self.count_bytes(length)?;
+        self.count_size(size)?;
         let flags = OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_WRONLY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
         let perm = Mode::from_bits_truncate(attributes.mode & 0o777);
         let file = File::from(self.create(place, "openat", |dir, last| openat(dir, last, flags, perm))?);
