@@ -336,9 +336,11 @@ impl Snapshots {
     /// [`SnapshotError::NotFound`]; those of counting.
     pub fn usage(&self, scope: &Scope, name: &str) -> Result<Usage> {
         let (_, row) = self.database.read()?.row(scope, name)?;
-        match row.usage {
-            Some(usage) => Ok(usage),
-            None => self.usage_of(&row.layer),
+        match (row.usage, row.kind) {
+            (Some(usage), _) => Ok(usage),
+            // Nobody can write to it, and what mounts it leaves its own layer out.
+            (None, Kind::View) => Ok(Usage::default()),
+            (None, _) => self.usage_of(&row.layer),
         }
     }
 
