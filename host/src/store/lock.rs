@@ -24,6 +24,8 @@ use crate::error::Failure;
 
 /// How long a call waits for another one on the same layer.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+/// How long a service waits for one that owns the store.
+const HAND_OVER: Duration = Duration::from_secs(5);
 
 /// How a lock is held.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -98,7 +100,9 @@ impl Guard {
             let mut head = Read::by_ref(&mut file).take(256);
             head.read_to_end(&mut owner).map_err(|e| Failure::io("read", &e))?;
         }
-        match wait(file, mode, patience) {
+        // Command lines come to an end, and another service does not: there is only one that just ends to wait for.
+        let alone = mode == Mode::Exclusive && !owner.is_empty();
+        match wait(file, mode, if alone { patience.min(HAND_OVER) } else { patience }) {
             Ok(lock) => {
                 let guard = Guard { lock: Some(lock), mode, path: None, _claim: None };
                 match mode {
