@@ -1,7 +1,7 @@
 //! The calls that move content: diff, apply-diff, changes, diff-size.
 
 use std::io::{Read, Write};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,9 +10,10 @@ use layerbox_privileged::id::LayerId;
 use layerbox_privileged::layer::{Filler, Policy};
 pub use layerbox_privileged::node::Totals;
 use layerbox_privileged::stream::{Sink, Source};
+use nix::poll::PollFlags;
 use serde::{Deserialize, Serialize};
 
-use super::patience::Timed;
+use super::patience::{self, Timed};
 use super::writeback::Writeback;
 use super::{ChangeKind, Changes, Driver, IdRange, Limits, layer_id, require_root};
 use crate::error::{Error, Failure};
@@ -103,7 +104,11 @@ impl Driver {
     ///
     /// [`Failure::NotFound`]; those of reading the layer and writing the archive.
     pub fn diff(&self, id: &str, parent: Option<&str>, out: OwnedFd) -> Result<DiffOutcome, Error> {
-        self.diff_into(id, parent, Sink::from_fd(out)).map(|(outcome, _)| outcome)
+        // Whoever handed it over may have made it non-blocking.
+        let polled = out.try_clone().map_err(|error| Failure::io("duplicate a descriptor", &error));
+        let polled = polled.map_err(|failure| failure.during("diff", LayerId::new(id).ok().as_ref()))?;
+        let ready = move || patience::wait(polled.as_fd(), PollFlags::POLLOUT);
+        self.diff_into(id, parent, Sink::watched(out, Box::new(ready))).map(|(outcome, _)| outcome)
     }
 
     /// As [`Driver::diff`], into a sink; answers also how many bytes the archive has.

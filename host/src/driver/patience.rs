@@ -1,7 +1,7 @@
 //! An archive that takes its time: bounds on how long it may give nothing, and how long it may take in all.
 
 use std::io::{self, Read};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::time::{Duration, Instant};
 
 use layerbox_privileged::error::Error;
@@ -29,7 +29,7 @@ impl<R: Read + AsFd> Read for Patient<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let left = self.total.left()?;
         let wait = match (self.stall_time, left) {
-            (None, None) => return self.stream.read(buffer),
+            (None, None) => return self.read_at_last(buffer),
             (stall, left) => stall.into_iter().chain(left).min().unwrap_or_default(),
         };
         let started = Instant::now();
@@ -44,9 +44,33 @@ impl<R: Read + AsFd> Read for Patient<R> {
                     return Err(limit("time without a byte of the archive", self.stall_time.unwrap_or(wait)));
                 }
                 Ok(0) | Err(Errno::EINTR) => {}
-                Ok(_) => return self.stream.read(buffer),
+                Ok(_) => return self.read_at_last(buffer),
                 Err(error) => return Err(error.into()),
             }
+        }
+    }
+}
+
+impl<R: Read + AsFd> Patient<R> {
+    /// Reads, and waits where whoever handed the stream over has made it non-blocking.
+    fn read_at_last(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        loop {
+            match self.stream.read(buffer) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    wait(self.stream.as_fd(), PollFlags::POLLIN)?;
+                }
+                other => return other,
+            }
+        }
+    }
+}
+
+/// Waits until a descriptor can be read or written.
+pub(super) fn wait(descriptor: BorrowedFd<'_>, how: PollFlags) -> io::Result<()> {
+    loop {
+        match poll(&mut [PollFd::new(descriptor, how)], PollTimeout::NONE) {
+            Err(Errno::EINTR) => {}
+            other => return Ok(other.map(drop)?),
         }
     }
 }

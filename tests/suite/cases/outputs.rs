@@ -1,11 +1,16 @@
 //! Where the output goes: to a full disk, to a reader that goes away, to a file.
 
 use std::fs;
+use std::io::{ErrorKind, PipeReader, PipeWriter, Read as _, Write as _};
+use std::os::fd::AsFd as _;
 use std::process::{Command, Stdio};
+use std::thread::sleep;
+use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use layerbox_tests::archive::file;
 use layerbox_tests::tree::names;
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
 
 use crate::command::{run, shell, utf8};
 use crate::harness::{Case, Need, case};
@@ -29,6 +34,7 @@ pub(super) fn cases() -> Vec<Case> {
             ensure!(names(&here)?.is_empty(), "a file was made: {:?}", names(&here)?);
             Ok(())
         }),
+        case("errors: archives go through pipes that do not block", without_blocking),
         case("errors: stdout closed early by its reader is no failure of diff's store", |place| {
             let store = Store::new(place.join("s"), Dialect::Overlay);
             store.create("base", None)?;
@@ -39,6 +45,52 @@ pub(super) fn cases() -> Vec<Case> {
             Ok(())
         }),
     ]
+}
+
+/// Slowly, so that each end finds the pipe full or empty.
+fn without_blocking(place: &Place) -> Result<()> {
+    let store = Store::new(place.join("s"), Dialect::Overlay);
+    store.create("base", None)?;
+    noise(&store.content("base").join("n"), 3 << 20)?;
+    let archive = store.diff("base")?;
+    let pipe = || -> Result<(PipeReader, PipeWriter)> {
+        let (reader, writer) = std::io::pipe()?;
+        for end in [reader.as_fd(), writer.as_fd()] {
+            fcntl(end, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
+        }
+        Ok((reader, writer))
+    };
+    let slowly = || sleep(Duration::from_millis(2));
+
+    let (mut reader, writer) = pipe()?;
+    let mut child = store.command(["diff", "base"]).stdout(writer).spawn()?;
+    let (mut came, mut piece) = (Vec::new(), [0; 40_000]);
+    loop {
+        match reader.read(&mut piece) {
+            Ok(0) => break,
+            Ok(count) => came.extend_from_slice(&piece[..count]),
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+            Err(error) => return Err(error.into()),
+        }
+        slowly();
+    }
+    ensure!(child.wait()?.success() && came == archive, "{} bytes of {}", came.len(), archive.len());
+
+    store.create("copy", None)?;
+    let (reader, mut writer) = pipe()?;
+    let mut child = store.command(["apply-diff", "copy"]).stdin(reader).stdout(Stdio::null()).spawn()?;
+    let mut rest = &archive[..];
+    while !rest.is_empty() {
+        match writer.write(&rest[..rest.len().min(40_000)]) {
+            Ok(count) => rest = &rest[count..],
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+            Err(error) => return Err(error.into()),
+        }
+        slowly();
+    }
+    drop(writer);
+    ensure!(child.wait()?.success() && store.diff("copy")? == archive, "another archive");
+    Ok(())
 }
 
 fn untold_get(place: &Place) -> Result<()> {
