@@ -83,6 +83,12 @@ fn open_input(id: &str, file: Option<&Path>) -> Result<File, Stop> {
         };
         Stop::from(failed("apply-diff", id, failure))
     };
+    let no_directory = |input: File, name: &[u8]| match input.metadata() {
+        Ok(metadata) if metadata.is_dir() => {
+            Err(io_error("open", name, &io::Error::from_raw_os_error(nix::libc::EISDIR)))
+        }
+        _ => Ok(input),
+    };
     let Some(path) = file.filter(|&path| path != Path::new("-")) else {
         let input = io::stdin();
         if input.is_terminal() {
@@ -96,14 +102,10 @@ fn open_input(id: &str, file: Option<&Path>) -> Result<File, Stop> {
         }
         // The descriptor itself: Rust's own standard input would copy everything through a small buffer.
         let input = input.as_fd().try_clone_to_owned().map_err(|error| io_error("open", b"", &error))?;
-        return Ok(File::from(input));
+        return no_directory(File::from(input), b"");
     };
     let name = path.as_os_str().as_bytes();
-    let input = File::open(path).map_err(|error| io_error("open", name, &error))?;
-    if input.metadata().is_ok_and(|metadata| metadata.is_dir()) {
-        return Err(io_error("open", name, &io::Error::from_raw_os_error(nix::libc::EISDIR)));
-    }
-    Ok(input)
+    no_directory(File::open(path).map_err(|error| io_error("open", name, &error))?, name)
 }
 
 /// The bar for an archive whose length is known.

@@ -105,6 +105,9 @@ pub fn main(shipped: Shipped) -> ExitCode {
     ExitCode::from(reporter.end(outcome.map_err(|stop| match stop {
         // Whoever asked for a command wants to hear of that, not of the opening that comes before it.
         Stop::Failed(error) if error.operation == "open" => Stop::Failed(Error { operation, layer, ..error }),
+        Stop::Usage(usage) if usage.operation.is_none() => {
+            Stop::Usage(Usage { operation: Some(operation.into()), layer, ..usage })
+        }
         Stop::Print(error) => Stop::Failed(Error { operation, layer, failure: unprinted(&error) }),
         other => other,
     })))

@@ -125,6 +125,36 @@ pub(super) fn cases() -> Vec<Case> {
             ensure!(status.contains("/s\\xff\n") && !status.contains("_hex"), "{status}");
             Ok(())
         }),
+        case("errors: what is wrong with a variable names the command and the layer", |place| {
+            let mut command = bare();
+            command.arg("--root").arg(place.join("s")).args(["--json", "create", "base"]);
+            let output = run(command.env("LAYERBOX_BACKEND", "zfs"), b"")?.expect(2)?;
+            let object: serde_json::Value = serde_json::from_str(output.stderr.trim())?;
+            let error = object["error"].as_str().unwrap_or_default();
+            ensure!(error.starts_with("create base: ") && object["layer"] == "base", "{output}");
+            Ok(())
+        }),
+        case("errors: a directory for an archive: 1, named or as standard input", |place| {
+            let store = Store::new(place.join("s"), Dialect::Overlay);
+            store.create("base", None)?;
+            let mut named = store.command(["apply-diff", "base", utf8(place.path())?]);
+            run(&mut named, b"")?.expect(1)?.says("Is a directory")?;
+            let mut redirected = store.command(["apply-diff", "base"]);
+            let output = redirected.stdin(fs::File::open(place.path())?).output()?;
+            let told = String::from_utf8_lossy(&output.stderr);
+            ensure!(output.status.code() == Some(1) && told.contains("Is a directory"), "{told}");
+            Ok(())
+        }),
+        case("errors: a path that no file can have is no damage of the store", |place| {
+            let config = place.join("config.toml");
+            fs::write(&config, "root = \"/tmp/a\\u0000b\"\n")?;
+            let mut command = bare();
+            command.arg("--config").arg(&config).args(["--json", "list"]);
+            let output = run(&mut command, b"")?.expect(1)?;
+            let object: serde_json::Value = serde_json::from_str(output.stderr.trim())?;
+            ensure!(object["code"] == "io" && !output.stderr.contains("damaged"), "{output}");
+            Ok(())
+        }),
         case("errors: not root and no user namespace: 1, with a hint", not_root)
             .alone()
             .needs(Need::Tool("chroot")),

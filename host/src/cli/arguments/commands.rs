@@ -65,7 +65,7 @@ pub(in crate::cli) enum Command {
         /// The layer
         #[arg(value_parser = values::id())]
         id: String,
-        /// Compare with this layer instead of the parent
+        /// A layer that must exist; it changes nothing, as the size is of the layer's own files
         #[arg(long, value_name = "ID", value_parser = values::id())]
         parent: Option<String>,
     },
