@@ -161,7 +161,8 @@ pub enum Failure {
     /// The component asks for more than its world allows, or is no component.
     #[error("the component is refused: {0}")]
     GuestRefused(String),
-    /// Others could have written what decides what runs as this user, or where its locks and counts lie.
+    /// Others could have written what decides what runs as this user, or where its locks and counts lie, or
+    /// where an archive is written.
     #[error("not trusted: {}: {why}", Escaped(.path))]
     Untrusted {
         /// The file, or the directory on the way to it.
@@ -348,7 +349,7 @@ impl Failure {
                 Some("an id is 1 to 128 of A-Z a-z 0-9 _ . - and begins with a letter or a digit")
             }
             Failure::Untrusted { .. } => Some(
-                "it decides what runs as you: let it belong to root or to you (chown), and nobody else write it (chmod go-w)",
+                "others could lead you astray by it: let it belong to root or to you (chown), and nobody else write it (chmod go-w), or name another place",
             ),
             Failure::Converting { .. } => Some(
                 "run layerbox convert again, which goes on; with --backend, the backend that it was of, it turns back",

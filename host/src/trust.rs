@@ -210,9 +210,7 @@ struct People {
 
 impl People {
     fn here() -> People {
-        let text = |path| std::fs::read_to_string(path).unwrap_or_default();
-        let unmapped = unmapped(&text("/proc/self/uid_map"), &text("/proc/sys/kernel/overflowuid"));
-        People { user: nix::unistd::geteuid().as_raw(), unmapped }
+        People { user: nix::unistd::geteuid().as_raw(), unmapped: unmapped_owner() }
     }
 
     fn judge_owner(&self, path: &Path, stat: &Stat, in_shared: bool) -> Result<(), Failure> {
@@ -249,6 +247,13 @@ impl People {
         }
         self.judge(path, stat, in_shared).map(|()| false)
     }
+}
+
+/// The number that stands for all owners outside of the user namespace that we are in; none where each owner
+/// has its own.
+pub fn unmapped_owner() -> Option<u32> {
+    let text = |path| std::fs::read_to_string(path).unwrap_or_default();
+    unmapped(&text("/proc/self/uid_map"), &text("/proc/sys/kernel/overflowuid"))
 }
 
 /// The number that stands for all owners outside of a user namespace, unless somebody inside has it (user_namespaces(7)). Where /proc tells nothing, there

@@ -1,14 +1,17 @@
 //! Where an archive is written: standard output, or a file that appears when it is whole.
 
-use std::ffi::OsString;
-use std::fs::{self, File, Metadata, OpenOptions, Permissions};
+mod way;
+
+use std::ffi::{OsStr, OsString};
+use std::fs::{File, Permissions};
 use std::io::{self, IsTerminal as _};
 use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
-use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _, fchown};
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, fchown};
 use std::path::{Path, PathBuf};
 
-use nix::fcntl::{AT_FDCWD, AtFlags, OFlag};
 use nix::sys::stat::Mode;
+use rustix::fs::{AtFlags, CWD, FileType, OFlags, Stat};
+use rustix::io::Errno;
 
 use crate::error::Failure;
 
@@ -25,9 +28,19 @@ enum Place {
     /// It is where it should be: standard output, a device, a pipe.
     There,
     /// It has no name (`O_TMPFILE`) and gets this one.
-    Unnamed { target: PathBuf },
+    Unnamed(Target),
     /// It has a temporary name, on file systems without files that have none.
-    Temporary { temporary: PathBuf, target: PathBuf },
+    Temporary(Target),
+}
+
+/// The name that a file gets.
+#[derive(Debug)]
+struct Target {
+    /// Held open: a path could lead elsewhere at the end than at the beginning.
+    directory: OwnedFd,
+    name: OsString,
+    /// As it was given, for messages.
+    path: PathBuf,
 }
 
 impl Destination {
@@ -38,44 +51,41 @@ impl Destination {
         Ok(Destination { file: File::from(descriptor), place: Place::There })
     }
 
-    /// The file at `path`. Another file of that name stays as it is until [`Destination::commit`] puts the new one in its place.
+    /// The file at `path`. Another file of that name stays as it is until [`Destination::commit`] puts the
+    /// new one in its place. Symbolic links are followed to the file itself: it is that one that is to be
+    /// replaced, or made.
+    ///
+    /// # Errors
+    ///
+    /// [`Failure::Untrusted`] where others could have said what is replaced ([`way`]); [`Failure::Io`].
     pub(super) fn file(path: &Path, umask: Mode) -> Result<Destination, Failure> {
-        let failure = |error: &io::Error| Failure::io_at("open", path, error);
-        // Through symbolic links to the file itself: it is that one that is to be replaced, or made.
-        let target = match fs::canonicalize(path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => followed(path),
-            other => other.map_err(|error| failure(&error))?,
+        let failure = |errno: Errno| Failure::io_at("open", path, &errno.into());
+        let way::End { directory, name, old } = way::walk(path)?;
+        let open = |name: &OsStr, flags: OFlags, mode: u32| {
+            let flags = OFlags::WRONLY | OFlags::CLOEXEC | flags;
+            rustix::fs::openat(&directory, name, flags, rustix::fs::Mode::from_bits_truncate(mode))
+                .map(File::from)
         };
-        let old = match fs::metadata(&target) {
-            Ok(metadata) if metadata.is_dir() => {
-                return Err(failure(&io::Error::from_raw_os_error(nix::libc::EISDIR)));
-            }
+        if old.as_ref().is_some_and(|old| FileType::from_raw_mode(old.st_mode) != FileType::RegularFile) {
             // A device or a pipe is written to; a file must not take its place.
-            Ok(metadata) if !metadata.is_file() => {
-                let file = OpenOptions::new().write(true).open(&target).map_err(|error| failure(&error))?;
-                return Ok(Destination { file, place: Place::There });
-            }
-            other => other.ok(),
-        };
-        let directory = match target.parent() {
-            Some(parent) if !parent.as_os_str().is_empty() => parent,
-            _ => Path::new("."),
-        };
+            let file = open(&name, OFlags::NOFOLLOW, 0).map_err(failure)?;
+            return Ok(Destination { file, place: Place::There });
+        }
         // What others may see of it, where it takes the place of another file, is decided before a byte is in it.
         let mode = if old.is_some() { 0o600 } else { 0o666 & !umask.bits() };
-        let unnamed =
-            OpenOptions::new().write(true).mode(mode).custom_flags(OFlag::O_TMPFILE.bits()).open(directory);
-        let destination = match unnamed {
-            Ok(file) => Destination { file, place: Place::Unnamed { target } },
-            // open(2): EOPNOTSUPP from a file system without it, EISDIR and ENOENT from an old kernel. A directory that is not there gives its
-            // error below as well.
+        let unnamed = open(OsStr::new("."), OFlags::TMPFILE, mode);
+        // open(2): EOPNOTSUPP from a file system without it, EISDIR and ENOENT from an old kernel. A
+        // directory that cannot be written gives its error below as well.
+        let (file, is_named) = match unnamed {
+            Ok(file) => (file, false),
             Err(_) => {
-                let temporary = temporary_name(&target);
-                let file = OpenOptions::new().write(true).create_new(true).mode(mode).open(&temporary);
-                let file = file.map_err(|error| failure(&error))?;
-                Destination { file, place: Place::Temporary { temporary, target } }
+                let flags = OFlags::CREATE | OFlags::EXCL;
+                (open(&temporary_name(&name), flags, mode).map_err(failure)?, true)
             }
         };
+        let target = Target { directory, name, path: path.to_owned() };
+        let place = if is_named { Place::Temporary(target) } else { Place::Unnamed(target) };
+        let destination = Destination { file, place };
         if let Some(old) = old {
             take_after(&destination.file, &old);
         }
@@ -96,28 +106,19 @@ impl Destination {
     pub(super) fn commit(self) -> Result<(), Failure> {
         match &self.place {
             Place::There => Ok(()),
-            Place::Unnamed { target } => {
+            Place::Unnamed(target) => {
                 // linkat(2) does not replace: the name it gives is a temporary one, and rename does the rest.
-                let temporary = temporary_name(target);
                 let unnamed = format!("/proc/self/fd/{}", self.file.as_raw_fd());
-                nix::unistd::linkat(
-                    AT_FDCWD,
-                    unnamed.as_str(),
-                    AT_FDCWD,
-                    &temporary,
-                    AtFlags::AT_SYMLINK_FOLLOW,
-                )
-                .map_err(|code| Failure::io_at("link", target, &code.into()))?;
-                let renamed = fs::rename(&temporary, target);
+                let temporary = temporary_name(&target.name);
+                rustix::fs::linkat(CWD, unnamed, &target.directory, &temporary, AtFlags::SYMLINK_FOLLOW)
+                    .map_err(|errno| target.failure("link", errno))?;
+                let renamed = target.take();
                 if renamed.is_err() {
-                    // It is the first error that is told.
-                    let _ = fs::remove_file(&temporary);
+                    target.forget();
                 }
-                renamed.map_err(|error| Failure::io_at("rename", target, &error))
+                renamed
             }
-            Place::Temporary { temporary, target } => {
-                fs::rename(temporary, target).map_err(|error| Failure::io_at("rename", target, &error))
-            }
+            Place::Temporary(target) => target.take(),
         }
     }
 }
@@ -125,48 +126,59 @@ impl Destination {
 impl Drop for Destination {
     fn drop(&mut self) {
         // After a commit it has that name no more, and there is nothing to remove.
-        if let Place::Temporary { temporary, .. } = &self.place {
-            let _ = fs::remove_file(temporary);
+        if let Place::Temporary(target) = &self.place {
+            target.forget();
         }
     }
 }
 
-/// Where a path that leads to no file yet leads.
-fn followed(path: &Path) -> PathBuf {
-    let mut target = path.to_owned();
-    // There is an end to it: a circle of links is an error of its own (ELOOP), and no missing file.
-    while let Ok(next) = fs::read_link(&target) {
-        target = target.parent().unwrap_or(Path::new("")).join(next);
+impl Target {
+    /// Gives the file with the temporary name this one.
+    fn take(&self) -> Result<(), Failure> {
+        let temporary = temporary_name(&self.name);
+        rustix::fs::renameat(&self.directory, temporary, &self.directory, &self.name)
+            .map_err(|errno| self.failure("rename", errno))
     }
-    target
+
+    /// Removes the temporary name. It is the first error that is told.
+    fn forget(&self) {
+        let _ = rustix::fs::unlinkat(&self.directory, temporary_name(&self.name), AtFlags::empty());
+    }
+
+    fn failure(&self, operation: &str, errno: Errno) -> Failure {
+        Failure::io_at(operation, &self.path, &errno.into())
+    }
 }
 
 /// Gives a file the owner and the mode of the one that it will replace, as far as that can be done: it is its writer's, for its writer alone, where nothing can.
-fn take_after(file: &File, old: &Metadata) {
+fn take_after(file: &File, old: &Stat) {
     // Only root gives files away; others can give theirs to a group that they are in (chown(2)).
-    if fchown(file, Some(old.uid()), Some(old.gid())).is_err() {
-        let _ = fchown(file, None, Some(old.gid()));
+    if fchown(file, Some(old.st_uid), Some(old.st_gid)).is_err() {
+        let _ = fchown(file, None, Some(old.st_gid));
     }
     // What the old group may, another one may not.
-    let same_group = file.metadata().is_ok_and(|new| new.gid() == old.gid());
-    let mode = old.mode() & if same_group { 0o777 } else { 0o707 };
+    let same_group = file.metadata().is_ok_and(|new| new.gid() == old.st_gid);
+    let mode = old.st_mode & if same_group { 0o777 } else { 0o707 };
     // After it, because chown(2) takes bits away. A file system without modes has none to lose.
     let _ = file.set_permissions(Permissions::from_mode(mode));
 }
 
 /// A name beside the target that nobody else takes: `.app.tar.4711`.
-fn temporary_name(target: &Path) -> PathBuf {
+fn temporary_name(target: &OsStr) -> OsString {
     let mut name = OsString::from(".");
-    name.push(target.file_name().unwrap_or_default());
+    name.push(target);
     name.push(format!(".{}", std::process::id()));
-    target.with_file_name(name)
+    name
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
     use std::io::Write as _;
+    use std::os::unix::fs::{chown, lchown, symlink};
 
     use super::*;
+    use crate::skip::skip;
 
     /// A scratch directory that goes away with the test.
     struct Scratch(PathBuf);
@@ -247,7 +259,7 @@ mod tests {
     fn a_link_stays_and_what_it_names_is_replaced() {
         let scratch = Scratch::new("link");
         fs::write(scratch.0.join("file"), "old").unwrap();
-        std::os::unix::fs::symlink("file", scratch.0.join("link")).unwrap();
+        symlink("file", scratch.0.join("link")).unwrap();
         write(&scratch.0.join("link"), true).unwrap();
         assert!(fs::symlink_metadata(scratch.0.join("link")).unwrap().is_symlink());
         assert_eq!(fs::read(scratch.0.join("file")).unwrap(), b"new");
@@ -257,13 +269,13 @@ mod tests {
     fn a_link_to_nothing_stays_and_what_it_names_is_made() {
         let scratch = Scratch::new("dangling");
         fs::create_dir(scratch.0.join("d")).unwrap();
-        std::os::unix::fs::symlink("d/next", scratch.0.join("link")).unwrap();
-        std::os::unix::fs::symlink("../file", scratch.0.join("d/next")).unwrap();
+        symlink("d/next", scratch.0.join("link")).unwrap();
+        symlink("../file", scratch.0.join("d/next")).unwrap();
         write(&scratch.0.join("link"), true).unwrap();
         assert!(fs::symlink_metadata(scratch.0.join("link")).unwrap().is_symlink());
         assert!(fs::symlink_metadata(scratch.0.join("d/next")).unwrap().is_symlink());
         assert_eq!(fs::read(scratch.0.join("file")).unwrap(), b"new");
-        std::os::unix::fs::symlink("circle", scratch.0.join("circle")).unwrap();
+        symlink("circle", scratch.0.join("circle")).unwrap();
         assert!(write(&scratch.0.join("circle"), true).is_err());
     }
 
@@ -271,6 +283,91 @@ mod tests {
     fn a_device_is_written_to_and_not_replaced() {
         write(Path::new("/dev/null"), true).unwrap();
         assert!(!fs::metadata("/dev/null").unwrap().is_file());
+    }
+
+    /// What lies in a shared directory and leads to `victim`, or is one.
+    #[derive(Debug, Clone, Copy)]
+    enum Bait {
+        Link,
+        LinkOnTheWay,
+        File,
+        Fifo,
+    }
+
+    #[test]
+    fn in_a_sticky_directory_others_say_nothing() {
+        const OTHER: u32 = 65533;
+        const THIRD: u32 = 65532;
+        if !nix::unistd::geteuid().is_root() {
+            skip("diff -o: baits of other users: it needs root", true);
+            return;
+        }
+        // The bait, its owner, the directory's owner and mode, and whether it is taken.
+        let rows = [
+            (Bait::Link, OTHER, 0, 0o1777, false),
+            (Bait::Link, OTHER, 0, 0o1775, false),
+            (Bait::Link, OTHER, THIRD, 0o1777, false),
+            (Bait::Link, OTHER, OTHER, 0o1777, true),
+            (Bait::Link, 0, OTHER, 0o1777, true),
+            (Bait::Link, OTHER, 0, 0o1755, true),
+            (Bait::Link, OTHER, 0, 0o755, true),
+            (Bait::LinkOnTheWay, OTHER, 0, 0o1777, false),
+            (Bait::LinkOnTheWay, 0, 0, 0o1777, true),
+            (Bait::File, OTHER, 0, 0o1777, false),
+            (Bait::File, OTHER, 0, 0o1770, false),
+            (Bait::File, 0, OTHER, 0o1777, true),
+            (Bait::File, OTHER, OTHER, 0o1777, true),
+            (Bait::File, OTHER, 0, 0o755, true),
+            (Bait::Fifo, OTHER, 0, 0o1777, false),
+        ];
+        for row in rows {
+            let (bait, owner, directory_owner, mode, taken) = row;
+            let scratch = Scratch::new("sticky");
+            let (shared, away) = (scratch.0.join("shared"), scratch.0.join("away"));
+            fs::create_dir(&shared).unwrap();
+            fs::create_dir(&away).unwrap();
+            fs::write(away.join("victim"), "old").unwrap();
+            let lies = shared.join("lies");
+            let (path, victim) = match bait {
+                Bait::Link => symlink("../away/victim", &lies).map(|()| (lies.clone(), away.join("victim"))),
+                Bait::LinkOnTheWay => {
+                    symlink(&away, &lies).map(|()| (lies.join("victim"), away.join("victim")))
+                }
+                Bait::File => fs::write(&lies, "old").map(|()| (lies.clone(), lies.clone())),
+                Bait::Fifo => {
+                    nix::unistd::mkfifo(&lies, Mode::S_IRWXU).unwrap();
+                    Ok((lies.clone(), away.join("victim")))
+                }
+            }
+            .unwrap();
+            lchown(&lies, Some(owner), Some(owner)).unwrap();
+            chown(&shared, Some(directory_owner), Some(0)).unwrap();
+            fs::set_permissions(&shared, Permissions::from_mode(mode)).unwrap();
+            let written = write(&path, true);
+            if taken {
+                written.unwrap_or_else(|failure| panic!("{row:?}: {failure}"));
+            } else {
+                let named = lies.as_os_str().as_encoded_bytes();
+                assert!(
+                    matches!(&written, Err(Failure::Untrusted { path, .. }) if path == named),
+                    "{row:?}: {written:?}"
+                );
+            }
+            let content: &[u8] = if taken { b"new" } else { b"old" };
+            assert_eq!(fs::read(&victim).unwrap(), content, "{row:?}");
+        }
+    }
+
+    #[test]
+    fn what_names_a_directory_is_no_file() {
+        let scratch = Scratch::new("directory");
+        fs::write(scratch.0.join("file"), "old").unwrap();
+        symlink("gone/", scratch.0.join("link")).unwrap();
+        for path in [".", "..", "file/", "file/.", "new/", "link"] {
+            let written = write(&scratch.0.join(path), true);
+            assert!(matches!(written, Err(Failure::Io { .. })), "{path}: {written:?}");
+        }
+        assert_eq!(fs::read(scratch.0.join("file")).unwrap(), b"old");
     }
 
     #[test]

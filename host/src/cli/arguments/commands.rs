@@ -393,7 +393,9 @@ pub(in crate::cli) struct Diff {
 
     /// Write to FILE, which appears when it is whole; - or nothing: standard output
     ///
-    /// A file that it replaces lends it its mode and, as far as that is allowed, its owner and group.
+    /// A file that it replaces lends it its mode and, as far as that is allowed, its owner and group. In a
+    /// sticky directory that others can write, such as /tmp, links and files that belong neither to you nor
+    /// to the directory's owner are refused.
     #[arg(short, long, value_name = "FILE")]
     pub(in crate::cli) output: Option<PathBuf>,
 }
