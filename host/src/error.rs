@@ -4,6 +4,7 @@
 //! component's own errors (`error` in `wit/types.wit`), those of the privileged part and those of the sandbox all end here.
 
 mod escaped;
+mod json;
 mod shortage;
 
 use std::borrow::Cow;
@@ -15,6 +16,7 @@ use nix::libc;
 use serde::{Deserialize, Serialize};
 
 pub use escaped::Escaped;
+pub use json::{json_line, write_json};
 pub use shortage::Shortage;
 
 /// An operation that failed.

@@ -16,7 +16,7 @@ use super::report::{Log, Reporter};
 use super::{Outcome, Stop, Usage};
 use crate::control::Calls;
 use crate::driver::{BackendChoice, Owner, Settings, Shipped};
-use crate::error::Error;
+use crate::error::{Error, write_json};
 
 /// Where root keeps the store.
 const SYSTEM_ROOT: &str = "/var/lib/layerbox";
@@ -143,7 +143,7 @@ impl Context {
     ) -> io::Result<()> {
         let mut out = BufWriter::with_capacity(64 * 1024, io::stdout().lock());
         if self.json {
-            serde_json::to_writer(&mut out, value).map_err(io::Error::from)?;
+            write_json(&mut out, value)?;
             writeln!(out)?;
         } else {
             text(&mut out)?;

@@ -13,7 +13,7 @@ use super::arguments::{Early, Global, LogFormat};
 use super::output::{ByteName, OneLine, Paint, unless_enough};
 use super::{Outcome, Stop, Usage, misuse, unprinted};
 use crate::driver::Code;
-use crate::error::{Class, Escaped};
+use crate::error::{Class, Escaped, json_line};
 
 /// Ends the program: prints why a command stopped, and says with which status to exit.
 #[derive(Debug, Clone, Copy)]
@@ -88,8 +88,7 @@ impl Reporter {
 
     fn object(&self, object: &ErrorObject<'_>) {
         if self.json {
-            // The structure has no map with keys that are not strings, so this cannot fail; and an empty line would still say that something did.
-            return write(&format!("{}\n", serde_json::to_string(object).unwrap_or_default()));
+            return write(&json_line(object));
         }
         let hint = object.hint.map(|hint| format!("{} {hint}\n", self.paint.bold("hint:")));
         let error = OneLine(&object.error);
@@ -224,7 +223,7 @@ impl Log {
         if self.json {
             let (entry, entry_hex) = entry.map_or((None, None), |name| (Some(name.text), name.hex));
             let object = LogObject { level, message, entry, entry_hex };
-            return write(&format!("{}\n", serde_json::to_string(&object).unwrap_or_default()));
+            return write(&json_line(&object));
         }
         let prefix = format!("layerbox: {level}:");
         let entry = entry.map(|name| format!(" ({})", name.escaped())).unwrap_or_default();

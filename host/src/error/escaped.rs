@@ -43,7 +43,8 @@ fn hexadecimal(bytes: &[u8], f: &mut fmt::Formatter<'_>) -> fmt::Result {
     bytes.iter().try_for_each(|byte| write!(f, "\\x{byte:02x}"))
 }
 
-fn is_escaped(c: char) -> bool {
+/// Whether a character is not shown as it is.
+pub(super) fn is_escaped(c: char) -> bool {
     if c.is_ascii() { c == '\\' || c.is_control() } else { is_invisible(c) || !is_printable(c) }
 }
 

@@ -8,7 +8,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde_json::{Map, Value};
 
-use crate::error::Escaped;
+use crate::error::{Escaped, json_line};
 use crate::sandbox::Code;
 
 /// How lines are written.
@@ -60,28 +60,33 @@ impl Log {
     }
 
     fn line(&self, level: &str, message: &str, fields: &[(&str, Value)]) {
-        let time = timestamp(SystemTime::now());
-        let text = if self.json {
+        let text = self.text(&timestamp(SystemTime::now()), level, message, fields);
+        // In one write, so that lines of several threads do not mix. Where stderr is closed there is nobody
+        // to tell.
+        let _ = std::io::stderr().lock().write_all(text.as_bytes());
+    }
+
+    /// A line with its end.
+    fn text(&self, time: &str, level: &str, message: &str, fields: &[(&str, Value)]) -> String {
+        if self.json {
             let mut object = Map::new();
             object.insert("time".to_owned(), time.into());
             object.insert("level".to_owned(), level.into());
             object.insert("message".to_owned(), message.into());
             object.extend(fields.iter().map(|(key, value)| ((*key).to_owned(), value.clone())));
-            format!("{}\n", Value::Object(object))
+            json_line(&object)
         } else {
             let mut text = format!("time={time} level={level} message={}", Plain(message));
             for (key, value) in fields {
                 // Writing to a String cannot fail.
                 let _ = match value {
                     Value::String(value) => write!(text, " {key}={}", Plain(value)),
-                    other => write!(text, " {key}={other}"),
+                    other => write!(text, " {key}={}", json_line(other).trim_end()),
                 };
             }
             text.push('\n');
             text
-        };
-        // In one write, so that lines of several threads do not mix. Where stderr is closed there is nobody to tell.
-        let _ = std::io::stderr().lock().write_all(text.as_bytes());
+        }
     }
 }
 
@@ -132,6 +137,18 @@ mod tests {
         ];
         for (milliseconds, text) in cases {
             assert_eq!(timestamp(UNIX_EPOCH + Duration::from_millis(milliseconds)), text);
+        }
+    }
+
+    #[test]
+    fn what_strangers_chose_is_raw_in_neither_form() {
+        for (json, text) in [
+            (true, "{\"layer\":\"a\\u202eb\",\"level\":\"info\",\"message\":\"m\\u009b\",\"time\":\"t\"}\n"),
+            (false, "time=t level=info message=m\\xc2\\x9b layer=a\\xe2\\x80\\xaeb\n"),
+        ] {
+            let log = Log { json, quiet: false };
+            let line = log.text("t", "info", "m\u{9b}", &[("layer", Value::from("a\u{202e}b"))]);
+            assert_eq!(line, text);
         }
     }
 

@@ -159,6 +159,17 @@ pub(super) fn cases() -> Vec<Case> {
             .alone()
             .needs(Need::Tool("chroot")),
         case("errors: --json gives an object with error, code, layer and entry", json),
+        case("errors: --json has no character that deceives a reader as it is", |place| {
+            let store = Store::new(place.join("s"), Dialect::Overlay);
+            store.layer("base", None, &[file("a\u{202e}b\u{9b}", "a")])?;
+            let refused = tar(&[file("../\u{202e}", "a")]);
+            store.create("next", Some("base"))?;
+            let text = store.ok(["--json", "changes", "base"])?;
+            ensure!(text.is_ascii() && text.contains(r"a\u202eb\u009b"), "{text}");
+            let output = run(&mut store.command(["--json", "apply-diff", "next"]), &refused)?.expect(5)?;
+            ensure!(output.stderr.is_ascii(), "{}", output.stderr);
+            Ok(())
+        }),
         case("errors: text is one line, with the names of entries escaped", |place| {
             let store = Store::new(place.join("s"), Dialect::Overlay);
             store.create("base", None)?;
