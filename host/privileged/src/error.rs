@@ -77,14 +77,18 @@ pub enum Error {
 impl Error {
     /// A failure of the kernel, to be used as `map_err(Error::io("openat2"))`.
     ///
-    /// A stream may carry one of our own errors inside its `io::Error`; that one comes out as it is. A file that is
-    /// too large for the file system is a limit.
+    /// A stream may carry one of our own errors inside its `io::Error`; that one comes out as it is. What the
+    /// file system cannot hold, a file that is too large or has too many names (errno(3)), is a limit.
     pub(crate) fn io<E: Into<io::Error>>(operation: &'static str) -> impl Fn(E) -> Self {
         move |error| match error.into().downcast::<Self>() {
             Ok(own) => own,
             Err(other) => match other.raw_os_error() {
                 Some(libc::EFBIG) => {
                     Self::Limit { entry: None, bound: "the size of a file on this file system".into() }
+                }
+                // Of hard links to a file, and of directories in a directory.
+                Some(libc::EMLINK) => {
+                    Self::Limit { entry: None, bound: "the names of one file on this file system".into() }
                 }
                 Some(errno) => Self::Io { entry: None, operation, errno },
                 None => Self::Other { entry: None, operation, what: other.to_string() },
@@ -118,7 +122,8 @@ mod tests {
 
     #[test]
     fn numbers_of_the_kernel_become_cases() {
-        let limit = Error::Limit { entry: None, bound: "the size of a file on this file system".into() };
+        let limit_of = |what| Error::Limit { entry: None, bound: format!("the {what} on this file system") };
+        let limit = limit_of("size of a file");
         let io = |errno| Error::Io { entry: None, operation: "write", errno };
         let rows = [
             (io::Error::from_raw_os_error(28), io(28)),
@@ -127,6 +132,7 @@ mod tests {
                 Error::Other { entry: None, operation: "write", what: "without a number".into() },
             ),
             (io::Error::from_raw_os_error(27), limit.clone()),
+            (io::Error::from_raw_os_error(31), limit_of("names of one file")),
             (io::Error::other(limit.clone()), limit),
         ];
         for (from, to) in rows {
