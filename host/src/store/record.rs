@@ -2,7 +2,7 @@
 
 use std::io;
 
-use cap_std::fs::Dir;
+use cap_std::fs::{Dir, OpenOptions, OpenOptionsExt};
 use layerbox_privileged::id::LayerId;
 use layerbox_privileged::mount::Backend;
 use serde::{Deserialize, Serialize};
@@ -139,14 +139,7 @@ impl Record {
     pub(super) fn read(dir: &Dir, id: &LayerId) -> Result<Option<Record>, Failure> {
         let path = format!("meta/{id}");
         let corrupt = |what: String| Failure::Corrupt(format!("{path}: {what}"));
-        let bytes = match read_small(dir, &path) {
-            Ok(Some(bytes)) => bytes,
-            Ok(None) => return Ok(None),
-            Err(_) if dir.symlink_metadata(&path).is_ok_and(|found| !found.is_file()) => {
-                return Err(corrupt("it is not a regular file".to_owned()));
-            }
-            Err(other) => return Err(other),
-        };
+        let Some(bytes) = read_small(dir, &path)? else { return Ok(None) };
         let written: Written = serde_json::from_slice(&bytes).map_err(|e| corrupt(e.to_string()))?;
         let mut ancestors = Vec::with_capacity(written.ancestors.len());
         for ancestor in &written.ancestors {
@@ -175,17 +168,66 @@ fn to_json(value: &impl Serialize) -> Result<Vec<u8>, Failure> {
 }
 
 /// Reads a small regular file of the store; none where it is missing.
+///
+/// Anything else in its place is damage, and is not waited for: the open of a FIFO would last until somebody
+/// writes to it.
 pub(super) fn read_small(dir: &Dir, path: &str) -> Result<Option<Vec<u8>>, Failure> {
     use io::Read;
-    let file = match dir.open(path) {
+    let not_regular = || Failure::Corrupt(format!("{path}: it is not a regular file"));
+    let flags = nix::fcntl::OFlag::O_NONBLOCK | nix::fcntl::OFlag::O_NOFOLLOW;
+    let options = OpenOptions::new().read(true).custom_flags(flags.bits()).clone();
+    let file = match dir.open_with(path, &options) {
         Ok(file) => file,
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+        // A link and a socket do not even open.
+        Err(_) if dir.symlink_metadata(path).is_ok_and(|found| !found.is_file()) => return Err(not_regular()),
         Err(e) => return Err(Failure::io("open", &e)),
     };
+    if !file.metadata().map_err(|e| Failure::io("stat", &e))?.is_file() {
+        return Err(not_regular());
+    }
     let mut bytes = Vec::new();
     file.take(MAX_RECORD + 1).read_to_end(&mut bytes).map_err(|e| Failure::io("read", &e))?;
     if bytes.len() as u64 > MAX_RECORD {
         return Err(Failure::Corrupt(format!("{path} is larger than {MAX_RECORD} bytes")));
     }
     Ok(Some(bytes))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+    use std::os::unix::net::UnixListener;
+    use std::path::Path;
+
+    use nix::sys::stat::Mode;
+
+    use super::*;
+
+    #[test]
+    fn what_is_no_regular_file_is_told_at_once() {
+        type Put = fn(&Path);
+        let rows: [(&str, Put); 5] = [
+            ("a FIFO", |path| nix::unistd::mkfifo(path, Mode::S_IRWXU).unwrap()),
+            ("a directory", |path| std::fs::create_dir(path).unwrap()),
+            ("a link to a file", |path| symlink("../other", path).unwrap()),
+            ("a link out of the store", |path| symlink("/etc/passwd", path).unwrap()),
+            ("a socket", |path| drop(UnixListener::bind(path).unwrap())),
+        ];
+        let root = std::env::temp_dir().join(format!("layerbox-record-{}", std::process::id()));
+        let id = LayerId::new("a").unwrap();
+        for (what, put) in rows {
+            std::fs::create_dir_all(root.join("meta")).unwrap();
+            std::fs::write(root.join("other"), "{}").unwrap();
+            put(&root.join("layerbox.json"));
+            put(&root.join("meta/a"));
+            let dir = Dir::open_ambient_dir(&root, cap_std::ambient_authority()).unwrap();
+            let answers = [Format::read(&dir).map(drop), Record::read(&dir, &id).map(drop)];
+            for (answer, name) in answers.into_iter().zip(["layerbox.json", "meta/a"]) {
+                let expected = Failure::Corrupt(format!("{name}: it is not a regular file"));
+                assert_eq!(answer, Err(expected), "{what}");
+            }
+            std::fs::remove_dir_all(&root).unwrap();
+        }
+    }
 }
