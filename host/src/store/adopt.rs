@@ -2,7 +2,7 @@
 
 use std::io;
 
-use cap_std::fs::{Dir, DirBuilder, DirBuilderExt};
+use cap_std::fs::{Dir, DirBuilder, DirBuilderExt, MetadataExt as _};
 use layerbox_privileged::id::LayerId;
 use layerbox_privileged::mount::{Backend, Choice};
 
@@ -81,10 +81,26 @@ pub(super) fn unused<'a>(dir: &Dir, names: impl Iterator<Item = &'a &'a str>) ->
 /// Makes an empty store.
 pub(super) fn make(dir: &Dir, choice: Choice, maps: IdMaps) -> Result<Format, Failure> {
     let format = Format::new(Backend::detect(choice)?, maps)?;
+    close(dir, format.maps())?;
     make_directories(dir)?;
     let_root_pass(dir, format.maps())?;
     format.write(dir)?;
     Ok(format)
+}
+
+/// Takes from a root that was there before what group and others may: set-user-id programs and device nodes
+/// of images lie in a store.
+///
+/// It is done when the root becomes a store, and never again: who opens it later is to have been asked. The
+/// group may still pass with id maps ([`let_root_pass`]), as in Docker's own stores of such. A root that
+/// belongs to another user is that one's to close.
+fn close(dir: &Dir, maps: &IdMaps) -> Result<(), Failure> {
+    let top = dir.dir_metadata().map_err(|e| Failure::io("stat", &e))?;
+    let (mode, kept) = (top.mode() & 0o7777, if maps.is_empty() { 0o700 } else { 0o710 });
+    if top.uid() != nix::unistd::geteuid().as_raw() || mode & 0o077 & !kept == 0 {
+        return Ok(());
+    }
+    super::files::set_mode(dir, ".", mode & kept)
 }
 
 /// Lets root of the id maps pass on the way to a mounted layer: a container's first process opens its root file system as that user.
@@ -102,12 +118,14 @@ fn let_root_pass(dir: &Dir, maps: &IdMaps) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Takes over the store of Docker's aufs driver: writes the host's records beside Docker's, changes nothing of Docker's.
+/// Takes over the store of Docker's aufs driver: writes the host's records beside Docker's, changes nothing
+/// of Docker's but what others may in its root.
 ///
 /// A layer whose list of ancestors cannot be read, or names a layer that is not there, is left out; `check` tells.
 pub(super) fn adopt(dir: &Dir, maps: IdMaps) -> Result<Format, Failure> {
     touch(dir, MARKER)?;
     sync_directory(dir, ".")?;
+    close(dir, &maps)?;
     make_directories(dir)?;
     let ids = ids_in(dir, "layers")?;
     let mut records = Vec::with_capacity(ids.len());
@@ -156,4 +174,40 @@ fn make_directories(dir: &Dir) -> Result<(), Failure> {
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::{self, Permissions};
+    use std::os::unix::fs::{PermissionsExt as _, chown};
+
+    use super::*;
+    use crate::skip::skip;
+
+    #[test]
+    fn a_root_that_becomes_a_store_is_closed_to_others() {
+        type Become = fn(&Dir) -> Result<Format, Failure>;
+        let made: Become = |dir| make(dir, Choice::Overlay, IdMaps::default());
+        let adopted: Become = |dir| adopt(dir, IdMaps::default());
+        let rows = [
+            ("what others may is taken", made, 0o755, None, 0o700),
+            ("what others may is taken from one of Docker's", adopted, 0o755, None, 0o700),
+            ("no more than that", made, 0o500, None, 0o500),
+            ("that of another user is left alone", made, 0o755, Some(65533), 0o755),
+        ];
+        let root = std::env::temp_dir().join(format!("layerbox-adopt-{}", std::process::id()));
+        for (what, become_store, before, owner, after) in rows {
+            if !nix::unistd::geteuid().is_root() && (owner.is_some() || before & 0o200 == 0) {
+                skip(&format!("store: {what}: it needs root"), true);
+                continue;
+            }
+            fs::create_dir(&root).unwrap();
+            fs::set_permissions(&root, Permissions::from_mode(before)).unwrap();
+            chown(&root, owner, None).unwrap();
+            let dir = Dir::open_ambient_dir(&root, cap_std::ambient_authority()).unwrap();
+            become_store(&dir).unwrap();
+            assert_eq!(fs::metadata(&root).unwrap().permissions().mode() & 0o7777, after, "{what}");
+            fs::remove_dir_all(&root).unwrap();
+        }
+    }
 }

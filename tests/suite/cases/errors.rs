@@ -90,6 +90,21 @@ pub(super) fn cases() -> Vec<Case> {
             read_only,
         )
         .needs(Need::Filesystem("overlay")),
+        case("errors: a directory that becomes a store is closed to others", |place| {
+            let store = Store::new(place.make("s")?, Dialect::Overlay);
+            fs::create_dir(store.root().join("diff"))?;
+            for path in [store.root(), &store.root().join("diff")] {
+                fs::set_permissions(path, fs::Permissions::from_mode(0o755))?;
+            }
+            store.create("base", None)?;
+            let mode = || anyhow::Ok(fs::metadata(store.root())?.permissions().mode() & 0o7777);
+            ensure!(mode()? == 0o700, "{:o}", mode()?);
+            // Later it is as whoever it belongs to has it.
+            fs::set_permissions(store.root(), fs::Permissions::from_mode(0o711))?;
+            store.ok(["list"])?;
+            ensure!(mode()? == 0o711, "{:o}", mode()?);
+            Ok(())
+        }),
         case("errors: a store of somebody else's: 1, named, with a hint", not_mine)
             .needs(Need::Tool("setpriv")),
         case("errors: a label that the kernel does not know is told as it says it", |place| {
