@@ -2,7 +2,7 @@
 
 use std::io::{self, Write};
 
-use clap::{Command, CommandFactory as _};
+use clap::{Arg, ArgAction, Command, CommandFactory as _};
 use clap_complete::Shell;
 use clap_mangen::Man;
 
@@ -68,12 +68,12 @@ The store of any other user.
 
 /// One page for all commands: that of the program, and a section for each command with its own headings below.
 fn page() -> io::Result<Vec<u8>> {
-    let root = Cli::command();
+    let root = in_full(Cli::command());
     let mut page = Vec::new();
     let man = Man::new(root.clone());
     man.render_title(&mut page)?;
     man.render_name_section(&mut page)?;
-    man.render_synopsis_section(&mut page)?;
+    writeln!(page, ".SH SYNOPSIS\n{}", synopsis("layerbox", &root))?;
     man.render_description_section(&mut page)?;
     man.render_options_section(&mut page)?;
     for command in root.get_subcommands() {
@@ -94,9 +94,10 @@ fn page() -> io::Result<Vec<u8>> {
 /// The section of one command. What clap_mangen renders as sections becomes subsections.
 fn section(page: &mut Vec<u8>, name: &str, command: &Command) -> io::Result<()> {
     writeln!(page, ".SH \"layerbox {name}\"")?;
-    let man = Man::new(command.clone().bin_name(format!("layerbox {name}")).disable_help_flag(true));
+    let command = in_full(command.clone());
+    writeln!(page, ".SS SYNOPSIS\n{}", synopsis(&format!("layerbox {name}"), &command))?;
+    let man = Man::new(command.clone().disable_help_flag(true));
     let mut text = Vec::new();
-    man.render_synopsis_section(&mut text)?;
     man.render_description_section(&mut text)?;
     man.render_options_section(&mut text)?;
     for line in String::from_utf8_lossy(&text).lines() {
@@ -107,7 +108,53 @@ fn section(page: &mut Vec<u8>, name: &str, command: &Command) -> io::Result<()> 
             None => writeln!(page, "{line}")?,
         }
     }
-    sections(page, ".SS", command)
+    sections(page, ".SS", &command)
+}
+
+/// The command with the text of every option: clap_mangen leaves out one that `-h` does not show and that has no longer text.
+fn in_full(command: Command) -> Command {
+    command.mut_args(|arg| arg.hide_short_help(false))
+}
+
+/// What can be typed, in one line. clap_mangen's names neither the values of options nor what may be repeated.
+fn synopsis(name: &str, command: &Command) -> String {
+    let (positional, options): (Vec<&Arg>, Vec<&Arg>) =
+        command.get_arguments().partition(|arg| arg.is_positional());
+    let mut words = vec![format!("\\fB{}\\fR", name.replace('-', "\\-"))];
+    words.extend(options.into_iter().chain(positional).map(argument));
+    if command.has_subcommands() {
+        words.push("<\\fICOMMAND\\fR>".to_owned());
+    }
+    words.join(" ")
+}
+
+/// One argument of a synopsis: `[-o|--output <FILE>]`, `[FILE]`, `<ID>...`.
+fn argument(arg: &Arg) -> String {
+    let names =
+        [arg.get_short().map(|short| format!("-{short}")), arg.get_long().map(|long| format!("--{long}"))];
+    let names = names.into_iter().flatten().map(|name| format!("\\fB{}\\fR", name.replace('-', "\\-")));
+    let value = arg.get_action().takes_values().then(|| {
+        let value = arg.get_value_names().unwrap_or_default().join(" ");
+        // A value in brackets of its own needs no others.
+        if arg.is_positional() && !arg.is_required_set() {
+            format!("\\fI{value}\\fR")
+        } else {
+            format!("<\\fI{value}\\fR>")
+        }
+    });
+    let names = names.collect::<Vec<_>>().join("|");
+    let mut text = [Some(names).filter(|names| !names.is_empty()), value]
+        .into_iter()
+        .flatten()
+        .collect::<Vec<_>>()
+        .join(" ");
+    if !arg.is_required_set() {
+        text = format!("[{text}]");
+    }
+    if matches!(arg.get_action(), ArgAction::Append) {
+        text.push_str("...");
+    }
+    text
 }
 
 /// What stands after the options: headings, and lines that are kept as they are below them.
@@ -139,6 +186,38 @@ mod tests {
         for variable in variables.filter(|word| word.starts_with("LAYERBOX_")) {
             assert!(FILES.contains(variable), "{variable} is not in ENVIRONMENT");
         }
+    }
+
+    #[test]
+    fn every_option_has_a_text() {
+        let page = String::from_utf8(page().unwrap()).unwrap();
+        let entries: Vec<&str> = page.split("\n.TP\n").skip(1).collect();
+        assert!(entries.len() > 60, "{} entries", entries.len());
+        for entry in entries {
+            let mut lines = entry.lines();
+            let (name, text) = (lines.next().unwrap(), lines.next().unwrap_or_default());
+            assert!(!text.trim().is_empty() && !text.starts_with('.'), "{name} has no text");
+        }
+    }
+
+    #[test]
+    fn synopses_name_values_and_what_may_be_repeated() {
+        let plain = |text: String| {
+            text.replace("\\fB", "").replace("\\fI", "").replace("\\fR", "").replace("\\-", "-")
+        };
+        let cases = [
+            ("create", "create [--parent <ID>] <ID>"),
+            ("diff", "diff [--parent <ID>] [-o|--output <FILE>] <ID>"),
+            ("remove", "remove [--force] <ID>..."),
+            ("demo", "demo [ARCHIVE]"),
+            ("completions", "completions <SHELL>"),
+            ("man", "man"),
+        ];
+        let root = Cli::command();
+        for (name, line) in cases {
+            assert_eq!(plain(synopsis(name, root.find_subcommand(name).unwrap())), line);
+        }
+        assert!(plain(synopsis("layerbox", &root)).ends_with(" <COMMAND>"));
     }
 
     #[test]

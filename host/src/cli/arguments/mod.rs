@@ -96,18 +96,18 @@ const GLOBAL: &str = "Options of all commands";
 #[derive(Debug, Args)]
 #[command(next_help_heading = GLOBAL)]
 pub(super) struct Global {
-    /// The store's directory [default: see --help]
+    /// The store's directory [default for root: /var/lib/layerbox]
     ///
-    /// By default /var/lib/layerbox; for a user other than root $XDG_DATA_HOME/layerbox, which is
-    /// ~/.local/share/layerbox where that variable is not set. Root of a user namespace that a user has made is that
-    /// user. The variable LAYERBOX_ROOT names another.
+    /// For a user other than root it is $XDG_DATA_HOME/layerbox by default, which is ~/.local/share/layerbox where
+    /// that variable is not set. Root of a user namespace that a user has made is that user. The variable LAYERBOX_ROOT
+    /// names another.
     #[arg(long, global = true, value_name = "DIR")]
     pub(super) root: Option<PathBuf>,
 
-    /// The configuration [default: see --help]
+    /// The configuration [default for root: /etc/layerbox/config.toml]
     ///
-    /// By default /etc/layerbox/config.toml; for a user other than root $XDG_CONFIG_HOME/layerbox/config.toml, which is
-    /// in ~/.config where that variable is not set. That one may be absent. The variable LAYERBOX_CONFIG names another.
+    /// For a user other than root it is $XDG_CONFIG_HOME/layerbox/config.toml by default, which is in ~/.config where
+    /// that variable is not set. The default one may be absent. The variable LAYERBOX_CONFIG names another.
     #[arg(long, global = true, value_name = "FILE", hide_short_help = true)]
     pub(super) config: Option<PathBuf>,
 
@@ -178,7 +178,7 @@ pub(super) struct Global {
     /// The form of warnings and notes on stderr
     ///
     /// json: an object a line with level, message and, where it is about one, entry.
-    #[arg(long, global = true, value_enum, default_value_t = LogFormat::Text, hide_short_help = true)]
+    #[arg(long, global = true, value_enum, default_value_t = LogFormat::Text, value_name = "FORMAT", hide_short_help = true)]
     pub(super) log_format: LogFormat,
 }
 
