@@ -1,9 +1,12 @@
 //! Attacks: links that lead out, and somebody who changes the layer meanwhile.
 
 use std::ffi::OsStr;
+use std::io::ErrorKind;
 use std::os::fd::AsFd;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 use super::super::delete::remove;
 use super::*;
@@ -90,27 +93,75 @@ fn attributes_of_a_directory_stay_with_it_when_the_way_to_it_changes() {
     assert_eq!(nodes[1].as_ref().unwrap().attributes, dir("x").attributes);
 }
 
-/// Exchanges `layer/swap` (a directory) for a link to the victim and back until told to stop.
-fn swapping(scene: &Scene, work: impl FnOnce()) -> u64 {
-    let (layer, stop) = (scene.layer(), Arc::new(AtomicBool::new(false)));
-    let swapper = std::thread::spawn({
-        let stop = Arc::clone(&stop);
-        move || {
-            let mut count = 0;
-            let victim = std::path::Path::new("../victim");
-            while !stop.load(Ordering::Relaxed) {
-                let _ = std::fs::rename(layer.join("swap"), layer.join("aside"));
-                let _ = std::os::unix::fs::symlink(victim, layer.join("swap"));
-                let _ = std::fs::remove_file(layer.join("swap"));
-                let _ = std::fs::rename(layer.join("aside"), layer.join("swap"));
-                count += 1;
+/// Somebody who exchanges `layer/swap` (a directory) for a link to the victim and back, until dropped.
+///
+/// It counts, so that a test can tell that it raced: a swapper that is stuck, or work that never meets a link, proves nothing.
+#[derive(Debug)]
+struct Race {
+    began: Instant,
+    rounds: u64,
+    /// Rounds that met the directory, and rounds that met something else in its place.
+    inside: u64,
+    refused: u64,
+    /// How often the link was there.
+    links: Arc<AtomicU64>,
+    stop: Arc<AtomicBool>,
+    swapper: Option<JoinHandle<()>>,
+}
+
+impl Race {
+    /// How often a test must have met either, and the link been there.
+    const ENOUGH: u64 = 20;
+    /// How long it may take until then, on a machine that is slow and busy.
+    const PATIENCE: Duration = Duration::from_secs(120);
+
+    fn begin(scene: &Scene) -> Race {
+        let (links, stop) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicBool::new(false)));
+        let (swap, aside) = (scene.layer().join("swap"), scene.layer().join("aside"));
+        let swapper = std::thread::spawn({
+            let (links, stop) = (Arc::clone(&links), Arc::clone(&stop));
+            move || {
+                while !stop.load(Ordering::Relaxed) {
+                    if std::fs::rename(&swap, &aside).is_err() {
+                        // The test has made `swap` anew meanwhile: one of the two is too many.
+                        let _ = std::fs::remove_dir_all(&aside);
+                    }
+                    let linked = std::os::unix::fs::symlink("../victim", &swap).is_ok();
+                    links.fetch_add(linked.into(), Ordering::Relaxed);
+                    let _ = std::fs::remove_file(&swap);
+                    let _ = std::fs::rename(&aside, &swap);
+                }
             }
-            count
+        });
+        let (began, swapper) = (Instant::now(), Some(swapper));
+        Race { began, rounds: 0, inside: 0, refused: 0, links, stop, swapper }
+    }
+
+    /// Whether there is to be another round: so many at least, and until both sides have met.
+    fn goes_on(&mut self, at_least: u64) -> bool {
+        let fewest = self.inside.min(self.refused).min(self.links.load(Ordering::Relaxed));
+        let raced = fewest >= Race::ENOUGH;
+        assert!(raced || self.began.elapsed() < Race::PATIENCE, "no race took place: {self:?}");
+        self.rounds += 1;
+        self.rounds <= at_least || !raced
+    }
+
+    /// Counts what a round met.
+    fn met(&mut self, directory: bool) {
+        if directory {
+            self.inside += 1;
+        } else {
+            self.refused += 1;
         }
-    });
-    work();
-    stop.store(true, Ordering::Relaxed);
-    swapper.join().unwrap()
+    }
+}
+
+impl Drop for Race {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        let ended = self.swapper.take().map(JoinHandle::join);
+        assert!(std::thread::panicking() || matches!(ended, Some(Ok(()))), "the swapper panicked");
+    }
 }
 
 #[test]
@@ -120,56 +171,63 @@ fn a_layer_that_is_changed_meanwhile_shows_nothing_from_outside() {
     let victim =
         std::os::unix::fs::MetadataExt::ino(&std::fs::metadata(scene.top.join("victim/hello")).unwrap());
     let out = scene.top.join("out");
-    swapping(&scene, || {
-        for round in 0..3000 {
-            let tree = Tree::new(scene.dir(), true);
-            for detail in [Detail::Names, Detail::Full] {
-                for node in walked(&tree, Name::root(), detail).unwrap() {
-                    assert_ne!(node.inode, victim);
-                }
-            }
-            let found = tree.stat(&[name("swap/hello")], Detail::Full).unwrap().remove(0);
-            assert!(found.is_none_or(|node| node.inode != victim));
-            if round % 10 == 0 {
-                let mut sink = Sink::from_fd(File::create(&out).unwrap().into());
-                if tree.send(&name("swap/hello"), 5, &mut sink).is_ok() {
-                    sink.flush().unwrap();
-                    assert_eq!(std::fs::read(&out).unwrap(), b"mine!");
-                }
+    let mut race = Race::begin(&scene);
+    while race.goes_on(3000) {
+        let tree = Tree::new(scene.dir(), true);
+        for detail in [Detail::Names, Detail::Full] {
+            for node in walked(&tree, Name::root(), detail).unwrap() {
+                assert_ne!(node.inode, victim);
             }
         }
-    });
+        let found = tree.stat(&[name("swap/hello")], Detail::Full).unwrap().remove(0);
+        race.met(found.is_some());
+        assert!(found.is_none_or(|node| node.inode != victim));
+        if race.rounds % 10 == 0 {
+            let mut sink = Sink::from_fd(File::create(&out).unwrap().into());
+            if tree.send(&name("swap/hello"), 5, &mut sink).is_ok() {
+                sink.flush().unwrap();
+                assert_eq!(std::fs::read(&out).unwrap(), b"mine!");
+            }
+        }
+    }
 }
 
 #[test]
 fn filling_a_layer_that_is_changed_meanwhile_never_leaves_it() {
+    // More directories than the filler keeps open, and none whose parent is: each put goes the whole way anew.
+    const DIRECTORIES: u64 = 300;
     let Some(scene) = Scene::new("live-fill") else { return };
     let mut filler = scene.filler();
-    filler.put(dir("swap"), None).unwrap();
-    swapping(&scene, || {
-        for index in 0..5000 {
-            // A new parent each time, so that descriptors are opened anew. Errors are expected; effects outside are not.
-            let _ = filler.put(file(&format!("swap/{}/f{index}", index % 300), b"x"), None);
-            let _ = filler.put(hard(&format!("swap/h{index}"), "swap/hello"), None);
-            let _ = filler.put(file("swap/hello", b"mine!"), None);
-        }
-        let _ = filler.finish();
-    });
+    for index in 0..DIRECTORIES {
+        filler.put(dir(&format!("swap/{index}/d")), None).unwrap();
+    }
+    let mut race = Race::begin(&scene);
+    while race.goes_on(5000) {
+        // Errors are expected; effects outside are not.
+        let put = filler.put(file(&format!("swap/{}/d/f", race.rounds % DIRECTORIES), b"x"), None);
+        race.met(put.is_ok());
+        let _ = filler.put(hard("swap/h", "swap/hello"), None);
+        let _ = filler.put(file("swap/hello", b"mine!"), None);
+    }
+    let _ = filler.finish();
 }
 
 #[test]
 fn deleting_a_layer_that_is_changed_meanwhile_never_leaves_it() {
     let Some(scene) = Scene::new("live-delete") else { return };
-    let fresh = scene.layer().join("fresh");
-    swapping(&scene, || {
-        for _ in 0..10_000 {
-            // Made aside, as the swapper may have put a link in its place.
-            let _ = std::fs::create_dir(&fresh);
-            let _ = std::fs::write(fresh.join("hello"), b"mine!");
-            let _ = std::fs::rename(&fresh, scene.layer().join("swap"));
-            let _ = delete_tree(scene.dir().as_fd(), OsStr::new("swap"));
+    let (fresh, swap) = (scene.layer().join("fresh"), scene.layer().join("swap"));
+    let mut race = Race::begin(&scene);
+    while race.goes_on(2000) {
+        // Made aside, as the swapper may have put a link in its place.
+        let _ = std::fs::create_dir(&fresh);
+        let _ = std::fs::write(fresh.join("hello"), b"mine!");
+        let moved = std::fs::rename(&fresh, &swap);
+        // Refused is a move to where the link is; a directory that the swapper moved back is neither.
+        if moved.is_ok() || moved.is_err_and(|error| error.kind() == ErrorKind::NotADirectory) {
+            race.met(!fresh.exists());
         }
-    });
+        let _ = delete_tree(scene.dir().as_fd(), OsStr::new("swap"));
+    }
 }
 
 #[test]
