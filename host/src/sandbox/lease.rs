@@ -48,30 +48,6 @@ impl Progress {
     }
 }
 
-impl UnionLease {
-    /// The count of a layer. A count without a mount belongs to a mount that somebody else took away: it counts nothing, and is cleared where
-    /// counts may be changed. Or to one in another mount namespace, which cannot be changed from here.
-    ///
-    /// # Errors
-    ///
-    /// Those of reading the count and of asking for the mount; [`Failure::Busy`] where the count may be changed, and the mount is in a namespace in which
-    /// somebody lives.
-    pub fn count(&self, id: &LayerId) -> Result<u32, Failure> {
-        let count = self.references.count(id)?;
-        if count > 0 && !self.unions.mounted(id)? {
-            if let Some(process) = self.references.elsewhere(id)? {
-                let what = || format!("it is mounted in the mount namespace of {process}");
-                return if self.change == Change::Nothing { Ok(count) } else { Err(Failure::Busy(what())) };
-            }
-            if self.change != Change::Nothing {
-                self.references.clear(id)?;
-            }
-            return Ok(0);
-        }
-        Ok(count)
-    }
-}
-
 /// What one call is lent.
 #[derive(Debug)]
 pub struct Lease {
@@ -106,6 +82,30 @@ pub struct UnionLease {
     pub target: Option<LayerId>,
     /// What may be changed of them.
     pub change: Change,
+}
+
+impl UnionLease {
+    /// The count of a layer. A count without a mount belongs to a mount that somebody else took away: it counts nothing, and is cleared where
+    /// counts may be changed. Or to one in another mount namespace, which cannot be changed from here.
+    ///
+    /// # Errors
+    ///
+    /// Those of reading the count and of asking for the mount; [`Failure::Busy`] where the count may be changed, and the mount is in a namespace in which
+    /// somebody lives.
+    pub fn count(&self, id: &LayerId) -> Result<u32, Failure> {
+        let count = self.references.count(id)?;
+        if count > 0 && !self.unions.mounted(id)? {
+            if let Some(process) = self.references.elsewhere(id)? {
+                let what = || format!("it is mounted in the mount namespace of {process}");
+                return if self.change == Change::Nothing { Ok(count) } else { Err(Failure::Busy(what())) };
+            }
+            if self.change != Change::Nothing {
+                self.references.clear(id)?;
+            }
+            return Ok(0);
+        }
+        Ok(count)
+    }
 }
 
 /// What a call may change of mounts and counts. A component that does other than its call is for gets no further than this.

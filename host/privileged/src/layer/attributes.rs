@@ -4,8 +4,8 @@
 //! write takes them too, and each step but the last changes a time that nobody can set (ctime), or none.
 //!
 //! A time that the file system cannot hold is clamped by the kernel to the nearest that it can, without a word
-//! (utimensat(2), since Linux 5.4). That is accepted, and told: what 32 bits hold every file system holds, and of other times, which are rare, it is read back what
-//! became of them.
+//! (`timestamp_truncate()` in the kernel's fs/inode.c, since Linux 5.4). That is accepted, and told: what 32 bits hold
+//! every file system holds, and of other times, which are rare, it is read back what became of them.
 
 use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd};

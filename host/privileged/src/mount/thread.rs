@@ -8,8 +8,7 @@ use std::sync::OnceLock;
 use std::sync::mpsc::{Sender, channel};
 use std::thread::Builder;
 
-use super::Unions;
-use crate::{Error, LayerId};
+use crate::Error;
 
 type Work = Box<dyn FnOnce() + Send>;
 
@@ -54,27 +53,4 @@ pub fn run<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Resu
     let no_thread = |_| Error::io("clone")(io::Error::from_raw_os_error(nix::libc::EAGAIN));
     sender.send(Box::new(move || drop(answer.send(work())))).map_err(|_| no_thread(()))?;
     result.recv().map_err(|_| no_thread(()))
-}
-
-impl Unions {
-    /// Mounts `branches`, uppermost first, on the mount point of `id`, and reads back what the kernel mounted. The
-    /// first is `id` itself and takes the changes. `label` is an SELinux mount label (empty is none).
-    ///
-    /// Fails with [`Error::InvalidArgument`] for a list that is not such a stack or a malformed label,
-    /// [`Error::Unsupported`] for one too deep, a kernel without the file system or a store whose path that one cannot
-    /// be told ([`Backend::can_name`](super::Backend::can_name)), [`Error::Conflict`] where something is mounted already, and [`Error::MountFailed`] otherwise, naming the layer and the file system to
-    /// blame where they can be told. Nothing stays mounted after an error.
-    pub fn mount(&self, id: &LayerId, branches: &[LayerId], label: Option<&str>) -> Result<(), Error> {
-        let (unions, id, branches) = (self.clone(), id.clone(), branches.to_vec());
-        let label = label.map(str::to_owned);
-        run(move || unions.mount_here(&id, &branches, label.as_deref()))?
-    }
-
-    /// Unmounts all that is mounted on the mount point of `id` (twice the same, if a crash came between); false when
-    /// nothing was. A busy union is waited for (about 200 ms), then detached if `force`, else [`Error::Busy`] with
-    /// the processes that hold it. What keeps hard links of an aufs union from being made is an error unless `force`.
-    pub fn unmount(&self, id: &LayerId, force: bool) -> Result<bool, Error> {
-        let (unions, id) = (self.clone(), id.clone());
-        run(move || unions.unmount_here(&id, force))?
-    }
 }
