@@ -433,7 +433,7 @@ impl Failure {
     }
 
     /// Says of what failed in the opening of the store at `root` that it is of the store, where it names no other file.
-    pub(crate) fn of_store(self, root: &Path) -> Failure {
+    pub(crate) fn name_store(self, root: &Path) -> Failure {
         let path = root.as_os_str().as_encoded_bytes();
         match self {
             Failure::Io { entry, operation, code } if entry.is_empty() || entry == path => match code {

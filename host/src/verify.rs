@@ -15,7 +15,7 @@ use layerbox_privileged::mount::{Backend, Layout, Unions};
 use rustix::fs::{MemfdFlags, XattrFlags};
 
 use crate::digest::Digest;
-use crate::driver::{ApplyOptions, BackendChoice, ChangeKind, Code, Driver, Given, Settings, Shipped};
+use crate::driver::{ApplyOptions, BackendChoice, CallLimits, ChangeKind, Code, Driver, Settings, Shipped};
 use crate::error::{Error, Failure};
 use crate::sandbox::Sandbox;
 use crate::store::Store;
@@ -333,7 +333,7 @@ impl suite::Store for Verified {
         bounds: suite::Bounds,
     ) -> Result<suite::Totals, suite::Failure> {
         let suite::Bounds { entries, bytes, no_devices } = bounds;
-        let given = Given { entries, bytes, ..Given::default() };
+        let given = CallLimits { entries, bytes, ..CallLimits::default() };
         let options = ApplyOptions { devices: no_devices.then_some(false), given, ..ApplyOptions::default() };
         self.apply_given(id, None, archive, options)
     }

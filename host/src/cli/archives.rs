@@ -18,7 +18,7 @@ use super::destination::Destination;
 use super::output::{ByteName, Paint, count, human_size};
 use super::{Outcome, Stop, Usage};
 use crate::control::Meter;
-use crate::driver::{ApplyOptions, ChangeKind, Given, Progress, Totals};
+use crate::driver::{ApplyOptions, CallLimits, ChangeKind, Progress, Totals};
 use crate::error::{Error, Escaped, Failure};
 
 /// What `apply-diff` and `diff-size` print as JSON.
@@ -57,12 +57,12 @@ pub(super) fn apply_diff(context: &Context, arguments: ApplyDiff) -> Outcome {
 }
 
 /// The limits that were given for this call.
-fn given(context: &Context, arguments: &ApplyDiff) -> Result<Given, Stop> {
+fn given(context: &Context, arguments: &ApplyDiff) -> Result<CallLimits, Stop> {
     let memory = arguments.max_memory.map(usize::try_from).transpose();
     let memory = memory
         .map_err(|_| Failure::InvalidArgument("--max-memory: more than this machine can address".into()))
         .map_err(|failure| failed("apply-diff", &arguments.id, failure))?;
-    Ok(Given {
+    Ok(CallLimits {
         memory,
         guest_time: arguments.max_time.or(context.guest_time),
         entries: arguments.max_entries,

@@ -19,18 +19,18 @@ use crate::error::Failure;
 #[derive(Debug)]
 pub(super) struct Destination {
     file: File,
-    place: Place,
+    on_commit: OnCommit,
 }
 
 /// What becomes of the file at the end.
 #[derive(Debug)]
-enum Place {
+enum OnCommit {
     /// It is where it should be: standard output, a device, a pipe.
-    There,
+    Nothing,
     /// It has no name (`O_TMPFILE`) and gets this one.
-    Unnamed(Target),
+    Link(Target),
     /// It has a temporary name, on file systems without files that have none.
-    Temporary(Target),
+    Rename(Target),
 }
 
 /// The name that a file gets.
@@ -48,7 +48,7 @@ impl Destination {
     pub(super) fn stdout() -> Result<Destination, Failure> {
         let descriptor = io::stdout().as_fd().try_clone_to_owned();
         let descriptor = descriptor.map_err(|error| Failure::io("open standard output", &error))?;
-        Ok(Destination { file: File::from(descriptor), place: Place::There })
+        Ok(Destination { file: File::from(descriptor), on_commit: OnCommit::Nothing })
     }
 
     /// The file at `path`. Another file of that name stays as it is until [`Destination::commit`] puts the
@@ -69,7 +69,7 @@ impl Destination {
         if old.as_ref().is_some_and(|old| FileType::from_raw_mode(old.st_mode) != FileType::RegularFile) {
             // A device or a pipe is written to; a file must not take its place.
             let file = open(&name, OFlags::NOFOLLOW, 0).map_err(failure)?;
-            return Ok(Destination { file, place: Place::There });
+            return Ok(Destination { file, on_commit: OnCommit::Nothing });
         }
         // What others may see of it, where it takes the place of another file, is decided before a byte is in it.
         let mode = if old.is_some() { 0o600 } else { 0o666 & !umask.bits() };
@@ -84,8 +84,8 @@ impl Destination {
             }
         };
         let target = Target { directory, name, path: path.to_owned() };
-        let place = if is_named { Place::Temporary(target) } else { Place::Unnamed(target) };
-        let destination = Destination { file, place };
+        let on_commit = if is_named { OnCommit::Rename(target) } else { OnCommit::Link(target) };
+        let destination = Destination { file, on_commit };
         if let Some(old) = old {
             take_after(&destination.file, &old);
         }
@@ -104,9 +104,9 @@ impl Destination {
 
     /// Gives the file its name.
     pub(super) fn commit(self) -> Result<(), Failure> {
-        match &self.place {
-            Place::There => Ok(()),
-            Place::Unnamed(target) => {
+        match &self.on_commit {
+            OnCommit::Nothing => Ok(()),
+            OnCommit::Link(target) => {
                 // linkat(2) does not replace: the name it gives is a temporary one, and rename does the rest.
                 let unnamed = format!("/proc/self/fd/{}", self.file.as_raw_fd());
                 let temporary = temporary_name(&target.name);
@@ -118,7 +118,7 @@ impl Destination {
                 }
                 renamed
             }
-            Place::Temporary(target) => target.take(),
+            OnCommit::Rename(target) => target.take(),
         }
     }
 }
@@ -126,7 +126,7 @@ impl Destination {
 impl Drop for Destination {
     fn drop(&mut self) {
         // After a commit it has that name no more, and there is nothing to remove.
-        if let Place::Temporary(target) = &self.place {
+        if let OnCommit::Rename(target) = &self.on_commit {
             target.forget();
         }
     }

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::bytes::Bytes;
 use super::values::{Change, Finding, Layer, Summary, Totals};
-use crate::driver::{BackendChoice, CheckOptions, Given};
+use crate::driver::{BackendChoice, CallLimits, CheckOptions};
 use crate::error::Failure;
 
 /// The version of all that is said after [`Hello`] and the version in [`Open`].
@@ -114,7 +114,7 @@ pub(super) enum Call {
         parent: Option<String>,
         sync: bool,
         devices: Option<bool>,
-        given: Given,
+        given: CallLimits,
         progress: bool,
     },
     /// With the file to write the archive to.

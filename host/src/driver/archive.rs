@@ -40,7 +40,7 @@ pub struct ApplyOptions {
     /// Whether the archive may hold device nodes; none: as the store's settings say.
     pub devices: Option<bool>,
     /// Limits that are given for this call.
-    pub given: Given,
+    pub given: CallLimits,
     /// Where it is told how far it is.
     pub progress: Arc<Progress>,
 }
@@ -48,7 +48,7 @@ pub struct ApplyOptions {
 /// Limits that are given for one call. What is not given is as in the store's settings.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Given {
+pub struct CallLimits {
     /// Bytes of linear memory for the component.
     pub memory: Option<usize>,
     /// Time in which the component itself runs.
@@ -65,7 +65,7 @@ pub struct Given {
     pub total_time: Option<Duration>,
 }
 
-impl Given {
+impl CallLimits {
     /// These limits, and for the rest others.
     pub(crate) fn over(&self, limits: &Limits) -> Limits {
         let mut limits = limits.clone();
@@ -83,16 +83,16 @@ impl Given {
 }
 
 /// What an archive is held to before its layer is shown.
-pub struct Test {
+pub struct Acceptance {
     /// Where a packed archive goes as it is unpacked. Of a plain one nothing comes here.
     pub unpacked: Box<dyn Write + Send>,
     /// Asked when all was read: whether the archive is what it was said to be.
     pub accept: Box<dyn FnOnce() -> Result<(), Failure> + Send>,
 }
 
-impl std::fmt::Debug for Test {
+impl std::fmt::Debug for Acceptance {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Test").finish_non_exhaustive()
+        f.debug_struct("Acceptance").finish_non_exhaustive()
     }
 }
 
@@ -205,15 +205,15 @@ impl Driver {
     ///
     /// # Errors
     ///
-    /// Those of [`Driver::apply_diff`] and of the test; the layer is empty as before then.
+    /// Those of [`Driver::apply_diff`] and what [`Acceptance::accept`] answers; the layer is empty as before then.
     pub fn apply_tested(
         &self,
         id: &str,
         archive: Box<dyn Read + Send>,
         options: &ApplyOptions,
-        test: Test,
+        acceptance: Acceptance,
     ) -> Result<Totals, Error> {
-        self.apply(id, None, archive, options, Some(test))
+        self.apply(id, None, archive, options, Some(acceptance))
     }
 
     fn apply(
@@ -222,7 +222,7 @@ impl Driver {
         parent: Option<&str>,
         archive: Box<dyn Read + Send>,
         options: &ApplyOptions,
-        test: Option<Test>,
+        acceptance: Option<Acceptance>,
     ) -> Result<Totals, Error> {
         self.call("apply-diff", id, |id| {
             require_root("filling layers")?;
@@ -242,11 +242,12 @@ impl Driver {
                 return Err(Failure::Conflict("the layer has content already".to_owned()));
             }
             self.store.forget_size(id, &record)?;
-            let filled = self.fill(id, parent, archive, options, test);
-            let totals = filled.map_err(|failure| self.of_what(failure)).inspect_err(|_| {
-                // The error to tell is the first one. What cannot be taken away now is when the store is next opened.
-                drop(self.store.unstage(id));
-            })?;
+            let filled = self.fill(id, parent, archive, options, acceptance);
+            let totals =
+                filled.map_err(|failure| self.explain_by_file_system(failure)).inspect_err(|_| {
+                    // The error to tell is the first one. What cannot be taken away now is when the store is next opened.
+                    drop(self.store.unstage(id));
+                })?;
             let size = Some(Size { entries: totals.entries, bytes: totals.bytes });
             // The layer is whole and in its place. A disk too full to keep its size makes the next question for that slower, not this call a failed one.
             drop(self.store.update(id, &Record { size, unsynced: !options.sync, ..record }));
@@ -260,7 +261,7 @@ impl Driver {
         parent: Option<&str>,
         archive: Box<dyn Read + Send>,
         options: &ApplyOptions,
-        test: Option<Test>,
+        acceptance: Option<Acceptance>,
     ) -> Result<Totals, Failure> {
         let ApplyOptions { sync, devices, given, progress } = options;
         let limits = given.over(self.sandbox.limits());
@@ -290,8 +291,8 @@ impl Driver {
             .expanding(limits.expansion)
             .telling(progress.clone())
             .within(limits.clone());
-        let (lease, accept) = match test {
-            Some(Test { unpacked, accept }) => (lease.writing_to(Sink::new(unpacked)), Some(accept)),
+        let (lease, accept) = match acceptance {
+            Some(Acceptance { unpacked, accept }) => (lease.writing_to(Sink::new(unpacked)), Some(accept)),
             None => (lease, None),
         };
         let parent = parent.map(str::to_owned);

@@ -33,7 +33,7 @@ pub struct Conversion {
 pub fn convert(root: &Path, target: Choice) -> Result<Conversion, Error> {
     require_root("converting a store").map_err(|failure| failure.during("convert", None))?;
     let converted = convert::convert(root, target).map_err(|stop| {
-        let failure = stop.failure.of_what(root);
+        let failure = stop.failure.explain_by_file_system(root);
         failure.during("convert", stop.layer.as_ref())
     })?;
     Ok(Conversion {

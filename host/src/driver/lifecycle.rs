@@ -47,8 +47,9 @@ impl Driver {
             // What fails below is undone, and everything of the layer goes with it: it must be nothing but what is made here.
             self.store.require_room(id)?;
             self.store.announce(id)?;
-            let made =
-                self.make(id, parent.as_ref(), depth, &record).map_err(|failure| self.of_what(failure));
+            let made = self
+                .make(id, parent.as_ref(), depth, &record)
+                .map_err(|failure| self.explain_by_file_system(failure));
             made.inspect_err(|_| {
                 // What cannot be undone now is undone when the store is next opened: the intent is on record.
                 drop(self.store.undo_create(id, parent.as_ref()));
@@ -144,7 +145,7 @@ impl Driver {
             let (place, _) = got.map_err(|failure| {
                 // The error to tell is the first one; a mount that stays behind is found by the next get.
                 drop(self.unmount_unused(id));
-                self.or_why(failure)
+                self.explain_mount_failure(failure)
             })?;
             match place {
                 Place::Content => Ok(self.store.content_path(id)),
@@ -155,7 +156,7 @@ impl Driver {
     }
 
     /// Says of a mount that failed that the store cannot be written, or that the kernel has no aufs, where that is so: then the store can be converted.
-    fn or_why(&self, failure: Failure) -> Failure {
+    fn explain_mount_failure(&self, failure: Failure) -> Failure {
         if let Failure::MountFailed { .. } = failure
             && let Err(read_only) = self.store.require_writable()
         {

@@ -37,7 +37,7 @@ pub use crate::store::maps::{IdMaps, IdRange};
 use crate::store::{self, Store};
 pub use crate::store::{Opening, Owner};
 use crate::trust;
-pub use archive::{ApplyOptions, DiffOutcome, Given, Progress, Test, Totals};
+pub use archive::{Acceptance, ApplyOptions, CallLimits, DiffOutcome, Progress, Totals};
 pub use convert::{Conversion, convert};
 pub use layerbox_privileged::mount::Choice as BackendChoice;
 pub use lend::Lent;
@@ -172,11 +172,11 @@ impl Driver {
 
     fn assemble(settings: &Settings, sandbox: Arc<Sandbox>, opening: Opening) -> Result<Driver, Failure> {
         let store =
-            Store::open(&settings.root, opening).map_err(|failure| failure.of_store(&settings.root))?;
+            Store::open(&settings.root, opening).map_err(|failure| failure.name_store(&settings.root))?;
         let layout = Layout { root: store.root().to_owned(), runtime: store.runtime().to_owned() };
         let unions = Unions::new(store.format().backend(), layout)?;
         let references = References::new(store.runtime())?;
-        store.recover(&unions, &references).map_err(|failure| failure.of_store(&settings.root))?;
+        store.recover(&unions, &references).map_err(|failure| failure.name_store(&settings.root))?;
         let store = Arc::new(store);
         let background = settings.owner == Owner::Service;
         let sweeper = background.then(|| Sweeper::start(store.clone())).transpose()?;
@@ -246,7 +246,9 @@ impl Driver {
         id: &str,
         body: impl FnOnce(&LayerId) -> Result<T, Failure>,
     ) -> Result<T, Error> {
-        self.reading_call(operation, id, |id| body(id).map_err(|failure| self.of_what(failure)))
+        self.reading_call(operation, id, |id| {
+            body(id).map_err(|failure| self.explain_by_file_system(failure))
+        })
     }
 
     /// As `call`, for one that writes nothing to the store: where there was no room, that was not on the store's file system.
@@ -264,8 +266,8 @@ impl Driver {
     }
 
     /// Says of what the store's file system has none left, where that is why a call failed.
-    fn of_what(&self, failure: Failure) -> Failure {
-        failure.of_what(self.store.root())
+    fn explain_by_file_system(&self, failure: Failure) -> Failure {
+        failure.explain_by_file_system(self.store.root())
     }
 
     /// Deletes what the removal of a layer, or of any, has taken out of sight: a service in the background, so that nobody waits for it.

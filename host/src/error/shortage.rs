@@ -40,7 +40,7 @@ impl Failure {
     }
 
     /// Says of what there was no room below `root`, or that it cannot be written, where that is why it failed. To be asked before anything is taken away again.
-    pub(crate) fn of_what(self, root: &Path) -> Failure {
+    pub(crate) fn explain_by_file_system(self, root: &Path) -> Failure {
         let what = match &self {
             Failure::Io { code: libc::EROFS, .. } => {
                 return Failure::ReadOnly(Escaped(root.as_os_str().as_encoded_bytes()).to_string());

@@ -13,8 +13,8 @@ use tokio::sync::watch;
 use tonic::Status;
 use tonic::body::Body;
 
-use super::authority::Filtered;
 use super::http::{Phase, accept, passed};
+use super::http2_authority::Filtered;
 
 /// Answers requests.
 pub trait Router: Send + Sync + 'static {

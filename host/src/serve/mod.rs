@@ -4,13 +4,13 @@
 //! is a [`http::Handler`] on a socket of [`listen`]; containerd's ([`containerd`]) is a [`grpc::Router`].
 
 pub mod admin;
-mod authority;
 pub mod calls;
 pub mod containerd;
 pub mod docker;
 pub mod engines;
 pub mod grpc;
 pub mod http;
+mod http2_authority;
 pub mod listen;
 pub mod log;
 pub mod metrics;

@@ -31,9 +31,9 @@ mod making;
 pub mod maps;
 mod marks;
 mod opening;
-mod place;
 pub mod record;
 mod recover;
+mod root_identity;
 pub(crate) mod runtime;
 mod stage;
 mod strays;
@@ -56,8 +56,8 @@ use lock::{Claims, Guard, Mode, PATIENCE, Unclaimed};
 pub(crate) use opening::identity;
 use opening::require_backend;
 pub use opening::{Opening, Owner};
-use place::Place;
 use record::{Format, Record};
+use root_identity::RootIdentity;
 use runtime::{LOCKS, MOUNT_LOCKS};
 use strays::Strays;
 
@@ -71,8 +71,8 @@ pub struct Store {
     root: PathBuf,
     runtime: PathBuf,
     dir: Dir,
-    /// Where `dir` is.
-    place: Place,
+    /// What `dir` is, and by way of which mount.
+    identity: RootIdentity,
     format: Format,
     /// Whether the machine has started since the store was last open: then no lock tells which layers were worked on.
     first_since_boot: bool,
@@ -137,7 +137,7 @@ impl Store {
     pub(crate) fn require_writable(&self) -> Result<(), Failure> {
         if self.is_read_only() {
             return Err(
-                Failure::io("open", &io::Error::from_raw_os_error(nix::libc::EROFS)).of_store(&self.root)
+                Failure::io("open", &io::Error::from_raw_os_error(nix::libc::EROFS)).name_store(&self.root)
             );
         }
         Ok(())
@@ -157,8 +157,8 @@ impl Store {
     /// Whether the path of the root still leads to what was opened there. It does not when the directory was removed, emptied or replaced, or something was
     /// mounted or unmounted on the way: then nothing that is done here comes to be where the path leads. Where that cannot be told, calls will say why.
     pub fn is_in_place(&self) -> bool {
-        match Place::at(&self.root) {
-            Ok(now) => now == self.place && self.lock.is_to_be_found(),
+        match RootIdentity::at(&self.root) {
+            Ok(now) => now == self.identity && self.lock.is_to_be_found(),
             Err(errno) => errno != Errno::NOENT && errno != Errno::NOTDIR,
         }
     }

@@ -12,8 +12,8 @@ use layerbox_privileged::mount::{Backend, Choice};
 use super::adopt::State;
 use super::lock::{Claims, Guard, Mode, PATIENCE};
 use super::maps::IdMaps;
-use super::place::Place;
 use super::record::Format;
+use super::root_identity::RootIdentity;
 use super::{Store, adopt, convert, runtime};
 use crate::error::Failure;
 
@@ -84,7 +84,7 @@ impl Store {
             io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => missing(),
             _ => Failure::io_at("open", given, &e),
         })?;
-        let place = Place::of(&dir).map_err(|errno| Failure::io("statx", &errno.into()))?;
+        let identity = RootIdentity::of(&dir).map_err(|errno| Failure::io("statx", &errno.into()))?;
         let state = adopt::survey(&dir)?;
         if matches!(state, State::Empty) && !opening.make {
             return Err(missing());
@@ -101,7 +101,7 @@ impl Store {
         let first_since_boot = runtime::existing_directories(&format.id).next().is_none();
         let runtime = runtime::runtime_directory(&format.id)?;
         let (recovered, strays, claims) = (Mutex::default(), Mutex::default(), Claims::default());
-        Ok(Store { root, runtime, first_since_boot, dir, place, format, recovered, strays, claims, lock })
+        Ok(Store { root, runtime, first_since_boot, dir, identity, format, recovered, strays, claims, lock })
     }
 }
 

@@ -8,7 +8,7 @@ use std::sync::atomic::AtomicUsize;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::{self, JoinHandle};
 
-use super::place::Place;
+use super::permit::Permit;
 use super::walk::{Batch, Names, Walk};
 use crate::{Error, Node};
 
@@ -88,9 +88,9 @@ impl Walker {
         if !matches!(self.way, Way::Here(_)) || thread::available_parallelism().is_ok_and(|it| it.get() < 2) {
             return Ok(());
         }
-        let Some(place) = Place::take(&THREADS, MOST_THREADS) else { return Ok(()) };
+        let Some(permit) = Permit::take(&THREADS, MOST_THREADS) else { return Ok(()) };
         if let Way::Here(walk) = mem::replace(&mut self.way, Way::Over) {
-            self.way = Way::Ahead(Ahead::new(*walk, most, place)?);
+            self.way = Way::Ahead(Ahead::new(*walk, most, permit)?);
         }
         Ok(())
     }
@@ -104,11 +104,11 @@ struct Ahead {
 }
 
 impl Ahead {
-    fn new(mut walk: Walk, most: usize, place: Place) -> Result<Self, Error> {
+    fn new(mut walk: Walk, most: usize, permit: Permit) -> Result<Self, Error> {
         let most = if walk.open_files() { cmp::min(most, SHORT) } else { most };
         let (sender, found) = sync_channel(READY);
         let work = move || {
-            let _place = place;
+            let _permit = permit;
             // A panic must not look like the end of the layer.
             if catch_unwind(AssertUnwindSafe(|| walk_on(&mut walk, most, &sender))).is_err() {
                 let _ = sender.send(Err(Error::Conflict("the thread that walks panicked".into())));

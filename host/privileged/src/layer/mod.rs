@@ -9,7 +9,7 @@ mod delete;
 mod descent;
 mod fill;
 mod opened;
-mod place;
+mod permit;
 mod read;
 mod resolve;
 mod touch;

@@ -11,7 +11,7 @@ use nix::sys::stat::Mode;
 use rustix::process::{Resource, getrlimit};
 
 use super::ahead::{READY, SHORT};
-use super::place::Place;
+use super::permit::Permit;
 use super::resolve::LONGEST;
 
 /// What opens a file so that nothing else happens, whatever it has become: opening a FIFO blocks, opening a terminal makes it ours.
@@ -28,23 +28,23 @@ static OPEN: AtomicUsize = AtomicUsize::new(0);
 /// Those of one layer, in the order of the walk.
 #[derive(Debug, Default)]
 pub(super) struct Opened {
-    files: Mutex<VecDeque<(Vec<u8>, OwnedFd, Place)>>,
+    files: Mutex<VecDeque<(Vec<u8>, OwnedFd, Permit)>>,
 }
 
 impl Opened {
     /// Opens a regular file that was just looked at, where there is room for it. What fails is left to whoever asks for the file, and so is what has a name
     /// that takes more memory than most.
-    pub(super) fn open(&self, dir: BorrowedFd<'_>, last: &[u8], path: &[u8]) -> Option<(OwnedFd, Place)> {
+    pub(super) fn open(&self, dir: BorrowedFd<'_>, last: &[u8], path: &[u8]) -> Option<(OwnedFd, Permit)> {
         if path.len() > LONGEST || self.lock().len() >= MOST {
             return None;
         }
-        let place = Place::take(&OPEN, most_of_all())?;
-        Some((openat(dir, last, HARMLESS | OFlag::O_NOFOLLOW, Mode::empty()).ok()?, place))
+        let permit = Permit::take(&OPEN, most_of_all())?;
+        Some((openat(dir, last, HARMLESS | OFlag::O_NOFOLLOW, Mode::empty()).ok()?, permit))
     }
 
     /// Keeps it open.
-    pub(super) fn keep(&self, path: &[u8], (file, place): (OwnedFd, Place)) {
-        self.lock().push_back((path.to_vec(), file, place));
+    pub(super) fn keep(&self, path: &[u8], (file, permit): (OwnedFd, Permit)) {
+        self.lock().push_back((path.to_vec(), file, permit));
     }
 
     /// Gives a file away, and closes those that the walk came upon before it: nobody asked for them in their turn.
@@ -54,7 +54,7 @@ impl Opened {
         files.drain(..=at).next_back().map(|(_, file, _)| file)
     }
 
-    fn lock(&self) -> MutexGuard<'_, VecDeque<(Vec<u8>, OwnedFd, Place)>> {
+    fn lock(&self) -> MutexGuard<'_, VecDeque<(Vec<u8>, OwnedFd, Permit)>> {
         self.files.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -82,14 +82,14 @@ mod tests {
         fs::create_dir(&path).unwrap();
         fs::write(path.join("f"), "f").unwrap();
         let dir = File::open(&path).unwrap();
-        // Places of its own: other tests have theirs.
-        static PLACES: AtomicUsize = AtomicUsize::new(0);
+        // Permits of its own: other tests have theirs.
+        static PERMITS: AtomicUsize = AtomicUsize::new(0);
         let opened = Opened::default();
         for number in 0..MOST {
-            let place = Place::take(&PLACES, MOST).unwrap();
-            opened.keep(number.to_string().as_bytes(), (dir.try_clone().unwrap().into(), place));
+            let permit = Permit::take(&PERMITS, MOST).unwrap();
+            opened.keep(number.to_string().as_bytes(), (dir.try_clone().unwrap().into(), permit));
         }
-        let open = || PLACES.load(Ordering::Relaxed);
+        let open = || PERMITS.load(Ordering::Relaxed);
         assert!(opened.open(dir.as_fd(), b"f", b"f").is_none() && open() == MOST);
         assert!(opened.take(b"nothing").is_none() && open() == MOST);
         assert!(opened.take(b"9").is_some() && open() == MOST - 10);

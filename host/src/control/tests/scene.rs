@@ -12,7 +12,7 @@ use super::super::Calls;
 use super::super::frame;
 use super::super::protocol::{Call, Hello, Open, Opened, VERSION, Which};
 use super::super::server::{self, Handle};
-use crate::driver::{BackendChoice, Driver, Given, Limits, Owner, Settings, Shipped};
+use crate::driver::{BackendChoice, CallLimits, Driver, Limits, Owner, Settings, Shipped};
 use crate::serve::listen::{Endpoint, Role};
 use crate::serve::log::Log;
 use crate::serve::metrics::Metrics;
@@ -140,7 +140,7 @@ pub(super) fn apply(id: &str) -> Call {
         parent: None,
         sync: false,
         devices: None,
-        given: Given::default(),
+        given: CallLimits::default(),
         progress: true,
     }
 }

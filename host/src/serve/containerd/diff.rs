@@ -19,7 +19,7 @@ use super::content::{Content, engine};
 use super::digest::{Digested, Digesting, Passing};
 use super::media::{LAYER, packing};
 use super::{Containerd, Front, answer, compare, scope};
-use crate::driver::{ApplyOptions, Driver, Test, Totals};
+use crate::driver::{Acceptance, ApplyOptions, Driver, Totals};
 use crate::error::{Error, Failure};
 use crate::serve::calls::{CallError, Transfer, Way};
 use crate::serve::docker::upload::{Archive, Batch};
@@ -205,10 +205,12 @@ fn fill(
     if was_mounted {
         driver.put(layer)?;
     }
-    let test =
-        Test { unpacked: Box::new(io::BufWriter::with_capacity(PIECE, sink)), accept: Box::new(accept) };
+    let acceptance = Acceptance {
+        unpacked: Box::new(io::BufWriter::with_capacity(PIECE, sink)),
+        accept: Box::new(accept),
+    };
     let options = ApplyOptions { sync: true, ..ApplyOptions::default() };
-    let result = driver.apply_tested(layer, Box::new(archive), &options, test);
+    let result = driver.apply_tested(layer, Box::new(archive), &options, acceptance);
     let mounted_again = if was_mounted { driver.get(layer, None).map(drop) } else { Ok(()) };
     // What the blob was refused for is told before what went wrong after it.
     let totals = result?;

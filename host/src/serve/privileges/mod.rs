@@ -2,12 +2,12 @@
 //!
 //! All of it is done before there is a second thread, and threads inherit it. One is started in between: the thread that mounts
 //! ([`layerbox_privileged::mount::thread`]). It keeps the capabilities of `MOUNTING` and is denied what no mount needs; every other thread, and so each one that
-//! runs guest code, keeps those of `WORKING` and is allowed what `filter::working` lists, in which nothing mounts, and no program is started.
+//! runs guest code, keeps those of `WORKING` and is allowed what `seccomp::working` lists, in which nothing mounts, and no program is started.
 //!
 //! Threads share their memory. This is a second wall behind the sandbox, not one that holds whoever runs code of their own in the process.
 
-mod filter;
-mod walls;
+mod landlock;
+mod seccomp;
 
 use layerbox_privileged::mount::thread;
 use rustix::io::Errno;
@@ -56,10 +56,10 @@ pub fn reduce() -> Result<(), Failure> {
     }
     keep(MOUNTING).map_err(failed("capset"))?;
     set_no_new_privs(true).map_err(failed("prctl"))?;
-    thread::start(filter::mounting).map_err(|e| Failure::io("seccomp", &e))?;
+    thread::start(seccomp::mounting).map_err(|e| Failure::io("seccomp", &e))?;
     keep(WORKING).map_err(failed("capset"))?;
-    walls::raise()?;
-    filter::working().map_err(|e| Failure::io("seccomp", &e))
+    landlock::shut_in()?;
+    seccomp::working().map_err(|e| Failure::io("seccomp", &e))
 }
 
 /// Keeps these capabilities of those that the thread has, and hands none on to other programs.

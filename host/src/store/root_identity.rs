@@ -1,4 +1,4 @@
-//! What a path leads to, so that it can be told later whether it still leads there.
+//! What the path of a root leads to, so that it can be told later whether it still leads there.
 //!
 //! A mount counts as well as a directory: an engine binds its data on itself when it starts, and takes that away when it ends. What was opened below such a mount stays
 //! there, cut off from all paths, and Landlock lets nobody move a file in it any more: it knows of no path to it that a rule could be about.
@@ -11,31 +11,31 @@ use rustix::io::Errno;
 
 /// A directory by way of a mount.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Place {
+pub(super) struct RootIdentity {
     device: (u32, u32),
     inode: u64,
     /// None before Linux 5.8. No other mount gets the number while something is open on this one.
     mount: Option<u64>,
 }
 
-impl Place {
+impl RootIdentity {
     /// That of a directory that is open.
-    pub(super) fn of(directory: impl AsFd) -> Result<Place, Errno> {
-        statx(directory, c"", AtFlags::EMPTY_PATH, ASKED).map(Place::from)
+    pub(super) fn of(directory: impl AsFd) -> Result<RootIdentity, Errno> {
+        statx(directory, c"", AtFlags::EMPTY_PATH, ASKED).map(RootIdentity::from)
     }
 
     /// That to which a path leads now.
-    pub(super) fn at(path: &Path) -> Result<Place, Errno> {
-        statx(CWD, path, AtFlags::empty(), ASKED).map(Place::from)
+    pub(super) fn at(path: &Path) -> Result<RootIdentity, Errno> {
+        statx(CWD, path, AtFlags::empty(), ASKED).map(RootIdentity::from)
     }
 }
 
 const ASKED: StatxFlags = StatxFlags::INO.union(StatxFlags::MNT_ID);
 
-impl From<Statx> for Place {
-    fn from(found: Statx) -> Place {
+impl From<Statx> for RootIdentity {
+    fn from(found: Statx) -> RootIdentity {
         let has_mount = StatxFlags::from_bits_retain(found.stx_mask).contains(StatxFlags::MNT_ID);
-        Place {
+        RootIdentity {
             device: (found.stx_dev_major, found.stx_dev_minor),
             inode: found.stx_ino,
             mount: has_mount.then_some(found.stx_mnt_id),
@@ -50,18 +50,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_directory_of_the_same_name_is_another_place() {
-        let path = std::env::temp_dir().join(format!("layerbox-place.{}", std::process::id()));
+    fn a_directory_of_the_same_name_is_another_root() {
+        let path = std::env::temp_dir().join(format!("layerbox-root-identity.{}", std::process::id()));
         create_dir(&path).unwrap();
         let open = std::fs::File::open(&path).unwrap();
-        let first = Place::of(&open).unwrap();
-        assert_eq!(Place::at(&path), Ok(first));
+        let first = RootIdentity::of(&open).unwrap();
+        assert_eq!(RootIdentity::at(&path), Ok(first));
         let away = path.with_extension("away");
         rename(&path, &away).unwrap();
-        assert_eq!(Place::at(&path), Err(Errno::NOENT));
-        assert_eq!(Place::at(&away), Ok(first));
+        assert_eq!(RootIdentity::at(&path), Err(Errno::NOENT));
+        assert_eq!(RootIdentity::at(&away), Ok(first));
         create_dir(&path).unwrap();
-        assert_ne!(Place::at(&path), Ok(first));
+        assert_ne!(RootIdentity::at(&path), Ok(first));
         remove_dir(&path).unwrap();
         remove_dir(&away).unwrap();
     }

@@ -16,13 +16,13 @@ use crate::error::Failure;
 /// # Errors
 ///
 /// The kernel has it and refuses.
-pub(super) fn raise() -> Result<(), Failure> {
+pub(super) fn shut_in() -> Result<(), Failure> {
     let unsupported = |error: &dyn std::error::Error| Failure::Unsupported(format!("Landlock: {error}"));
     let root = PathFd::new("/").map_err(|error| unsupported(&error))?;
-    shut_in(root).map_err(|error| unsupported(&error))
+    restrict(root).map_err(|error| unsupported(&error))
 }
 
-fn shut_in(root: PathFd) -> Result<(), RulesetError> {
+fn restrict(root: PathFd) -> Result<(), RulesetError> {
     Ruleset::default()
         .set_compatibility(CompatLevel::BestEffort)
         .handle_access(AccessFs::Execute | AccessFs::MakeSock | AccessFs::IoctlDev | AccessFs::Refer)?
@@ -56,14 +56,14 @@ mod tests {
         });
         let status = own.join().expect("no panic").expect("a ruleset");
         if !matches!(status, LandlockStatus::Available { .. }) {
-            return skip(&format!("walls: Landlock is {status:?}"), false);
+            return skip(&format!("Landlock is {status:?}"), false);
         }
-        let directory = std::env::temp_dir().join(format!("layerbox-walls.{}", std::process::id()));
+        let directory = std::env::temp_dir().join(format!("layerbox-landlock.{}", std::process::id()));
         std::fs::create_dir_all(directory.join("a")).expect("mkdir");
         std::fs::write(directory.join("f"), "text").expect("write");
         let inside = directory.clone();
         let done = thread::spawn(move || {
-            raise().expect("walls");
+            shut_in().expect("Landlock");
             std::fs::rename(inside.join("f"), inside.join("a/g")).expect("a move between directories");
             let run = Command::new("/bin/true").status().map(|_| ());
             let bound = UnixListener::bind(inside.join("s")).map(|_| ());
