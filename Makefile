@@ -118,7 +118,7 @@ doc: component ## the documentation of the crates: target/doc/
 demo: setup all ## layers, mounts, changes and archives of a real root file system, step by step
 	$(BINARY) demo
 
-tcb: ## how many lines hold authority
+tcb: ## the lines of native code that decide what is done to the machine, file by file
 	@.ci/tcb
 
 reproducible: ## builds the component in two other directories and compares the digests
