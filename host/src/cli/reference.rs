@@ -111,12 +111,14 @@ fn section(page: &mut Vec<u8>, name: &str, command: &Command) -> io::Result<()> 
     sections(page, ".SS", &command)
 }
 
-/// The command with the text of every option: clap_mangen leaves out one that `-h` does not show and that has no longer text.
+/// The command with the text of every option: clap_mangen leaves out one that `-h` does not show and that has
+/// no longer text.
 fn in_full(command: Command) -> Command {
     command.mut_args(|arg| arg.hide_short_help(false))
 }
 
-/// What can be typed, in one line. clap_mangen's names neither the values of options nor what may be repeated.
+/// What can be typed, in one line. clap_mangen's names neither the values of options nor what may be
+/// repeated.
 fn synopsis(name: &str, command: &Command) -> String {
     let (positional, options): (Vec<&Arg>, Vec<&Arg>) =
         command.get_arguments().partition(|arg| arg.is_positional());

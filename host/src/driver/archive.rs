@@ -205,7 +205,8 @@ impl Driver {
     ///
     /// # Errors
     ///
-    /// Those of [`Driver::apply_diff`] and what [`Acceptance::accept`] answers; the layer is empty as before then.
+    /// Those of [`Driver::apply_diff`] and what [`Acceptance::accept`] answers; the layer is empty as before
+    /// then.
     pub fn apply_tested(
         &self,
         id: &str,
@@ -245,7 +246,7 @@ impl Driver {
             let filled = self.fill(id, parent, archive, options, acceptance);
             let totals =
                 filled.map_err(|failure| self.explain_by_file_system(failure)).inspect_err(|_| {
-                    // The error to tell is the first one. What cannot be taken away now is when the store is next opened.
+                    // The first error is told. What cannot be taken away now is when the store is next opened.
                     drop(self.store.unstage(id));
                 })?;
             let size = Some(Size { entries: totals.entries, bytes: totals.bytes });

@@ -29,8 +29,8 @@ enum Say {
 /// The writing of one layer. Dropped, its thread has ended.
 #[derive(Debug)]
 pub(super) struct Writeback {
-    /// The file system. Opened before anything was written: an error is told to whom had it open then (syncfs(2), since
-    /// Linux 5.8; older ones tell of none).
+    /// The file system. Opened before anything was written: an error is told to whom had it open then
+    /// (syncfs(2), since Linux 5.8; older ones tell of none).
     directory: Arc<OwnedFd>,
     sender: SyncSender<Say>,
     thread: Option<JoinHandle<nix::Result<()>>>,

@@ -85,13 +85,14 @@ pub struct UnionLease {
 }
 
 impl UnionLease {
-    /// The count of a layer. A count without a mount belongs to a mount that somebody else took away: it counts nothing, and is cleared where
-    /// counts may be changed. Or to one in another mount namespace, which cannot be changed from here.
+    /// The count of a layer. A count without a mount belongs to a mount that somebody else took away: it
+    /// counts nothing, and is cleared where counts may be changed. Or to one in another mount namespace,
+    /// which cannot be changed from here.
     ///
     /// # Errors
     ///
-    /// Those of reading the count and of asking for the mount; [`Failure::Busy`] where the count may be changed, and the mount is in a namespace in which
-    /// somebody lives.
+    /// Those of reading the count and of asking for the mount; [`Failure::Busy`] where the count may be
+    /// changed, and the mount is in a namespace in which somebody lives.
     pub fn count(&self, id: &LayerId) -> Result<u32, Failure> {
         let count = self.references.count(id)?;
         if count > 0 && !self.unions.mounted(id)? {

@@ -3,9 +3,10 @@
 //! The order is owner, mode, extended attributes, time: a change of owner takes set-id bits and capabilities away, a
 //! write takes them too, and each step but the last changes a time that nobody can set (ctime), or none.
 //!
-//! A time that the file system cannot hold is clamped by the kernel to the nearest that it can, without a word
-//! (`timestamp_truncate()` in the kernel's fs/inode.c, since Linux 5.4). That is accepted, and told: what 32 bits hold
-//! every file system holds, and of other times, which are rare, it is read back what became of them.
+//! A time that the file system cannot hold is clamped by the kernel to the nearest that it can, without a
+//! word (`timestamp_truncate()` in the kernel's fs/inode.c, since Linux 5.4). That is accepted, and told:
+//! what 32 bits hold every file system holds, and of other times, which are rare, it is read back what became
+//! of them.
 
 use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd};

@@ -94,15 +94,17 @@ impl Unions {
         Ok(Unions { backend, layout, new_api: Arc::default(), limits: Arc::default() })
     }
 
-    /// Mounts `branches`, uppermost first, on the mount point of `id`, and reads back what the kernel mounted. The
-    /// first is `id` itself and takes the changes. `label` is an SELinux mount label (empty is none).
+    /// Mounts `branches`, uppermost first, on the mount point of `id`, and reads back what the kernel
+    /// mounted. The first is `id` itself and takes the changes. `label` is an SELinux mount label (empty is
+    /// none).
     ///
     /// # Errors
     ///
-    /// [`Error::InvalidArgument`] for a list that is not such a stack or a malformed label, [`Error::Unsupported`] for one
-    /// too deep, a kernel without the file system or a store whose path that one cannot be told
-    /// ([`Backend::can_name`]), [`Error::Conflict`] where something is mounted already, and [`Error::MountFailed`]
-    /// otherwise, naming the layer and the file system to blame where they can be told. Nothing stays mounted then.
+    /// [`Error::InvalidArgument`] for a list that is not such a stack or a malformed label,
+    /// [`Error::Unsupported`] for one too deep, a kernel without the file system or a store whose path that
+    /// one cannot be told ([`Backend::can_name`]), [`Error::Conflict`] where something is mounted already,
+    /// and [`Error::MountFailed`] otherwise, naming the layer and the file system to blame where they can be
+    /// told. Nothing stays mounted then.
     pub fn mount(&self, id: &LayerId, branches: &[LayerId], label: Option<&str>) -> Result<(), Error> {
         let (unions, id, branches) = (self.clone(), id.clone(), branches.to_vec());
         let label = label.map(str::to_owned);
@@ -157,13 +159,13 @@ impl Unions {
         })
     }
 
-    /// Unmounts all that is mounted on the mount point of `id` (twice the same, if a crash came between); false when
-    /// nothing was. A busy union is waited for (about 200 ms), then detached if `force`.
+    /// Unmounts all that is mounted on the mount point of `id` (twice the same, if a crash came between);
+    /// false when nothing was. A busy union is waited for (about 200 ms), then detached if `force`.
     ///
     /// # Errors
     ///
-    /// [`Error::Busy`] with the processes that hold it, and what keeps hard links of an aufs union from being made: unless
-    /// `force`. What the kernel says of the unmount.
+    /// [`Error::Busy`] with the processes that hold it, and what keeps hard links of an aufs union from being
+    /// made: unless `force`. What the kernel says of the unmount.
     pub fn unmount(&self, id: &LayerId, force: bool) -> Result<bool, Error> {
         let (unions, id) = (self.clone(), id.clone());
         thread::run(move || unions.unmount_here(&id, force))?
@@ -194,7 +196,8 @@ impl Unions {
                 }
                 Ok(()) => Ok(true),
                 Err(nix::Error::EBUSY) => Ok(false),
-                // Not a mount point: somebody else was faster. If it is one, the kernel has locked it (mount_namespaces(7)).
+                // Not a mount point: somebody else was faster. If it is one, the kernel has locked it
+                // (mount_namespaces(7)).
                 Err(nix::Error::EINVAL) if !self.mounted(id)? => Ok(true),
                 Err(errno) => Err(Error::io("umount")(errno)),
             }

@@ -98,16 +98,17 @@ const GLOBAL: &str = "Options of all commands";
 pub(super) struct Global {
     /// The store's directory [default for root: /var/lib/layerbox]
     ///
-    /// For a user other than root it is $XDG_DATA_HOME/layerbox by default, which is ~/.local/share/layerbox where
-    /// that variable is not set. Root of a user namespace that a user has made is that user. The variable LAYERBOX_ROOT
-    /// names another.
+    /// For a user other than root it is $XDG_DATA_HOME/layerbox by default, which is ~/.local/share/layerbox
+    /// where that variable is not set. Root of a user namespace that a user has made is that user. The
+    /// variable LAYERBOX_ROOT names another.
     #[arg(long, global = true, value_name = "DIR")]
     pub(super) root: Option<PathBuf>,
 
     /// The configuration [default for root: /etc/layerbox/config.toml]
     ///
-    /// For a user other than root it is $XDG_CONFIG_HOME/layerbox/config.toml by default, which is in ~/.config where
-    /// that variable is not set. The default one may be absent. The variable LAYERBOX_CONFIG names another.
+    /// For a user other than root it is $XDG_CONFIG_HOME/layerbox/config.toml by default, which is in
+    /// ~/.config where that variable is not set. The default one may be absent. The variable LAYERBOX_CONFIG
+    /// names another.
     #[arg(long, global = true, value_name = "FILE", hide_short_help = true)]
     pub(super) config: Option<PathBuf>,
 

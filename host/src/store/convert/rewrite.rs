@@ -25,8 +25,8 @@ pub(super) struct Rewrite<'a> {
     to: Backend,
     journal: Journal,
     source: Source<'a>,
-    /// The root. Opened before anything is written: an error is told to whom had it open then (syncfs(2), since Linux
-    /// 5.8; older ones tell of none).
+    /// The root. Opened before anything is written: an error is told to whom had it open then (syncfs(2),
+    /// since Linux 5.8; older ones tell of none).
     root: File,
 }
 

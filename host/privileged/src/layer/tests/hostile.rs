@@ -95,7 +95,8 @@ fn attributes_of_a_directory_stay_with_it_when_the_way_to_it_changes() {
 
 /// Somebody who exchanges `layer/swap` (a directory) for a link to the victim and back, until dropped.
 ///
-/// It counts, so that a test can tell that it raced: a swapper that is stuck, or work that never meets a link, proves nothing.
+/// It counts, so that a test can tell that it raced: a swapper that is stuck, or work that never meets a
+/// link, proves nothing.
 #[derive(Debug)]
 struct Race {
     began: Instant,
@@ -194,7 +195,8 @@ fn a_layer_that_is_changed_meanwhile_shows_nothing_from_outside() {
 
 #[test]
 fn filling_a_layer_that_is_changed_meanwhile_never_leaves_it() {
-    // More directories than the filler keeps open, and none whose parent is: each put goes the whole way anew.
+    // More directories than the filler keeps open, and none whose parent is: each put goes the whole way
+    // anew.
     const DIRECTORIES: u64 = 300;
     let Some(scene) = Scene::new("live-fill") else { return };
     let mut filler = scene.filler();
