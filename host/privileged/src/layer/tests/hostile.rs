@@ -183,7 +183,7 @@ fn a_layer_that_is_changed_meanwhile_shows_nothing_from_outside() {
         let found = tree.stat(&[name("swap/hello")], Detail::Full).unwrap().remove(0);
         race.met(found.is_some());
         assert!(found.is_none_or(|node| node.inode != victim));
-        if race.rounds % 10 == 0 {
+        if race.rounds.is_multiple_of(10) {
             let mut sink = Sink::from_fd(File::create(&out).unwrap().into());
             if tree.send(&name("swap/hello"), 5, &mut sink).is_ok() {
                 sink.flush().unwrap();
