@@ -6,6 +6,7 @@ use std::ffi::{OsStr, OsString};
 use std::fs::{File, Permissions};
 use std::io::{self, IsTerminal as _};
 use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
+use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, fchown};
 use std::path::{Path, PathBuf};
 
@@ -60,7 +61,7 @@ impl Destination {
     /// [`Failure::Untrusted`] where others could have said what is replaced ([`way`]); [`Failure::Io`].
     pub(super) fn file(path: &Path, umask: Mode) -> Result<Destination, Failure> {
         let failure = |errno: Errno| Failure::io_at("open", path, &errno.into());
-        let way::End { directory, name, old } = way::walk(path)?;
+        let way::End { directory, name, old, is_descriptor } = way::walk(path)?;
         let open = |name: &OsStr, flags: OFlags, mode: u32| {
             let flags = OFlags::WRONLY | OFlags::CLOEXEC | flags;
             rustix::fs::openat(&directory, name, flags, rustix::fs::Mode::from_bits_truncate(mode))
@@ -68,7 +69,8 @@ impl Destination {
         };
         if old.as_ref().is_some_and(|old| FileType::from_raw_mode(old.st_mode) != FileType::RegularFile) {
             // A device or a pipe is written to; a file must not take its place.
-            let file = open(&name, OFlags::NOFOLLOW, 0).map_err(failure)?;
+            let follow = if is_descriptor { OFlags::empty() } else { OFlags::NOFOLLOW };
+            let file = open(&name, follow, 0).map_err(failure)?;
             return Ok(Destination { file, on_commit: OnCommit::Nothing });
         }
         // What others may see of it, where it takes the place of another file, is decided before a byte is in it.
@@ -163,10 +165,12 @@ fn take_after(file: &File, old: &Stat) {
     let _ = file.set_permissions(Permissions::from_mode(mode));
 }
 
-/// A name beside the target that nobody else takes: `.app.tar.4711`.
+/// A name beside the target that nobody else takes: `.app.tar.4711`. Of a long one the beginning, so that it is
+/// no longer than a name may be (255 bytes).
 fn temporary_name(target: &OsStr) -> OsString {
+    const LONGEST: usize = 240;
     let mut name = OsString::from(".");
-    name.push(target);
+    name.push(OsStr::from_bytes(&target.as_bytes()[..target.len().min(LONGEST)]));
     name.push(format!(".{}", std::process::id()));
     name
 }
@@ -283,6 +287,29 @@ mod tests {
     fn a_device_is_written_to_and_not_replaced() {
         write(Path::new("/dev/null"), true).unwrap();
         assert!(!fs::metadata("/dev/null").unwrap().is_file());
+    }
+
+    #[test]
+    fn an_open_pipe_is_written_to() {
+        for directory in ["/proc/self/fd", "/dev/fd"] {
+            let (mut reader, writer) = io::pipe().unwrap();
+            let path = format!("{directory}/{}", writer.as_raw_fd());
+            write(Path::new(&path), true).unwrap();
+            drop(writer);
+            let mut came = String::new();
+            io::Read::read_to_string(&mut reader, &mut came).unwrap();
+            assert_eq!(came, "new", "{path}");
+        }
+    }
+
+    #[test]
+    fn a_name_may_be_as_long_as_names_are() {
+        let scratch = Scratch::new("long");
+        for length in [200, 250, 255] {
+            let path = scratch.0.join("x".repeat(length));
+            write(&path, true).unwrap();
+            assert_eq!(fs::read(&path).unwrap(), b"new", "{length}");
+        }
     }
 
     /// What lies in a shared directory and leads to `victim`, or is one.

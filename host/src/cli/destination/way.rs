@@ -16,7 +16,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{FileType, Mode, OFlags, Stat};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, PROC_SUPER_MAGIC, Stat};
 use rustix::io::Errno;
 
 use crate::error::Failure;
@@ -37,6 +37,9 @@ pub(super) struct End {
     pub(super) name: OsString,
     /// What has this name; none where it is free.
     pub(super) old: Option<Stat>,
+    /// Whether the name stands for an open pipe or device of a process (`/dev/stdout`, `/dev/fd/3`), which the
+    /// kernel alone can follow: no path leads to it.
+    pub(super) is_descriptor: bool,
 }
 
 /// Goes to where a path leads.
@@ -60,7 +63,9 @@ pub(super) fn walk(path: &Path) -> Result<End, Failure> {
         }
         let at = shown.join(&name);
         let found = match rustix::fs::openat(&directory, &name, LOOK, Mode::empty()) {
-            Err(Errno::NOENT) if rest.is_empty() => return Ok(End { directory, name, old: None }),
+            Err(Errno::NOENT) if rest.is_empty() => {
+                return Ok(End { directory, name, old: None, is_descriptor: false });
+            }
             other => other.map_err(failure)?,
         };
         let stat = rustix::fs::fstat(&found).map_err(failure)?;
@@ -70,6 +75,11 @@ pub(super) fn walk(path: &Path) -> Result<End, Failure> {
                 shown = at;
             }
             FileType::Symlink => {
+                if rest.is_empty()
+                    && let Some(end) = descriptor(&directory, &name)
+                {
+                    return Ok(End { directory, name, old: Some(end), is_descriptor: true });
+                }
                 judge(&at, "the link", &stat, &rustix::fs::fstat(&directory).map_err(failure)?, unmapped)?;
                 links += 1;
                 if links > MAX_LINKS {
@@ -81,11 +91,19 @@ pub(super) fn walk(path: &Path) -> Result<End, Failure> {
             _ if !rest.is_empty() => return Err(failure(Errno::NOTDIR)),
             _ => {
                 judge(&at, "the file", &stat, &rustix::fs::fstat(&directory).map_err(failure)?, unmapped)?;
-                return Ok(End { directory, name, old: Some(stat) });
+                return Ok(End { directory, name, old: Some(stat), is_descriptor: false });
             }
         }
     }
     Err(failure(Errno::ISDIR))
+}
+
+/// What a link of proc(5) to a descriptor stands for, where that is neither a file nor a directory.
+fn descriptor(directory: &OwnedFd, name: &OsStr) -> Option<Stat> {
+    let is_proc = rustix::fs::fstatfs(directory).is_ok_and(|found| found.f_type == PROC_SUPER_MAGIC);
+    let end = is_proc.then(|| rustix::fs::statat(directory, name, AtFlags::empty()).ok()).flatten()?;
+    let kind = FileType::from_raw_mode(end.st_mode);
+    (!matches!(kind, FileType::RegularFile | FileType::Directory)).then_some(end)
 }
 
 /// The names of a path, the last one first. An absolute path begins with `/`, which is the root wherever it
