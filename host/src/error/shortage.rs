@@ -1,5 +1,7 @@
 //! No room on the disk: of what there is none left.
 
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 
 use nix::libc;
@@ -41,16 +43,26 @@ impl Failure {
 
     /// Says of what there was no room below `root`, or that it cannot be written, where that is why it failed. To be asked before anything is taken away again.
     pub(crate) fn explain_by_file_system(self, root: &Path) -> Failure {
+        // What has a path of the machine lies there: locks and counts are not in the store.
+        let elsewhere = match &self {
+            Failure::Io { entry, .. } if entry.starts_with(b"/") => {
+                Path::new(OsStr::from_bytes(entry)).parent()
+            }
+            _ => None,
+        };
+        let elsewhere = elsewhere.filter(|directory| !directory.starts_with(root)).map(Path::to_owned);
         let what = match &self {
-            Failure::Io { code: libc::EROFS, .. } => {
+            Failure::Io { code: libc::EROFS, .. } if elsewhere.is_none() => {
                 return Failure::ReadOnly(Escaped(root.as_os_str().as_encoded_bytes()).to_string());
             }
             Failure::Io { code: libc::EDQUOT, .. } => Shortage::Quota,
-            Failure::Io { code: libc::ENOSPC, .. } => match rustix::fs::statvfs(root) {
-                // Some file systems have no fixed number of inodes, and tell none.
-                Ok(stat) if stat.f_files > 0 && stat.f_favail == 0 => Shortage::Inodes,
-                _ => Shortage::Space,
-            },
+            Failure::Io { code: libc::ENOSPC, .. } => {
+                match rustix::fs::statvfs(elsewhere.as_deref().unwrap_or(root)) {
+                    // Some file systems have no fixed number of inodes, and tell none.
+                    Ok(stat) if stat.f_files > 0 && stat.f_favail == 0 => Shortage::Inodes,
+                    _ => Shortage::Space,
+                }
+            }
             _ => return self,
         };
         match self {

@@ -164,7 +164,7 @@ impl Guard {
                 .truncate(false)
                 .mode(0o600)
                 .open(&path)
-                .map_err(|e| Failure::io("open", &e))?;
+                .map_err(|e| Failure::io_at("open", &path, &e))?;
             let before = file.metadata().map_err(|e| Failure::io("stat", &e))?;
             let lock = wait(file, mode, patience).map_err(|failure| match failure {
                 Failure::Locked(_) => {
