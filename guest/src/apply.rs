@@ -3,7 +3,8 @@
 //! Headers come in and are judged entry by entry (`admit`); what is admitted goes out in batches (`batch`). Where the
 //! archive is plain, bodies never come in at all: the host is told their position in the stream (`plain`). Packed archives
 //! are unpacked here, so their bodies are handed over piece by piece (`packed`). Deletions are kept until all else is in
-//! the layer ([`Markers`](crate::whiteout::Markers)), by the names to which links led when they came (`links`).
+//! the layer ([`Markers`](crate::whiteout::Markers)), by the names to which links led when they came (`links`); only their
+//! directories are made at once.
 
 mod admit;
 mod batch;

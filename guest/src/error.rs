@@ -28,6 +28,16 @@ pub(crate) fn within(entry: &[u8], mut error: Error) -> Error {
     error
 }
 
+/// The same error, with another name for the entry that the host tells it of.
+pub(crate) fn renamed(mut error: Error, name: impl Fn(&[u8]) -> Vec<u8>) -> Error {
+    match &mut error {
+        Error::Refused(refusal) => refusal.entry = name(&refusal.entry),
+        Error::Limit(excess) => excess.entry = excess.entry.as_deref().map(name),
+        _ => {}
+    }
+    error
+}
+
 /// An operation of the kernel failed.
 pub(crate) fn io(entry: Option<&[u8]>, operation: &str, error: &io::Error) -> Error {
     Error::Io(IoFailure {

@@ -1,8 +1,10 @@
 //! The judgement of each entry: what it becomes in the layer, or which rule it breaks.
 
+use std::slice;
+
 use super::Stored;
 use super::batch::Batch;
-use super::links::Links;
+use super::links::{IS_NO_DIRECTORY, Links};
 use crate::archive::{Member, MemberKind};
 use crate::error;
 use crate::host::{
@@ -34,6 +36,9 @@ pub(super) struct Admission {
     bytes: u64,
     markers: Markers,
     links: Links,
+    /// The directory that the latest entry is or is in, or that of the mark after it, by the name that the archive has for it:
+    /// it is there, or will be when the batch has been put.
+    here: Name,
 }
 
 impl Admission {
@@ -49,6 +54,7 @@ impl Admission {
             bytes: 0,
             markers: Markers::default(),
             links: Links::default(),
+            here: Name::new(),
         })
     }
 
@@ -71,6 +77,11 @@ impl Admission {
                     return Err(error::limit(&member.name, "bytes", self.max_bytes));
                 }
                 self.take_place(&member, batch)?;
+                self.here.clear();
+                self.here.extend_from_slice(match member.kind {
+                    MemberKind::Directory => &member.name,
+                    _ => split(&member.name).0,
+                });
                 self.admit(member)
             }
             Meaning::Bookkeeping => Ok(Admitted::Nothing(member.stored)),
@@ -80,14 +91,57 @@ impl Admission {
             )),
             Meaning::Deletion(name) => {
                 let (directory, last) = split(&name);
-                self.markers.hide(join(&self.links.resolve(directory, batch)?, last))?;
+                let directory = self.place_of(&member.name, directory, batch)?;
+                self.markers.hide(join(&directory, last))?;
                 Ok(Admitted::Nothing(member.stored))
             }
             Meaning::Opaque(directory) => {
-                self.markers.make_opaque(self.links.resolve(&directory, batch)?)?;
+                let directory = self.place_of(&member.name, &directory, batch)?;
+                self.markers.make_opaque(directory)?;
                 Ok(Admitted::Nothing(member.stored))
             }
         }
+    }
+
+    /// The directory of a mark, by the name that no link is in. Where it is missing it is made at once, as that of any entry: links
+    /// to it that come later lead there, and what comes into its place takes the mark with it.
+    fn place_of<W: Writer>(
+        &mut self,
+        mark: &[u8],
+        directory: &[u8],
+        batch: &mut Batch<'_, W>,
+    ) -> Result<Name> {
+        let refuse = |rule| error::refused(mark, rule);
+        let found = self.links.resolve(directory, batch)?.map_err(refuse)?;
+        if self.is_on_the_way(directory) || self.markers.tell_of(&found) {
+            return Ok(found);
+        }
+        batch.flush()?;
+        match batch.writer.stat(slice::from_ref(&found))?.pop().flatten().map(|node| node.kind) {
+            Some(Kind::Directory) => {}
+            Some(_) => return Err(refuse(IS_NO_DIRECTORY)),
+            None => {
+                let missing = self.usual(found.clone());
+                let made = batch.writer.put(&[missing], None);
+                made.map_err(|error| error::renamed(error, |_| mark.to_vec()))?;
+            }
+        }
+        self.here = directory.to_vec();
+        Ok(found)
+    }
+
+    /// Whether a directory is the one that is known to be there, or above it.
+    fn is_on_the_way(&self, directory: &[u8]) -> bool {
+        let below = self.here.strip_prefix(directory);
+        directory.is_empty() || below.is_some_and(|below| below.first().is_none_or(|&byte| byte == b'/'))
+    }
+
+    /// A directory of which the archive does not speak.
+    fn usual(&self, name: Name) -> Entry {
+        let (uid, gid) = self.owners.root();
+        let mtime = Timestamp { seconds: 0, nanoseconds: 0 };
+        let attributes = Attributes { mode: 0o755, uid, gid, mtime, xattrs: Vec::new() };
+        Entry { name, kind: Kind::Directory, attributes, body: Body::None }
     }
 
     /// Forgets the deletions in what an entry replaces, and remembers where links are.
@@ -102,7 +156,8 @@ impl Admission {
             return Ok(());
         }
         let (directory, last) = split(&member.name);
-        let name = join(&self.links.resolve(directory, batch)?, last);
+        // Where the way leads nowhere, the host refuses the entry.
+        let name = join(&self.links.resolve(directory, batch)?.unwrap_or_else(|_| directory.to_vec()), last);
         if member.kind != MemberKind::Directory {
             self.markers.replace(&name);
         }

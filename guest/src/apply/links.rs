@@ -1,7 +1,8 @@
 //! Where a directory's name leads, over the symbolic links that the archive has put by then.
 //!
 //! Deletions are written down when all else is in the layer, and by then a link that they were named over may be gone or lead
-//! elsewhere. So they are kept by the names that no link is in.
+//! elsewhere. So they are kept by the names that no link is in. What keeps a way from leading anywhere is said as the host
+//! says it of any other entry.
 
 use super::batch::Batch;
 use crate::host::{Kind, Name, Result, Writer};
@@ -18,6 +19,14 @@ const MAX_COMPONENT: usize = 255;
 
 /// The most components of a name that can be looked up.
 const MAX_COMPONENTS: usize = 4096;
+
+/// Why a way leads nowhere.
+const DANGLES: &str = "the way to it leads over a symbolic link that leads nowhere";
+const CIRCLES: &str = "the way to it leads over a loop of symbolic links";
+pub(super) const IS_NO_DIRECTORY: &str = "the way to it leads over something that is not a directory";
+
+/// Where a way leads, or why it leads nowhere.
+pub(super) type Way = std::result::Result<Name, &'static str>;
 
 /// Knows of most names that they are no links, and asks the layer about the others.
 ///
@@ -36,18 +45,20 @@ impl Links {
         !self.bits.is_empty() && self.has(hash(name, START))
     }
 
-    /// The name of a directory that no link is in. One that leads nowhere stays as it is.
-    pub(super) fn resolve<W: Writer>(&mut self, directory: &[u8], batch: &mut Batch<'_, W>) -> Result<Name> {
+    /// The name of a directory that no link is in. Whether it is there, only a link on the way tells.
+    pub(super) fn resolve<W: Writer>(&mut self, directory: &[u8], batch: &mut Batch<'_, W>) -> Result<Way> {
         if !self.may_pass(directory) {
-            return Ok(directory.to_vec());
+            return Ok(Ok(directory.to_vec()));
         }
         if let Some((_, found)) = self.latest.as_ref().filter(|(asked, _)| asked == directory) {
-            return Ok(found.clone());
+            return Ok(Ok(found.clone()));
         }
         batch.flush()?;
-        let found = follow(batch.writer, directory)?.unwrap_or_else(|| directory.to_vec());
-        self.latest = Some((directory.to_vec(), found.clone()));
-        Ok(found)
+        let way = follow(batch.writer, directory)?;
+        if let Ok(found) = &way {
+            self.latest = Some((directory.to_vec(), found.clone()));
+        }
+        Ok(way)
     }
 
     /// Takes notice of an entry by a name that no link is in.
@@ -103,9 +114,8 @@ fn bits(hash: u64) -> [usize; 2] {
     [(mixed >> 40) as usize % BITS, (mixed >> 18) as usize % BITS]
 }
 
-/// Follows the links on the way to a directory and there. What is missing behind them is made as any entry's parents are;
-/// `None` where they lead to nothing, round in circles, or to what is no directory.
-fn follow<W: Writer>(writer: &W, directory: &[u8]) -> Result<Option<Name>> {
+/// Follows the links on the way to a directory and there. What is missing behind them is made as any entry's parents are.
+fn follow<W: Writer>(writer: &W, directory: &[u8]) -> Result<Way> {
     let components = |path: &[u8], is_target: bool| -> Vec<(Name, bool)> {
         path.rsplit(|&byte| byte == b'/').map(|component| (component.to_vec(), is_target)).collect()
     };
@@ -125,7 +135,7 @@ fn follow<W: Writer>(writer: &W, directory: &[u8]) -> Result<Option<Name>> {
         let next = join(&at, &component);
         let depth = next.iter().filter(|&&byte| byte == b'/').count() + 1 + rest.len();
         if component.len() > MAX_COMPONENT || depth > MAX_COMPONENTS {
-            return Ok(None);
+            return Ok(Err("the way to it is longer than a name can be"));
         }
         match writer.stat(std::slice::from_ref(&next))?.pop().flatten().map(|node| node.kind) {
             Some(Kind::Directory) => at = next,
@@ -140,10 +150,12 @@ fn follow<W: Writer>(writer: &W, directory: &[u8]) -> Result<Option<Name>> {
                 let missing = rest.drain(..).rev();
                 at = missing.fold(next, |at, (component, _)| join(&at, &component));
             }
-            _ => return Ok(None),
+            None => return Ok(Err(DANGLES)),
+            Some(Kind::Symlink(_)) => return Ok(Err(CIRCLES)),
+            Some(_) => return Ok(Err(IS_NO_DIRECTORY)),
         }
     }
-    Ok(Some(at))
+    Ok(Ok(at))
 }
 
 #[cfg(test)]

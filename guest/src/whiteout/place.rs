@@ -5,9 +5,7 @@ use std::collections::BTreeSet;
 
 use super::{AUFS_BASE, PREFIX, join, opaque, opaque_attribute, split};
 use crate::error;
-use crate::host::{
-    Attributes, Body, Device, Dialect, Entry, Error, Kind, Name, Result, Timestamp, Writer, Xattr,
-};
+use crate::host::{Attributes, Body, Device, Dialect, Entry, Kind, Name, Result, Timestamp, Writer, Xattr};
 
 /// How many markers are names of one file. The limit of ext4 is 65,000, of btrfs 65,535, and less in one directory.
 const LINKS: u32 = 30_000;
@@ -40,7 +38,15 @@ impl Markers {
         self.deletions.is_empty() && self.opaque.is_empty()
     }
 
-    /// Remembers that the layer hides a name.
+    /// Whether a directory of this name is known to be there, because marks are in it or below it: it was when they came, and
+    /// they are forgotten when something else takes its place.
+    pub fn tell_of(&self, directory: &[u8]) -> bool {
+        let (start, end) = within(directory);
+        let is_near = |marked: &BTreeSet<Name>| marked.range(start.clone()..end.clone()).next().is_some();
+        is_near(&self.deletions) || self.opaque.contains(directory) || is_near(&self.opaque)
+    }
+
+    /// Remembers that the layer hides a name, the directory of which is there.
     ///
     /// # Errors
     /// [`Error::Limit`] when there is no room for more.
@@ -50,7 +56,7 @@ impl Markers {
         Ok(())
     }
 
-    /// Remembers that a directory shows nothing of what lies below it.
+    /// Remembers that a directory, which is there, shows nothing of what lies below it.
     ///
     /// # Errors
     /// [`Error::Limit`] when there is no room for more.
@@ -63,8 +69,7 @@ impl Markers {
     /// Forgets what was said until now of names below this one: something that is no directory takes its place, and with the
     /// directory that may have been there all that was in it is gone, marks as well.
     pub fn replace(&mut self, name: &[u8]) {
-        // `0` is the byte after `/`.
-        let (start, end) = ([name, b"/"].concat(), [name, b"0"].concat());
+        let (start, end) = within(name);
         for marked in [&mut self.deletions, &mut self.opaque] {
             while let Some(below) = marked.range(start.clone()..end.clone()).next().cloned() {
                 marked.remove(&below);
@@ -107,6 +112,11 @@ impl Markers {
     }
 }
 
+/// Where the names begin that are below a name, and where they end: `0` is the byte after `/`.
+fn within(name: &[u8]) -> (Name, Name) {
+    ([name, b"/"].concat(), [name, b"0"].concat())
+}
+
 /// How many components a name has.
 fn depth(name: &[u8]) -> usize {
     name.iter().filter(|&&byte| byte == b'/').count() + 1
@@ -131,16 +141,6 @@ fn whiteout(name: &[u8]) -> Name {
     join(directory, &[PREFIX, last].concat())
 }
 
-/// The same error, about the entry of the archive where the host tells it of what the entry is in the layer.
-fn of_the_archive(mut error: Error, mark: impl Fn(&[u8]) -> Name) -> Error {
-    match &mut error {
-        Error::Refused(refusal) => refusal.entry = mark(&refusal.entry),
-        Error::Limit(excess) => excess.entry = excess.entry.as_deref().map(mark),
-        _ => {}
-    }
-    error
-}
-
 /// What writes markers.
 struct Hand<'a, W> {
     writer: &'a W,
@@ -163,9 +163,6 @@ impl<'a, W: Writer> Hand<'a, W> {
         for siblings in names.chunk_by(|one, next| split(one).0 == split(next).0) {
             let Some(first) = siblings.first() else { continue };
             let needs_none = self.sees_nothing(split(first).0)?;
-            if needs_none {
-                self.make_parent(first)?;
-            }
             for batch in siblings.chunks(BATCH) {
                 let hidden: Vec<Name> = batch.iter().copied().cloned().collect();
                 let mut entries = Vec::with_capacity(batch.len());
@@ -211,24 +208,12 @@ impl<'a, W: Writer> Hand<'a, W> {
         Ok(false)
     }
 
-    /// Makes the directory of a mark that is not put, where it is missing: as any entry's.
-    fn make_parent(&self, name: &[u8]) -> Result<()> {
-        let directory = [split(name).0.to_vec()];
-        if self.writer.stat(&directory)? != [None] {
-            return Ok(());
-        }
-        let [directory] = directory;
-        let mut entry = self.entry(directory, Kind::Directory);
-        entry.attributes.mode = 0o755;
-        self.writer.put(&[entry], None).map_err(|error| of_the_archive(error, |_| whiteout(name)))
-    }
-
     fn make_opaque(&mut self, directories: &[&Name]) -> Result<()> {
         if let Some(name) = opaque_attribute(self.dialect) {
             let attribute = Xattr { name: name.to_vec(), value: b"y".to_vec() };
             return directories.chunks(BATCH).try_for_each(|batch| {
                 let batch: Vec<Name> = batch.iter().copied().cloned().collect();
-                self.writer.mark(&batch, &attribute).map_err(|error| of_the_archive(error, opaque))
+                self.writer.mark(&batch, &attribute).map_err(|error| error::renamed(error, opaque))
             });
         }
         for directory in directories {
@@ -261,7 +246,7 @@ impl<'a, W: Writer> Hand<'a, W> {
     fn put(&self, entries: &[Entry]) -> Result<()> {
         self.writer.put(entries, None).map_err(|error| match self.dialect {
             Dialect::Aufs => error,
-            Dialect::Overlay | Dialect::OverlayUser => of_the_archive(error, whiteout),
+            Dialect::Overlay | Dialect::OverlayUser => error::renamed(error, whiteout),
         })
     }
 

@@ -83,7 +83,7 @@ fn noise(length: usize) -> Vec<u8> {
 #[test]
 fn whiteouts_hide_lower_layers_only_and_in_any_order() {
     // An archive, and what the archive of the layer then holds.
-    let cases: [(&str, Archive, &[&str]); 16] = [
+    let cases: [(&str, Archive, &[&str]); 18] = [
         ("a deletion", archive().file("d/.wh.x", ""), &["d d/", "f d/.wh.x"]),
         (
             "its body does not matter",
@@ -144,6 +144,23 @@ fn whiteouts_hide_lower_layers_only_and_in_any_order() {
             "an opaque directory that nothing else speaks of",
             archive().file("a/b/.wh..wh..opq", "").file("a/.wh.b", ""),
             &["d a/", "d a/b/", "f a/b/.wh..wh..opq"],
+        ),
+        (
+            "over a link to a directory that only a deletion speaks of, which a file replaces",
+            archive()
+                .file("d/.wh.x", "")
+                .other("l", MemberKind::Symlink(b"d".to_vec()))
+                .file("l/.wh.y", "")
+                .file("l", ""),
+            &["d d/", "f d/.wh.x", "f d/.wh.y", "f l"],
+        ),
+        (
+            "opaque over a link to a directory that only a deletion speaks of",
+            archive()
+                .file("d/.wh.x", "")
+                .other("l", MemberKind::Symlink(b"d".to_vec()))
+                .file("l/.wh..wh..opq", ""),
+            &["d d/", "f d/.wh..wh..opq", "l l -> d"],
         ),
         ("the same twice", archive().file(".wh.x", "").file(".wh.x", ""), &["f .wh.x"]),
         ("an opaque root", archive().file(".wh..wh..opq", ""), &["f .wh..wh..opq"]),
@@ -239,7 +256,7 @@ fn what_breaks_a_rule_is_refused_by_name() {
     let marked = |key: &'static str| {
         archive().member("d", MemberKind::Directory, |it| it.xattrs.push((key.into(), b"y".to_vec())), b"")
     };
-    let cases: [(&str, Archive, &str); 19] = [
+    let cases: [(&str, Archive, &str); 22] = [
         ("an opaque mark that is a link", archive().file("f", "").link(".wh..wh..opq", "f"), ".wh..wh..opq"),
         ("a whiteout that is a link to nothing good", archive().link(".wh.x", "d/.wh."), ".wh.x"),
         ("a whiteout of nothing", archive().file("d/.wh.", ""), "d/.wh."),
@@ -259,6 +276,21 @@ fn what_breaks_a_rule_is_refused_by_name() {
         ("a hard link to a whiteout", archive().file(".wh.x", "").link("l", ".wh.x"), "l"),
         ("a hard link to itself", archive().file("f", "").link("f", "f"), "f"),
         ("a parent that is a file", archive().file("f", "").file("f/x", ""), "f/x"),
+        (
+            "a whiteout below a file, whatever it becomes",
+            archive().file("f", "").file("f/.wh.x", "").directory("f"),
+            "f/.wh.x",
+        ),
+        (
+            "a whiteout deep below a file",
+            archive().file("f", "").file("f/d/.wh.x", "").directory("f"),
+            "f/d/.wh.x",
+        ),
+        (
+            "an opaque mark below a link to nothing, whatever that becomes",
+            archive().other("l", MemberKind::Symlink(b"d".to_vec())).file("l/.wh..wh..opq", "").file("l", ""),
+            "l/.wh..wh..opq",
+        ),
     ];
     for (what, archive, entry) in cases {
         for dialect in DIALECTS {

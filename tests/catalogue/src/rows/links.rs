@@ -21,6 +21,11 @@ pub(super) fn rows() -> Vec<Row> {
             tar(&[dir("etc/"), symlink("link", "/etc"), file("link/passwd", "x")]),
             &["etc directory", "etc/passwd file \"x\"", "link -> /etc"],
         ),
+        exact(
+            "a symlink to a directory that only a whiteout speaks of, then a file through it",
+            tar(&[crate::archive::whiteout("d/x"), symlink("l", "d"), file("l/f", "x")]),
+            &["d directory, implied", "d/f file \"x\"", "d/x deleted", "l -> d"],
+        ),
         refused("a symlink to itself, then a file below it", tar(&[symlink("a", "a"), file("a/b", "x")]))
             .saying("a/b"),
         refused("symlinks in a circle", tar(&[symlink("a", "b"), symlink("b", "a"), file("a/x", "x")])),

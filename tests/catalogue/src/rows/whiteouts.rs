@@ -129,10 +129,30 @@ pub(super) fn rows() -> Vec<Row> {
             tar(&[dir("d/"), symlink("l", "d"), whiteout("d/e/lower"), file("l/e", "x")]),
             &["d directory", "d/e file \"x\"", "l -> d"],
         ),
-        exact(
+        refused(
             "below a symlink whose directory comes later",
             tar(&[symlink("l", "d"), whiteout("l/lower"), dir("d/")]),
-            &["d directory", "d/lower deleted", "l -> d"],
+        )
+        .saying("l/.wh.lower"),
+        refused(
+            "below a symlink to nothing that becomes a file",
+            tar(&[symlink("l", "d"), whiteout("l/lower"), file("l", "x")]),
+        )
+        .saying("l/.wh.lower"),
+        exact(
+            "below a symlink to a directory that only a whiteout speaks of",
+            tar(&[whiteout("d/x"), symlink("l", "d"), whiteout("l/y"), file("l", "1")]),
+            &["d directory, implied", "d/x deleted", "d/y deleted", "l file \"1\""],
+        ),
+        exact(
+            "below a symlink to a directory that only an opaque mark speaks of",
+            tar(&[opaque("d/e"), symlink("l", "d"), whiteout("l/y"), file("l", "1")]),
+            &["d directory, implied", "d/e directory, implied", "d/e/ opaque", "d/y deleted", "l file \"1\""],
+        ),
+        exact(
+            "in a directory that comes later, with attributes",
+            tar(&[whiteout("d/e/x"), dir("d/e/").mode(0o700).owner(5, 6).mtime(7)]),
+            &["d directory, implied", "d/e directory, time 7, mode 0700, owner 5:6", "d/e/x deleted"],
         ),
         refused("below a symlink to a file", tar(&[file("f", "x"), symlink("l", "f"), whiteout("l/lower")]))
             .saying("l/.wh.lower"),
@@ -278,6 +298,13 @@ pub(super) fn rows() -> Vec<Row> {
             &["d directory", "d/x deleted"],
         ),
         refused("below a file", tar(&[file("f", "x"), whiteout("f/y")])).saying("f/.wh.y"),
+        refused(
+            "below a file that becomes a directory",
+            tar(&[file("f", "x"), whiteout("f/y"), dir("f/"), file("f/z", "x")]),
+        )
+        .saying("f/.wh.y"),
+        refused("deep below a file that goes", tar(&[file("d/f", "x"), whiteout("d/f/y/z"), file("d", "x")]))
+            .saying("d/f/y/.wh.z"),
         refused("below a loop of symlinks", tar(&[symlink("l", "l"), whiteout("l/y")])),
         exact(
             "with attributes that say nothing",
@@ -300,12 +327,22 @@ pub(super) fn rows() -> Vec<Row> {
             &["d directory", "d/ opaque", "l -> d"],
         ),
         exact(
+            "opaque mark in a symlink to a directory that only a whiteout speaks of",
+            tar(&[whiteout("d/x"), symlink("l", "d"), opaque("l")]),
+            &["d directory, implied", "d/ opaque", "l -> d"],
+        ),
+        exact(
             "opaque mark in a symlink that becomes a file",
             tar(&[dir("d/"), symlink("l", "d"), opaque("l"), file("l", "x")]),
             &["d directory", "d/ opaque", "l file \"x\""],
         ),
         refused("opaque mark in a symlink out", tar(&[symlink("l", "../../victim"), opaque("l")])),
         refused("opaque mark in a file", tar(&[file("f", "x"), opaque("f")])).saying("f/.wh..wh..opq"),
+        refused(
+            "opaque mark in a file that becomes a directory",
+            tar(&[file("f", "x"), opaque("f"), dir("f/")]),
+        )
+        .saying("f/.wh..wh..opq"),
         refused("opaque mark that is a symlink", tar(&[dir("d/"), symlink("d/.wh..wh..opq", "x")])),
         refused("opaque mark that is a FIFO", tar(&[dir("d/"), member("d/.wh..wh..opq", b'6')])),
         refused("opaque mark on the way", tar(&[file("d/.wh..wh..opq/x", "x")])),

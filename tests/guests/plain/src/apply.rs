@@ -97,11 +97,11 @@ impl Filling<'_> {
             }
             Place::Whiteout(name) => {
                 let (directory, last) = names::split(&name);
-                self.hidden.insert(names::join(&self.straight(directory)?, last));
+                self.hidden.insert(names::join(&self.directory_of(&member.raw, directory)?, last));
                 return Ok(());
             }
             Place::Opaque(directory) => {
-                self.opaque.insert(self.straight(&directory)?);
+                self.opaque.insert(self.directory_of(&member.raw, &directory)?);
                 return Ok(());
             }
             Place::Entry(name) => name,
@@ -132,7 +132,9 @@ impl Filling<'_> {
         };
         if kind != Kind::Directory && !(self.hidden.is_empty() && self.opaque.is_empty()) {
             let (directory, last) = names::split(&name);
-            self.replaced(&names::join(&self.straight(directory)?, last));
+            // Where the way leads nowhere, the host refuses the entry.
+            let way = self.straight(directory)?.unwrap_or_else(|| directory.to_vec());
+            self.replaced(&names::join(&way, last));
         }
         self.parents(&name)?;
         match &mut archive.input {
@@ -184,8 +186,25 @@ impl Filling<'_> {
         Ok(found.into_iter().flatten().next().map(|node| node.kind))
     }
 
-    /// The name of a directory without symbolic links in it, as they lead now: later ones are not what a mark was put under. What leads nowhere stays as it is.
-    fn straight(&self, directory: &[u8]) -> Result<Vec<u8>> {
+    /// The directory of a mark by its name without symbolic links. Like that of any entry it is there from then on, or it cannot be, and the mark is refused.
+    fn directory_of(&self, mark: &[u8], directory: &[u8]) -> Result<Vec<u8>> {
+        let nowhere = || refused(mark, "a mark of deletion in what is no directory");
+        let way = self.straight(directory)?.ok_or_else(nowhere)?;
+        match if way.is_empty() { Some(Kind::Directory) } else { self.there(&way)? } {
+            Some(Kind::Directory) => Ok(way),
+            Some(_) => Err(nowhere()),
+            None => {
+                let usual = self.usual()?;
+                let made = self
+                    .parents(&way)
+                    .and_then(|()| self.put(way.clone(), Kind::Directory, usual, Body::None, None));
+                made.map(|()| way).map_err(|error| renamed(error, mark))
+            }
+        }
+    }
+
+    /// The name of a directory without symbolic links in it, as they lead now: later ones are not what a mark was put under. None where they lead nowhere.
+    fn straight(&self, directory: &[u8]) -> Result<Option<Vec<u8>>> {
         let steps = |path: &[u8]| path.rsplit(|&byte| byte == b'/').map(<[u8]>::to_vec).collect::<Vec<_>>();
         let (mut way, mut rest) = (Vec::new(), steps(directory));
         // How many of the steps at the beginning of the rest are of the name itself and not of a link; how often a link may still lead on.
@@ -214,10 +233,10 @@ impl Filling<'_> {
                 None if is_own => {
                     way = rest.drain(..).rev().fold(next, |way, step| names::join(&way, &step));
                 }
-                _ => return Ok(directory.to_vec()),
+                _ => return Ok(None),
             }
         }
-        Ok(way)
+        Ok(Some(way))
     }
 
     /// Forgets the marks below a name that something takes which is no directory: it replaces them with all else there.
