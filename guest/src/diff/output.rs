@@ -188,6 +188,10 @@ impl<'a, T: Tree> Output<'a, T> {
         if whiteout::is_marked(&node.name) {
             return Err(unsupported("its name would mean a deletion"));
         }
+        // A layer in aufs' form may have one. No store takes it from an archive, and an engine makes a deletion of it.
+        if whiteout::is_overlay_whiteout(&node.kind) {
+            return Err(unsupported("it is a 0:0 device, which overlayfs takes for a deletion"));
+        }
         let attributes = &node.attributes;
         if attributes.xattrs.iter().any(|xattr| whiteout::leads_elsewhere(dialect, &xattr.name)) {
             return Err(unsupported("overlayfs keeps its content under another name"));

@@ -244,8 +244,9 @@ fn bookkeeping_and_strange_whiteouts_of_aufs() {
 fn what_an_archive_cannot_say_is_an_error() {
     let long = "x".repeat(252);
     type Made<'a> = Box<dyn Fn(Layer) -> Layer + 'a>;
-    let cases: [(&str, usize, Made<'_>); 4] = [
+    let cases: [(&str, usize, Made<'_>); 5] = [
         ("a deletion whose name would be too long", 1, Box::new(|layer| layer.device(&long, 0, 0))),
+        ("a device that would mean a deletion", 0, Box::new(|layer| layer.device("d/null", 0, 0))),
         ("a name that would mean a deletion", 1, Box::new(|layer| layer.file("d/.wh.x", ""))),
         (
             "content that is elsewhere",

@@ -68,7 +68,7 @@ const AUFS: &[Row] = &[
         put(at, ".wh..wh.orph/x", "text")?;
         put(at, "new", "")
     }, &["A /new"], &["new"]),
-    ("aufs-device-0-0-is-a-device", "overlay's mark means nothing here", |at| device(at, "new"), &["A /new"], &["new"]),
+    ("aufs-device-0-0-is-a-device", "overlay's mark means nothing here", |at| device(at, "new"), &["A /new"], &[]),
 ];
 
 #[rustfmt::skip]
@@ -171,7 +171,7 @@ fn archives(context: &Context<'_>, dialect: Dialect, rows: &[Row]) -> Outcome {
         let store = lay_over_base(context, dialect, *lay)?;
         let found = entry_names(store.as_ref(), "child");
         if names.is_empty() {
-            // There its name would mean something else.
+            // There something would mean another thing.
             holds(&format!("there is no archive of {row}"), found.is_err())?;
             continue;
         }

@@ -12,7 +12,7 @@ use crate::bindings::layerbox::driver::types::{
 use crate::encode::{self, Member};
 use crate::error::{Error, Result, printable};
 use crate::owners::Way;
-use crate::view::{Layer, Merged, Seen, merge};
+use crate::view::{Layer, Merged, Seen, WHITEOUT, merge};
 use crate::{apply, names, owners, records};
 
 impl Guest for Plain {
@@ -291,6 +291,10 @@ impl Output<'_> {
         let cannot = |what: String| Error::Unsupported(format!("{}: {what}", printable(&node.name)));
         if names::split(&node.name).1.starts_with(names::MARK) {
             return Err(cannot("in an archive its name would be a deletion".to_owned()));
+        }
+        // Only a layer of aufs shows it as a node.
+        if node.kind == WHITEOUT {
+            return Err(cannot("in a layer of overlayfs it would be a deletion".to_owned()));
         }
         let mut attributes = node.attributes.clone();
         let unmapped = |id: u32| cannot(format!("no range covers the owner {id}"));
