@@ -134,12 +134,15 @@ fn agree(
     }
 }
 
-/// Puts a name into the key of a PAX record, where it cannot hold a `=`: GNU tar's notation.
+/// Puts a name into the key of a PAX record, where it cannot hold a `=`: GNU tar's notation. A `%` is escaped only where
+/// [`unescape`] would take it for the beginning of an escape, because bsdtar and Go take every one as it is.
 pub(super) fn escape(name: &[u8]) -> Vec<u8> {
     let mut escaped = Vec::with_capacity(name.len());
-    for &byte in name {
+    for (at, &byte) in name.iter().enumerate() {
         match byte {
-            b'%' => escaped.extend_from_slice(b"%25"),
+            b'%' if matches!(name.get(at + 1..at + 3), Some(b"25" | b"3D")) => {
+                escaped.extend_from_slice(b"%25");
+            }
             b'=' => escaped.extend_from_slice(b"%3D"),
             _ => escaped.push(byte),
         }
@@ -147,7 +150,7 @@ pub(super) fn escape(name: &[u8]) -> Vec<u8> {
     escaped
 }
 
-/// Undoes [`escape`]. Any other `%` stands for itself, because only GNU tar escapes.
+/// Undoes [`escape`], and what GNU tar does, which escapes each `%`. Any other `%` stands for itself, because only GNU tar escapes.
 fn unescape(text: &[u8]) -> Vec<u8> {
     let mut name = Vec::with_capacity(text.len());
     let mut rest = text;

@@ -101,10 +101,11 @@ const ROWS: &[Row] = &[
             .extension_of(name.as_bytes(), &records(&[(b"path", name.as_bytes())]))
             .member(Header::new(b'0').name(name.as_bytes()).numbers(0o644, (0, 0), TIME, (0, 0)), b"")
     }),
-    ("names-of-attributes", "= is %3D and % is %25, as GNU tar has it", || vec![
-        Entry::file("f", "").xattr("user.a%3Db", "1").xattr("user.a=b", "2"),
+    ("names-of-attributes", "= is %3D, and the % of what GNU tar takes for an escape is %25", || vec![
+        Entry::file("f", "").xattr("user.a%3Db", "1").xattr("user.a=b", "2").xattr("user.c%", "3"),
     ], || Archive::new()
-        .extension_of(b"f", &records(&[(b"SCHILY.xattr.user.a%253Db", b"1"), (b"SCHILY.xattr.user.a%3Db", b"2")]))
+        .extension_of(b"f", &records(&[(b"SCHILY.xattr.user.a%253Db", b"1"), (b"SCHILY.xattr.user.a%3Db", b"2"),
+            (b"SCHILY.xattr.user.c%", b"3")]))
         .member(Header::new(b'0').name(b"f").numbers(0o644, (0, 0), TIME, (0, 0)), b"")),
     ("access-control-lists", "as text before all attributes, and as an attribute", || vec![
         Entry::directory("d").xattr("system.posix_acl_default", acl(None)),

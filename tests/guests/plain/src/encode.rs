@@ -95,14 +95,14 @@ pub(crate) fn headers(member: &Member<'_>) -> Vec<u8> {
     blocks
 }
 
-/// A name in a key, where `=` would end it: as GNU tar has it.
+/// A name in a key, where `=` would end it: as GNU tar has it, but a `%` only where it would begin an escape.
 fn escape(name: &[u8]) -> Vec<u8> {
-    let byte = |byte: &u8| match byte {
-        b'%' => b"%25".to_vec(),
-        b'=' => b"%3D".to_vec(),
-        other => vec![*other],
+    let byte = |at: usize| match &name[at..] {
+        [b'%', b'2', b'5', ..] | [b'%', b'3', b'D', ..] => b"%25".to_vec(),
+        [b'=', ..] => b"%3D".to_vec(),
+        rest => rest[..1].to_vec(),
     };
-    name.iter().flat_map(byte).collect()
+    (0..name.len()).flat_map(byte).collect()
 }
 
 /// Attributes that say nothing.
