@@ -36,8 +36,8 @@ pub(super) struct Admission {
     bytes: u64,
     markers: Markers,
     links: Links,
-    /// The directory that the latest entry is or is in, or that of the mark after it, by the name that the archive has for it:
-    /// it is there, or will be when the batch has been put.
+    /// The directory that the latest entry is or is in, or that of the mark after it, by the name that the
+    /// archive has for it: it is there, or will be when the batch has been put.
     here: Name,
 }
 
@@ -103,8 +103,8 @@ impl Admission {
         }
     }
 
-    /// The directory of a mark, by the name that no link is in. Where it is missing it is made at once, as that of any entry: links
-    /// to it that come later lead there, and what comes into its place takes the mark with it.
+    /// The directory of a mark, by the name that no link is in. Where it is missing it is made at once, as that
+    /// of any entry: links to it that come later lead there, and what comes into its place takes the mark along.
     fn place_of<W: Writer>(
         &mut self,
         mark: &[u8],

@@ -1,8 +1,8 @@
 //! Where a directory's name leads, over the symbolic links that the archive has put by then.
 //!
-//! Deletions are written down when all else is in the layer, and by then a link that they were named over may be gone or lead
-//! elsewhere. So they are kept by the names that no link is in. What keeps a way from leading anywhere is said as the host
-//! says it of any other entry.
+//! Deletions are written down when all else is in the layer, and by then a link that they were named over may be
+//! gone or lead elsewhere. So they are kept by the names that no link is in. What keeps a way from leading anywhere
+//! is said as the host says it of any other entry.
 
 use super::batch::Batch;
 use crate::host::{Kind, Name, Result, Writer};
@@ -20,9 +20,13 @@ const MAX_COMPONENT: usize = 255;
 /// The most components of a name that can be looked up.
 const MAX_COMPONENTS: usize = 4096;
 
-/// Why a way leads nowhere.
+/// Why a way leads nowhere: over a link to what is missing.
 const DANGLES: &str = "the way to it leads over a symbolic link that leads nowhere";
+
+/// Over more links than [`MAX_LINKS`].
 const CIRCLES: &str = "the way to it leads over a loop of symbolic links";
+
+/// Over a file, say.
 pub(super) const IS_NO_DIRECTORY: &str = "the way to it leads over something that is not a directory";
 
 /// Where a way leads, or why it leads nowhere.
@@ -45,7 +49,7 @@ impl Links {
         !self.bits.is_empty() && self.has(hash(name, START))
     }
 
-    /// The name of a directory that no link is in. Whether it is there, only a link on the way tells.
+    /// The name of a directory that no link is in, or why there can be none. The directory may be missing.
     pub(super) fn resolve<W: Writer>(&mut self, directory: &[u8], batch: &mut Batch<'_, W>) -> Result<Way> {
         if !self.may_pass(directory) {
             return Ok(Ok(directory.to_vec()));

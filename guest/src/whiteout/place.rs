@@ -9,8 +9,8 @@ use crate::host::{Attributes, Body, Device, Dialect, Entry, Kind, Name, Result, 
 /// How many markers are names of one file. The limit of ext4 is 65,000, of btrfs 65,535, and less in one directory.
 const LINKS: u32 = 30_000;
 
-/// How deep the marker may lie that others are links to, and how far above a name a mark may stand that makes its own
-/// superfluous: each takes a look at all directories on the way.
+/// How deep the marker may lie that others are links to, and how far above a name a mark may stand that makes its
+/// own superfluous: either takes a look at each directory on the way.
 const DEPTH: usize = 64;
 
 /// How many markers are looked up and put at a time.
@@ -25,7 +25,7 @@ const MAX_NAME_BYTES: u64 = 64 << 20;
 /// The deletions of an archive, kept until all else of it is in the layer: so nothing can link to them, and their order among
 /// each other does not matter.
 ///
-/// No symbolic link is in their names, and their directories are there: as long as that is so, no two names lead to one place.
+/// No symbolic link is in their names, and their directories are there. So no two names lead to one place.
 #[derive(Debug, Default)]
 pub struct Markers {
     deletions: BTreeSet<Name>,
@@ -39,8 +39,8 @@ impl Markers {
         self.deletions.is_empty() && self.opaque.is_empty()
     }
 
-    /// Whether a directory of this name is known to be there, because marks are in it or below it: it was when they came, and
-    /// they are forgotten when something else takes its place.
+    /// Whether a directory of this name is known to be there, because marks are in it or below it: it was there
+    /// when they came, and they are forgotten when something else takes its place.
     pub fn tell_of(&self, directory: &[u8]) -> bool {
         let (start, end) = within(directory);
         let is_near = |marked: &BTreeSet<Name>| marked.range(start.clone()..end.clone()).next().is_some();
