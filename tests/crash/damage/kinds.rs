@@ -254,22 +254,6 @@ pub const DAMAGES: &[Damage] = &[
     },
     Damage {
         deep: true,
-        ..plain("a deletion in aufs' form in an overlay store", "diff/top/.wh.kept", |s| {
-            remove(s, "diff/top/kept")?;
-            text(s, "diff/top/.wh.kept", "")
-        })
-    },
-    Damage {
-        deep: true,
-        ..moving(
-            "bookkeeping of aufs in an overlay store",
-            "diff/top/.wh..wh.plnk",
-            &["diff.top..wh..wh.plnk.0"],
-            |s| filled(s, "diff/top/.wh..wh.plnk"),
-        )
-    },
-    Damage {
-        deep: true,
         dialect: Some(Dialect::Aufs),
         ..plain("a deletion in overlay's form in an aufs store", "diff/top/kept", |s| {
             remove(s, "diff/top/.wh.kept")?;
@@ -347,7 +331,8 @@ fn mode(store: &Store, place: &str, mode: u32) -> Result<()> {
     Ok(fs::set_permissions(store.root().join(place), fs::Permissions::from_mode(mode))?)
 }
 
-fn counts(store: &Store) -> Result<PathBuf> {
+/// The directory of the counts of users.
+pub fn counts(store: &Store) -> Result<PathBuf> {
     let runtime = runtime(Path::new(store.root())).context("no store")?;
     Ok(runtime.join("references"))
 }

@@ -101,7 +101,7 @@ impl<'a> Again<'a> {
             Repair::ForgetSize(id, record) => {
                 self.current(id)?.as_ref() == Some(record) && !self.unions.mounted(id)?
             }
-            Repair::Translate(_) | Repair::TakeOut(_) | Repair::None => match layers_of(place).next() {
+            Repair::Translate(_) | Repair::None => match layers_of(place).next() {
                 Some(id) => !self.unions.mounted(&id)? && self.current(&id)?.is_some(),
                 None => false,
             },

@@ -4,28 +4,26 @@
 //! which the two forms are mixed (copied from elsewhere, or mounted by another program) is found: the union would show the marks as files, and what they
 //! delete as well.
 //!
-//! `.wh.NAME` is an ordinary name to overlayfs, and a container can have made it. So only what is a deletion of aufs for certain, an empty file, is
-//! written in the other form; aufs' bookkeeping is moved to `lost+found/`, and all else is told of and left alone. Layers of a union are not touched while it is
-//! mounted, by us or by containerd.
+//! In an aufs store a mark of overlayfs is nothing else, and is written in aufs' form. The other way round nothing is done: `.wh.NAME` is an
+//! ordinary name to overlayfs, a container can have made it, empty or not, and nothing in the store tells whether it did (a conversion writes all
+//! marks anew, and nobody opens a store whose conversion was cut off). Such names are told of and left alone. Layers of a union are not touched
+//! while it is mounted, by us or by containerd.
 
 use std::collections::BTreeSet;
-use std::ffi::OsStr;
 use std::os::fd::{AsFd, BorrowedFd};
-use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
 
 use layerbox_privileged::id::LayerId;
 use layerbox_privileged::layer::{Detail, Tree, WalkOptions};
 use layerbox_privileged::mount::{Backend, Unions};
 use layerbox_privileged::name::Name;
 use layerbox_privileged::node::{Kind, Node};
-use rustix::fs::{AtFlags, FileType, Mode, OFlags, XattrFlags};
+use rustix::fs::{AtFlags, Mode, OFlags};
 use rustix::io::Errno;
 
 use super::super::Store;
 use super::super::inodes::Inodes;
-use super::super::marks::{self, Mark, There, failed};
-use super::mend::{self, Repair};
+use super::super::marks::{self, There, failed};
+use super::mend::Repair;
 use super::{Records, Search};
 use crate::error::{Escaped, Failure};
 
@@ -36,7 +34,7 @@ const BATCH: u32 = 1024;
 #[derive(Debug)]
 pub(super) struct Foreign {
     layer: LayerId,
-    /// The mark as it is: `.wh.NAME`, `.wh..wh..opq`, or a 0/0 device; for a directory with overlayfs' attribute, the directory.
+    /// The mark as it is: a 0/0 device, or a directory with overlayfs' attribute.
     name: Name,
     /// Whether containerd may have mounted a layer on it.
     lent: bool,
@@ -136,24 +134,18 @@ impl Search<'_> {
             return;
         }
         let place = place(id, &node.name);
-        let foreign = |name| Foreign { layer: id.clone(), name, lent };
         match (backend, meaning) {
             (Backend::Aufs, None) if marks::is_device(&node.kind) => {
                 let what = "a deletion in overlay's form";
                 if marks::deletion_of(last).is_some() {
-                    self.add(place, what, Repair::Translate(foreign(node.name)));
+                    let foreign = Foreign { layer: id.clone(), name: node.name, lent };
+                    self.add(place, what, Repair::Translate(foreign));
                 } else {
                     let what = format!("{what}, for which its name is too long in aufs' form");
                     self.add(place, what, Repair::None);
                 }
             }
             (Backend::Aufs, _) | (_, None) => {}
-            (_, Some(Mark::Bookkeeping)) if directory.is_empty() => {
-                self.add(place, "bookkeeping of aufs", Repair::TakeOut(foreign(node.name)));
-            }
-            (_, Some(Mark::Deletes(_) | Mark::Opaque)) if node.kind == Kind::File(0) => {
-                self.add(place, "a deletion in aufs' form", Repair::Translate(foreign(node.name)));
-            }
             (_, Some(_)) => {
                 let what =
                     "it is content whose name is a deletion in archives, so its layer cannot be archived";
@@ -169,22 +161,10 @@ fn place(id: &LayerId, name: &Name) -> String {
 }
 
 impl Store {
-    /// Writes a mark in the form of this store, then takes the other one away.
+    /// Writes a mark of overlayfs in aufs' form, then takes it away.
     pub(super) fn translate(&self, foreign: &Foreign, unions: &Unions) -> Result<(), Failure> {
         self.hold_unused(foreign, unions)?;
-        let layer = self.content(&foreign.layer)?;
-        let backend = self.format().backend();
-        let Some(attribute) = marks::opaque_attribute(backend) else {
-            return to_aufs(layer.as_fd(), &foreign.name);
-        };
-        to_overlay(layer.as_fd(), &foreign.name, attribute)
-    }
-
-    /// Moves what aufs keeps for itself in the root of a layer to `lost+found/`.
-    pub(super) fn take_out(&self, place: &str, foreign: &Foreign, unions: &Unions) -> Result<(), Failure> {
-        self.hold_unused(foreign, unions)?;
-        let path = Path::new("diff").join(foreign.layer.as_str());
-        mend::move_away(&self.dir, place, &path.join(OsStr::from_bytes(foreign.name.as_bytes())))
+        to_aufs(self.content(&foreign.layer)?.as_fd(), &foreign.name)
     }
 
     /// Holds a layer to be in no union that is mounted: what changes below one is seen there or is not.
@@ -236,40 +216,6 @@ fn write_mark(directory: BorrowedFd<'_>, mark: &[u8]) -> Result<(), Failure> {
         Ok(_) | Err(Errno::EXIST) => Ok(()),
         Err(errno) => Err(failed("open", mark, errno)),
     }
-}
-
-fn to_overlay(layer: BorrowedFd<'_>, name: &Name, attribute: &str) -> Result<(), Failure> {
-    let (above, last) = name.split();
-    let directory = marks::directory(layer, above).map_err(|errno| failed("openat2", above, errno))?;
-    let directory = directory.as_fd();
-    if marks::look(directory, last)? != There::Empty {
-        return Err(changed());
-    }
-    match marks::mark(last) {
-        Some(Mark::Opaque) => make_opaque(directory, attribute)?,
-        Some(Mark::Deletes(hidden)) => {
-            let kind = FileType::CharacterDevice;
-            match rustix::fs::mknodat(directory, hidden, kind, Mode::empty(), 0) {
-                Ok(()) => {}
-                // What the layer holds itself it does not delete; of a directory it hides what lies below.
-                Err(Errno::EXIST) => {
-                    if marks::look(directory, hidden)? == There::Directory {
-                        let inner = marks::directory(directory, hidden)
-                            .map_err(|errno| failed("openat2", hidden, errno))?;
-                        make_opaque(inner.as_fd(), attribute)?;
-                    }
-                }
-                Err(errno) => return Err(failed("mknodat", hidden, errno)),
-            }
-        }
-        Some(Mark::Bookkeeping) | None => return Err(changed()),
-    }
-    unlink(directory, last)
-}
-
-fn make_opaque(directory: BorrowedFd<'_>, attribute: &str) -> Result<(), Failure> {
-    rustix::fs::fsetxattr(directory, attribute, b"y", XattrFlags::empty())
-        .map_err(|errno| failed("fsetxattr", b"", errno))
 }
 
 fn unlink(directory: BorrowedFd<'_>, last: &[u8]) -> Result<(), Failure> {

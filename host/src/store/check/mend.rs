@@ -46,8 +46,6 @@ pub(super) enum Repair {
     ClearCount(LayerId),
     ForgetSize(LayerId, Record),
     Translate(deep::Foreign),
-    /// What aufs keeps for itself.
-    TakeOut(deep::Foreign),
     /// There is none.
     None,
 }
@@ -78,7 +76,6 @@ impl Repair {
             Repair::ClearCount(_) => "set it to 0",
             Repair::ForgetSize(..) => "forget it, so that it is counted anew",
             Repair::Translate(_) => "write it in this store's form",
-            Repair::TakeOut(_) => "move it to lost+found/",
             Repair::None => "",
         };
         text.to_owned()
@@ -137,7 +134,6 @@ impl Store {
             }
             Repair::ForgetSize(id, record) => self.forget_size(id, record)?,
             Repair::Translate(foreign) => self.translate(foreign, unions)?,
-            Repair::TakeOut(foreign) => self.take_out(place, foreign, unions)?,
             Repair::None => {}
         }
         Ok(())
