@@ -3,6 +3,7 @@
 mod kinds;
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
 
 use anyhow::{Context as _, Result, ensure};
 use layerbox_tests::archive::{dir, file, whiteout};
@@ -216,7 +217,10 @@ fn purge(place: &Place) -> Result<()> {
     layers(&store)?;
     filled(&store, "diff/x")?;
     store.ok(["check", "--repair"])?;
-    let kept = store.root().join("lost+found/diff.x.0/file");
+    let lost = store.root().join("lost+found");
+    let mode = fs::metadata(&lost)?.permissions().mode() & 0o7777;
+    ensure!(mode == 0o700, "others can look into lost+found/ (mode {mode:04o})");
+    let kept = lost.join("diff.x.0/file");
     ensure!(fs::read(&kept)? == b"x", "it was not kept");
     store.ok(["check", "--repair"])?;
     store.ok(["remove", "other"])?;

@@ -11,12 +11,15 @@ use layerbox_privileged::references::References;
 
 use super::super::children::mark_child;
 use super::super::convert::ASIDE;
-use super::super::files::{self, ignore_missing, write_atomically};
+use super::super::files::{self, exists, ignore_missing, write_atomically};
 use super::super::record::Record;
 use super::super::{DIRECTORIES, Store};
 use super::deep;
 use crate::digest::Digest;
 use crate::error::Failure;
+
+/// Where repairs move what belongs to no layer that is whole.
+pub(super) const LOST: &str = "lost+found";
 
 /// The longest name in `lost+found/` in bytes, without its number: Linux takes 255.
 const LONGEST: usize = 240;
@@ -163,7 +166,7 @@ impl Store {
 
     /// Deletes what repairs have moved to `lost+found/`. What else is there is not ours: at the top of a file system, e2fsck(8) puts there what it has found.
     pub(super) fn purge(&self) -> Result<(), Failure> {
-        let lost = match self.dir.open_dir("lost+found") {
+        let lost = match self.dir.open_dir(LOST) {
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(()),
             other => other.map_err(|e| Failure::io("open", &e))?,
         };
@@ -184,15 +187,27 @@ pub(super) fn move_away(dir: &Dir, place: &str, path: &Path) -> Result<(), Failu
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(()),
         other => other.map_err(|e| Failure::io("stat", &e))?,
     };
-    dir.create_dir_all("lost+found").map_err(|e| Failure::io("mkdir", &e))?;
+    make_lost(dir)?;
     let name = name_of(place);
     for attempt in 0u32..10_000 {
-        let target = format!("lost+found/{name}.{attempt}");
+        let target = format!("{LOST}/{name}.{attempt}");
         if dir.symlink_metadata(&target).is_err() {
             return dir.rename(path, dir, &target).map_err(|e| Failure::io("rename", &e));
         }
     }
     Err(Failure::Conflict(format!("lost+found/ holds too many of {place}")))
+}
+
+/// Makes `lost+found/` where it is not there yet: what layers held is nobody else's to see.
+fn make_lost(dir: &Dir) -> Result<(), Failure> {
+    if exists(dir, LOST)? {
+        return Ok(());
+    }
+    match files::make_directory(dir, LOST, 0o700) {
+        // Another one that mends was faster.
+        Err(Failure::Io { code, .. }) if code == nix::libc::EEXIST => Ok(()),
+        other => other,
+    }
 }
 
 /// The name in `lost+found/` of what lay at a place, but for the number behind it. A name that would be longer than a directory can hold ends in a digest instead.

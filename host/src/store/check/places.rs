@@ -9,7 +9,7 @@ use layerbox_privileged::id::LayerId;
 use super::super::DIRECTORIES;
 use super::super::convert::ASIDE;
 use super::super::files::id_of_temporary;
-use super::mend::Repair;
+use super::mend::{LOST, Repair};
 use super::{Records, Search};
 use crate::error::{Escaped, Failure};
 
@@ -19,9 +19,11 @@ const WRITE_BY_OTHERS: u32 = 0o022;
 impl Search<'_> {
     /// The root and the directories of the store: they are there, are ours, and nobody else writes to them.
     pub(super) fn store_directories(&mut self) -> Result<(), Failure> {
-        for place in ["."].into_iter().chain(DIRECTORIES) {
+        for place in ["."].into_iter().chain(DIRECTORIES).chain([LOST]) {
             let found = match self.store.dir.symlink_metadata(place) {
                 Ok(found) => found,
+                // It is made when there is something to move there.
+                Err(e) if e.kind() == io::ErrorKind::NotFound && place == LOST => continue,
                 Err(e) if e.kind() == io::ErrorKind::NotFound => {
                     self.add(place, "it is missing", Repair::MakeDirectory(0o700));
                     continue;
