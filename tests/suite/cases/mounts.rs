@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, ensure};
 use layerbox_tests::archive::{file, tar, whiteout};
 use layerbox_tests::tree::{Except, names, picture, same};
+use nix::mount::{MsFlags, mount};
 
 use crate::command::{binary, code, run, under};
 use crate::harness::{Case, Need, case};
@@ -19,7 +20,7 @@ use crate::store::{Dialect, Store};
 type Body = fn(&Place) -> Result<()>;
 
 pub(super) fn cases() -> Vec<Case> {
-    let mounted: [(&str, Body); 10] = [
+    let mounted: [(&str, Body); 11] = [
         ("two gets want two puts; one too many changes nothing", |place| {
             let store = stack(place)?;
             let path = store.get("child")?;
@@ -121,6 +122,24 @@ pub(super) fn cases() -> Vec<Case> {
             ensure!(store.references("child")? == 0, "the count is {}", store.references("child")?);
             ensure!(mounts_below(other.root()).len() == 1, "the other store's mount is gone");
             other.put("child")
+        }),
+        ("what somebody else mounts over a layer is not unmounted but by force: 4", |place| {
+            let store = stack(place)?;
+            let path = store.get("child")?;
+            mount(Some("tmpfs"), &path, Some("tmpfs"), MsFlags::empty(), None::<&str>)?;
+            fs::write(path.join("theirs"), "x")?;
+            for call in [&["put", "child"][..], &["cleanup"], &["remove", "child"]] {
+                store.run(call.iter().copied())?.expect(4)?;
+                ensure!(path.join("theirs").exists(), "{call:?} unmounted it");
+            }
+            store.run(["put", "child"])?.expect(4)?.says("tmpfs is mounted over layer child")?;
+            ensure!(store.references("child")? == 1, "the count is {}", store.references("child")?);
+            unmount(&path)?;
+            ensure!(path.join("from-base").exists(), "the union is gone");
+            mount(Some("tmpfs"), &path, Some("tmpfs"), MsFlags::empty(), None::<&str>)?;
+            store.ok(["remove", "child", "--force"])?;
+            ensure!(mounts_below(store.root()).is_empty(), "still mounted: {:?}", mounts_below(store.root()));
+            store.knows_nothing_of("child")
         }),
         ("a mount that somebody else took away is noticed", |place| {
             let store = stack(place)?;

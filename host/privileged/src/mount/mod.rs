@@ -68,6 +68,17 @@ pub struct Unions {
     limits: Arc<OnceLock<aufs::Limits>>,
 }
 
+/// What an unmount takes down.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Extent {
+    /// The union, if nobody holds it.
+    Own,
+    /// All that is mounted there, if nobody holds it.
+    All,
+    /// All that is mounted there.
+    Forced,
+}
+
 /// Why a backend did not mount.
 #[derive(Debug)]
 struct Failure {
@@ -159,30 +170,78 @@ impl Unions {
         })
     }
 
-    /// Unmounts all that is mounted on the mount point of `id` (twice the same, if a crash came between);
-    /// false when nothing was. A busy union is waited for (about 200 ms), then detached if `force`.
+    /// Unmounts the union of `id` (twice the same, if a crash came between); false when nothing was mounted.
+    /// A busy union is waited for (about 200 ms), then detached if `force`.
     ///
     /// # Errors
     ///
-    /// [`Error::Busy`] with the processes that hold it, and what keeps hard links of an aufs union from being
-    /// made: unless `force`. What the kernel says of the unmount.
+    /// [`Error::Busy`] with the processes that hold it, or with what somebody else has mounted over it (an
+    /// overlay that lies right over one of ours is not told from it), and what keeps hard links of an aufs
+    /// union from being made: unless `force`, which takes all of it down. What the kernel says of the unmount.
     pub fn unmount(&self, id: &LayerId, force: bool) -> Result<bool, Error> {
-        let (unions, id) = (self.clone(), id.clone());
-        thread::run(move || unions.unmount_here(&id, force))?
+        self.take_down(id, if force { Extent::Forced } else { Extent::Own })
     }
 
-    /// [`Unions::unmount`], on the thread that may.
-    fn unmount_here(&self, id: &LayerId, force: bool) -> Result<bool, Error> {
+    /// Unmounts all that is mounted on the mount point of `id`, by whomever; false when nothing was.
+    ///
+    /// # Errors
+    ///
+    /// What is busy is an error as for [`Unions::unmount`].
+    pub fn unmount_all(&self, id: &LayerId) -> Result<bool, Error> {
+        self.take_down(id, Extent::All)
+    }
+
+    fn take_down(&self, id: &LayerId, extent: Extent) -> Result<bool, Error> {
+        let (unions, id) = (self.clone(), id.clone());
+        thread::run(move || unions.unmount_here(&id, extent))?
+    }
+
+    /// [`Unions::take_down`], on the thread that may.
+    fn unmount_here(&self, id: &LayerId, extent: Extent) -> Result<bool, Error> {
         let target = self.path("mnt", id);
+        let force = extent == Extent::Forced;
         let mut any = false;
+        // That it is a union says the file system there, in the one call that would ask whether anything is
+        // mounted. It may be that of the store itself: then the kernel knows of no mount. aufs does more than
+        // to unmount, so it is asked first.
+        if extent == Extent::Own && self.backend != Backend::Aufs && self.shows_union(&target) {
+            any = self.unmount_one(id, &target, force)?;
+        }
         while self.mounted(id)? {
-            self.unmount_one(id, &target, force)?;
-            any = true;
+            if extent == Extent::Own
+                && let Some(other) = self.other_mount(id, &target)?
+            {
+                // What lay below the union is for `check` to tell of.
+                return if any { Ok(true) } else { Err(Error::Busy(other)) };
+            }
+            any |= self.unmount_one(id, &target, force)?;
         }
         Ok(any)
     }
 
-    fn unmount_one(&self, id: &LayerId, target: &Path, force: bool) -> Result<(), Error> {
+    /// Whether what is seen at a path is of the file system that unions have here.
+    fn shows_union(&self, path: &Path) -> bool {
+        let name = if self.backend == Backend::Aufs { "aufs" } else { "overlayfs" };
+        filesystem_of(path).is_ok_and(|found| found == name)
+    }
+
+    /// What is mounted on the mount point of `id` that is no union of that layer, in words; none where it is one.
+    fn other_mount(&self, id: &LayerId, target: &Path) -> Result<Option<String>, Error> {
+        let top = mountinfo::find(|mount| mount.point == target).map_err(Error::io("read mountinfo"))?;
+        let Some(top) = top else { return Ok(None) };
+        let upper = top.option("upperdir");
+        // Of a union that was mounted by mount(2) the kernel shows the short name.
+        let is_ours = top.filesystem == self.backend.filesystem().as_bytes()
+            && (self.backend == Backend::Aufs
+                || [bytes(&self.path("diff", id)), &b"u"[..]].iter().any(|ours| upper == [*ours]));
+        let filesystem = String::from_utf8_lossy(&top.filesystem);
+        Ok((!is_ours).then(|| {
+            format!("{filesystem} is mounted over layer {id}, by somebody else: unmount that first")
+        }))
+    }
+
+    /// Unmounts what is on top; false where nothing was mounted.
+    fn unmount_one(&self, id: &LayerId, target: &Path, force: bool) -> Result<bool, Error> {
         let is_aufs = self.backend == Backend::Aufs;
         let upper = self.path("diff", id);
         let gone = |flags: MntFlags| {
@@ -192,24 +251,27 @@ impl Unions {
             match umount2(target, flags | MntFlags::UMOUNT_NOFOLLOW) {
                 // A union that was only detached may still be used.
                 Ok(()) if is_aufs && !flags.contains(MntFlags::MNT_DETACH) => {
-                    aufs::forget_pseudo_links(&upper).map(|()| true)
+                    aufs::forget_pseudo_links(&upper).map(|()| Some(true))
                 }
-                Ok(()) => Ok(true),
-                Err(nix::Error::EBUSY) => Ok(false),
+                Ok(()) => Ok(Some(true)),
+                Err(nix::Error::EBUSY) => Ok(None),
                 // Not a mount point: somebody else was faster. If it is one, the kernel has locked it
                 // (mount_namespaces(7)).
-                Err(nix::Error::EINVAL) if !self.mounted(id)? => Ok(true),
+                // Nor is it where the point is not even there, or where the kernel asked for rights before it looked.
+                Err(nix::Error::EINVAL | nix::Error::ENOENT | nix::Error::EPERM) if !self.mounted(id)? => {
+                    Ok(Some(false))
+                }
                 Err(errno) => Err(Error::io("umount")(errno)),
             }
         };
         for pause in PATIENCE {
-            if gone(MntFlags::empty())? {
-                return Ok(());
+            if let Some(was_mounted) = gone(MntFlags::empty())? {
+                return Ok(was_mounted);
             }
             sleep(Duration::from_millis(pause));
         }
-        if gone(if force { MntFlags::MNT_DETACH } else { MntFlags::empty() })? {
-            return Ok(());
+        if let Some(was_mounted) = gone(if force { MntFlags::MNT_DETACH } else { MntFlags::empty() })? {
+            return Ok(was_mounted);
         }
         Err(Error::Busy(format!("the union of layer {id} is held by {}", holders::of(target))))
     }

@@ -130,7 +130,7 @@ impl Store {
                 mark_child(&self.dir, parent, child)?;
             }
             Repair::Unmount(id) => {
-                unions.unmount(id, false)?;
+                unions.unmount_all(id)?;
             }
             Repair::ClearCount(id) => {
                 references.clear(id)?;

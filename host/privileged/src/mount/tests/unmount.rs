@@ -68,9 +68,15 @@ fn mounts_on_top_of_each_other_all_go() {
             nix::mount::mount(Some("none"), &mnt, Some("tmpfs"), flags, None::<&str>).unwrap();
         }
         assert_eq!(store.unions.all().unwrap(), [id("l0")]);
-        assert!(store.unions.unmount(&stack[0], false).unwrap());
+        let outcome = store.unions.unmount(&stack[0], false);
+        assert!(
+            matches!(&outcome, Err(Error::Busy(text)) if text.contains("tmpfs is mounted over")),
+            "{outcome:?}"
+        );
+        assert!(store.unions.unmount_all(&stack[0]).unwrap());
         assert!(!store.unions.mounted(&stack[0]).unwrap());
         assert!(store.unions.all().unwrap().is_empty());
+        assert!(!store.unions.unmount(&stack[0], false).unwrap());
     });
 }
 
