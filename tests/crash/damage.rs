@@ -47,6 +47,14 @@ pub fn cases() -> Vec<Case> {
         "damage: more directories and marks than descriptors are looked at and mended",
         descriptors,
     ));
+    cases.push(case("damage: what a call works on all the time is told as that, and is no error", worked_on));
+    cases.push(
+        case(
+            "damage: what the opening of a store does not come to delete is told, and goes with --repair",
+            long_removal,
+        )
+        .needs(Need::Tool("strace")),
+    );
     cases.push(case("damage: what a repair has moved away stays until it is purged", purge));
     cases
 }
@@ -210,6 +218,51 @@ fn descriptors(place: &Place) -> Result<()> {
     ensure!(found.len() == 200, "{} findings", found.len());
     few(&["check", "--deep", "--repair"])?.expect(0)?;
     few(&["check", "--deep"])?.expect(0).map(drop)
+}
+
+fn worked_on(place: &Place) -> Result<()> {
+    let store = Store::new(place.join("s"), Dialect::Overlay);
+    layers(&store)?;
+    let list = store.root().join("layers/top");
+    fs::remove_file(&list)?;
+    let locks = counts(&store)?.with_file_name("locks");
+    let lock = fs::File::create(locks.join("top"))?;
+    lock.lock_shared()?;
+    for check in [&["--json", "check"][..], &["--json", "check", "--repair"]] {
+        let found: Vec<Value> = serde_json::from_str(&store.ok(check.iter().copied())?)?;
+        ensure!(found.len() == 1 && found[0]["place"] == "layers/top", "{found:?}");
+        ensure!(found[0]["passing"] == true && found[0]["repaired"] == false, "{found:?}");
+    }
+    ensure!(!list.exists(), "it was mended under the call");
+    drop(lock);
+    let found = findings(&store, &["--json", "check", "--repair"])?;
+    ensure!(found.len() == 1 && found[0]["passing"] == false && list.exists(), "{found:?}");
+    Ok(())
+}
+
+fn long_removal(place: &Place) -> Result<()> {
+    let store = Store::new(place.join("s"), Dialect::Overlay);
+    layers(&store)?;
+    let left = store.root().join("trash/diff.x.1.0");
+    fs::create_dir(&left)?;
+    for number in 0..4 {
+        fs::write(left.join(number.to_string()), "")?;
+    }
+    let slow = |arguments: &[&str]| -> Result<Vec<Value>> {
+        let mut traced = std::process::Command::new("strace");
+        // More than the opening of a store takes for all of it.
+        traced.args(["-f", "-qq", "-e", "trace=unlinkat", "-e", "inject=unlinkat:delay_enter=150000", "-o"]);
+        traced.arg(place.join("calls"));
+        let output = run(&mut crate::command::under(traced, &store.command(arguments.iter().copied())), b"")?;
+        Ok(serde_json::from_slice(&output.expect(0)?.stdout)?)
+    };
+    let found = slow(&["--json", "check"])?;
+    ensure!(found.len() == 1 && found[0]["place"] == "trash" && found[0]["passing"] == true, "{found:?}");
+    ensure!(left.exists(), "all of it is deleted: the case is about what is not");
+    let found = slow(&["--json", "check", "--repair"])?;
+    ensure!(found.len() == 1 && found[0]["place"] == "trash" && found[0]["repaired"] == true, "{found:?}");
+    ensure!(!left.exists(), "it is not deleted");
+    Ok(())
 }
 
 fn purge(place: &Place) -> Result<()> {

@@ -135,7 +135,7 @@ fn half_converted(failure: &Failure) -> Finding {
         place: "convert.json".to_owned(),
         what: failure.to_string(),
         repair: "layerbox convert goes on with it, or turns back".to_owned(),
-        repaired: false,
+        ..Finding::default()
     }
 }
 
@@ -146,6 +146,7 @@ struct FindingObject<'a> {
     what: &'a str,
     repair: &'a str,
     repaired: bool,
+    passing: bool,
 }
 
 pub(super) fn check(context: &Context, options: CheckOptions) -> Outcome {
@@ -154,7 +155,7 @@ pub(super) fn check(context: &Context, options: CheckOptions) -> Outcome {
         None => check_format(&context.settings, options)?,
         Some(_) => None,
     };
-    let opens = format.as_ref().is_none_or(|format| format.repaired);
+    let opens = format.as_ref().is_none_or(Finding::is_settled);
     let mut findings = Vec::from_iter(format);
     match opens.then(|| context.open(false)) {
         None => {}
@@ -171,6 +172,7 @@ pub(super) fn check(context: &Context, options: CheckOptions) -> Outcome {
             what: &finding.what,
             repair: &finding.repair,
             repaired: finding.repaired,
+            passing: finding.passing,
         })
         .collect();
     context.log.note(count(findings.len() as u64, "finding", "findings"));
@@ -185,7 +187,7 @@ pub(super) fn check(context: &Context, options: CheckOptions) -> Outcome {
             }
         })
     })?;
-    if findings.iter().all(|finding| finding.repaired) {
+    if findings.iter().all(Finding::is_settled) {
         Ok(())
     } else {
         Err(Stop::Status(Class::Failed.status()))

@@ -133,6 +133,9 @@ pub(super) struct Finding {
     what: String,
     repair: String,
     repaired: bool,
+    /// An earlier version does not send it.
+    #[serde(default)]
+    passing: bool,
 }
 
 impl Finding {
@@ -144,14 +147,14 @@ impl Finding {
 
 impl From<driver::Finding> for Finding {
     fn from(finding: driver::Finding) -> Finding {
-        let driver::Finding { place, what, repair, repaired } = finding;
-        Finding { place, what, repair, repaired }
+        let driver::Finding { place, what, repair, repaired, passing } = finding;
+        Finding { place, what, repair, repaired, passing }
     }
 }
 
 impl From<Finding> for driver::Finding {
-    fn from(Finding { place, what, repair, repaired }: Finding) -> driver::Finding {
-        driver::Finding { place, what, repair, repaired }
+    fn from(Finding { place, what, repair, repaired, passing }: Finding) -> driver::Finding {
+        driver::Finding { place, what, repair, repaired, passing }
     }
 }
 

@@ -81,6 +81,7 @@ impl Driver {
                 what,
                 repair: if lost { "forget the snapshot".to_owned() } else { String::new() },
                 repaired,
+                passing: false,
             });
         }
         findings.extend(self.nameless(&database, repair)?);
@@ -138,6 +139,7 @@ impl Driver {
             what: "it was a snapshot's layer, and no snapshot names it".to_owned(),
             repair: "remove it".to_owned(),
             repaired: repair && self.remove(id.as_str(), true).is_ok(),
+            passing: false,
         };
         Ok(found.into_iter().map(finding).collect())
     }

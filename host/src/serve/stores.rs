@@ -175,7 +175,7 @@ impl Stores {
 
     /// Logs what the opening of a store has mended. A `check` by somebody who comes later is about how the store is, so it is not told there again.
     fn tell_mended(&self, driver: &Driver) {
-        for Finding { place, what, repair, repaired } in driver.take_mended() {
+        for Finding { place, what, repair, repaired, passing } in driver.take_mended() {
             let root = driver.root().display().to_string();
             let fields = [
                 ("root", root.into()),
@@ -185,6 +185,9 @@ impl Stores {
             ];
             if repaired {
                 self.log.info("mended", &fields);
+            } else if passing {
+                // Deletions go on in the background.
+                self.log.info("being mended", &fields);
             } else {
                 self.log.warn("not mended", &fields);
             }

@@ -58,11 +58,19 @@ impl Store {
                 let what = "a removal that was cut off, or is under way, left something to delete";
                 self.note("trash".to_owned(), what, "delete it");
             }
-            Ok(false) => {}
+            Ok(false) => {
+                let what = "a removal that was cut off, or is under way, left more to delete than the opening of the store waits for";
+                self.keep(Finding {
+                    place: "trash".to_owned(),
+                    what: what.to_owned(),
+                    repair: "delete it".to_owned(),
+                    repaired: false,
+                    passing: true,
+                });
+            }
             Err(failure) => {
                 let what = format!("it cannot be emptied: {failure}");
-                let place = "trash".to_owned();
-                self.keep(Finding { place, what, repair: String::new(), repaired: false });
+                self.keep(Finding { place: "trash".to_owned(), what, ..Finding::default() });
             }
         }
     }
@@ -175,7 +183,8 @@ impl Store {
 
     /// Keeps what was done for the next check to tell.
     pub(super) fn note(&self, place: String, what: &str, repair: &str) {
-        self.keep(Finding { place, what: what.to_owned(), repair: repair.to_owned(), repaired: true });
+        let (what, repair) = (what.to_owned(), repair.to_owned());
+        self.keep(Finding { place, what, repair, repaired: true, passing: false });
     }
 
     fn keep(&self, finding: Finding) {

@@ -153,9 +153,10 @@ pub(in crate::cli) enum Command {
     /// Check the store: findings, one a line
     ///
     /// Compares the records with the directories and the mounts. What an interrupted call left is taken away whenever a
-    /// store is opened, and told here. Exit status 1 when something is wrong and was not repaired. A repair deletes
-    /// nothing that a layer could hold: what belongs to no layer, and layers whose content or ancestors are lost, are
-    /// moved to lost+found/ in the root. A layerbox.json that is lost or damaged is written anew, for the backend that
+    /// store is opened, and told here. Exit status 1 when something is wrong and was not repaired; what another call
+    /// works on all the time cannot be looked at for certain, and is told without that. A repair deletes nothing that a
+    /// layer could hold: what belongs to no layer, and layers whose content or ancestors are lost, are moved to
+    /// lost+found/ in the root. A layerbox.json that is lost or damaged is written anew, for the backend that
     /// the layers are of, or that of --backend where they do not show it.
     #[command(
         after_long_help = "Examples:\n  layerbox check\n  layerbox check --deep\n  layerbox check --repair\n  layerbox check --purge"

@@ -18,8 +18,11 @@ use super::super::record::Record;
 use super::mend::{Repair, Was};
 use crate::error::Failure;
 
-/// How long a check waits in all for calls that work on the layers that it has found something of.
+/// How long a check waits for the calls that work on the layers that a finding is about.
 const PATIENCE: Duration = Duration::from_secs(2);
+
+/// How long it waits for them in all.
+const PATIENCE_IN_ALL: Duration = Duration::from_secs(20);
 
 /// The second look at what a search has found, one finding after another.
 pub(super) struct Again<'a> {
@@ -39,11 +42,12 @@ impl<'a> Again<'a> {
         repair: bool,
     ) -> Again<'a> {
         let planned = (!repair).then(BTreeMap::new);
-        Again { store, unions, references, planned, until: Instant::now() + PATIENCE }
+        Again { store, unions, references, planned, until: Instant::now() + PATIENCE_IN_ALL }
     }
 
     /// The locks of the layers that a finding is about, alone; none where somebody works on one of them all the time.
     pub(super) fn guards(&self, place: &str) -> Result<Option<Vec<Guard>>, Failure> {
+        let until = self.until.min(Instant::now() + PATIENCE);
         let mut pause = Duration::from_millis(1);
         loop {
             let mut guards = Vec::new();
@@ -54,7 +58,7 @@ impl<'a> Again<'a> {
                     None => all = false,
                 }
             }
-            if all || Instant::now() > self.until {
+            if all || Instant::now() > until {
                 return Ok(all.then_some(guards));
             }
             drop(guards);

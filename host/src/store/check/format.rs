@@ -35,7 +35,7 @@ pub(crate) fn check_format(
     let Ok(root) = root.canonicalize() else { return Ok(None) };
     let Ok(dir) = Dir::open_ambient_dir(&root, cap_std::ambient_authority()) else { return Ok(None) };
     let Some(what) = damage(&dir)? else { return Ok(None) };
-    let mut finding = Finding { place: FILE.to_owned(), what, repair: String::new(), repaired: false };
+    let mut finding = Finding { place: FILE.to_owned(), what, ..Finding::default() };
     match backend(&dir, choice) {
         Ok(backend) => {
             finding.repair = format!("write it anew, for a store of {}", backend.as_str());

@@ -32,7 +32,7 @@ pub(crate) use format::check_format;
 use mend::Repair;
 
 /// Something that is wrong.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Finding {
     /// Where, relative to the root: `diff/ID`.
     pub place: String,
@@ -42,6 +42,16 @@ pub struct Finding {
     pub repair: String,
     /// Whether that was done.
     pub repaired: bool,
+    /// Whether it may be no damage, and is nothing that anybody must see to: a call works there all the time,
+    /// or it goes with a later call.
+    pub passing: bool,
+}
+
+impl Finding {
+    /// Whether nothing is left of it to be mended.
+    pub fn is_settled(&self) -> bool {
+        self.repaired || self.passing
+    }
 }
 
 /// How a store is checked.
@@ -116,6 +126,9 @@ impl Store {
     ) -> Result<Vec<Finding>, Failure> {
         // What the opening of the store has mended already.
         let mut findings = self.take_recovered();
+        if options.repair {
+            self.end_removals(&mut findings);
+        }
         let mut search = Search { store: self, unions, references, lent, found: Vec::new() };
         search.store_directories()?;
         let records = search.records()?;
@@ -133,13 +146,15 @@ impl Store {
             if !again.holds(&place, &action)? {
                 continue;
             }
-            let mut finding = Finding { what, repair: action.text(), repaired: false, place };
+            if guards.is_none() {
+                // What a call does on the layer may be all that is wrong there.
+                let what = format!("a call works on it, so it cannot be told whether this is damage: {what}");
+                findings.push(Finding { place, what, passing: true, ..Finding::default() });
+                continue;
+            }
+            let mut finding = Finding { what, repair: action.text(), place, ..Finding::default() };
             if options.repair && !matches!(action, Repair::None) {
-                let mended = match guards {
-                    Some(_) => self.mend(&finding.place, &action, unions, references),
-                    None => Err(Failure::Busy("another process works on it".to_owned())),
-                };
-                match mended {
+                match self.mend(&finding.place, &action, unions, references) {
                     Ok(()) => finding.repaired = true,
                     Err(failure) => finding.repair.push_str(&format!("; that failed: {failure}")),
                 }
@@ -150,6 +165,19 @@ impl Store {
             self.purge()?;
         }
         Ok(findings)
+    }
+
+    /// Ends the deletions that the opening of the store did not come to the end of.
+    fn end_removals(&self, findings: &mut [Finding]) {
+        for finding in findings.iter_mut().filter(|finding| finding.place == "trash" && finding.passing) {
+            match self.empty_trash(&|| true) {
+                Ok(_) => {
+                    finding.passing = false;
+                    finding.repaired = true;
+                }
+                Err(failure) => finding.repair.push_str(&format!("; that failed: {failure}")),
+            }
+        }
     }
 }
 
