@@ -367,6 +367,17 @@ impl Failure {
     }
 }
 
+impl Error {
+    /// What the user can do about it, where there is something: as [`Failure::hint`], but for `check`, of
+    /// which nobody knows more.
+    pub fn hint(&self) -> Option<&'static str> {
+        match self.failure {
+            Failure::Corrupt(_) if self.operation == "check" => None,
+            _ => self.failure.hint(),
+        }
+    }
+}
+
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.operation)?;

@@ -47,6 +47,11 @@ pub fn cases() -> Vec<Case> {
         "damage: more directories and marks than descriptors are looked at and mended",
         descriptors,
     ));
+    cases.push(case(
+        "damage: content to which a link leads is not lost, and no layer is taken for lost",
+        linked,
+    ));
+    cases.push(case("damage: what is in the file of the lock does not matter", signed));
     cases.push(case("damage: what a call works on all the time is told as that, and is no error", worked_on));
     cases.push(
         case(
@@ -218,6 +223,40 @@ fn descriptors(place: &Place) -> Result<()> {
     ensure!(found.len() == 200, "{} findings", found.len());
     few(&["check", "--deep", "--repair"])?.expect(0)?;
     few(&["check", "--deep"])?.expect(0).map(drop)
+}
+
+fn linked(place: &Place) -> Result<()> {
+    let store = Store::new(place.join("s"), Dialect::Overlay);
+    layers(&store)?;
+    let before = look(&store)?;
+    for kind in ["diff", "meta"] {
+        let (there, elsewhere) = (store.root().join(kind), place.join(kind));
+        fs::rename(&there, &elsewhere)?;
+        std::os::unix::fs::symlink(&elsewhere, &there)?;
+        for check in [&["--json", "check"][..], &["--json", "check", "--deep", "--repair"]] {
+            let found = findings(&store, check)?;
+            ensure!(found.len() == 1 && found[0]["place"] == kind, "{found:?}");
+            let repair = found[0]["repair"].as_str().unwrap_or_default();
+            ensure!(found[0]["repaired"] == false && repair.contains("mount that there"), "{found:?}");
+        }
+        fs::remove_file(&there)?;
+        fs::rename(&elsewhere, &there)?;
+    }
+    ensure!(!store.root().join("lost+found").exists(), "something was moved away");
+    store.ok(["check", "--deep"])?;
+    ensure!(look(&store)? == before, "it was changed");
+    Ok(())
+}
+
+fn signed(place: &Place) -> Result<()> {
+    let store = Store::new(place.join("s"), Dialect::Overlay);
+    layers(&store)?;
+    for bytes in [&[0xff, 0xfe, 0][..], &[b'x'; 5000]] {
+        fs::write(store.root().join("lock"), bytes)?;
+        store.ok(["list"])?;
+        ensure!(store.ok(["--json", "check"])?.trim() == "[]", "a check finds something");
+    }
+    Ok(())
 }
 
 fn worked_on(place: &Place) -> Result<()> {

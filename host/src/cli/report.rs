@@ -56,7 +56,7 @@ impl Reporter {
                 layer: error.layer.as_deref(),
                 entry: error.failure.entry().map(|entry| ByteName::of(entry).text),
                 entry_hex: error.failure.entry().and_then(|entry| ByteName::of(entry).hex),
-                hint: error.failure.hint(),
+                hint: error.hint(),
             }),
             Stop::Usage(usage) => self.object(&ErrorObject {
                 error: usage.to_string(),

@@ -8,7 +8,9 @@ use super::context::Context;
 use super::output::{OneLine, count, human_size};
 use super::table::{Align, Branches, Leaf, columns, tree};
 use super::{Outcome, Stop};
-use crate::driver::{self, CheckOptions, Conversion, Finding, HEXADECIMAL_ROOT, LayerSummary, check_format};
+use crate::driver::{
+    self, CheckOptions, Conversion, Finding, HEXADECIMAL_ROOT, LayerSummary, check_unopened,
+};
 use crate::error::{Class, Error, Failure};
 
 /// A layer in the JSON of `list`.
@@ -151,17 +153,19 @@ struct FindingObject<'a> {
 
 pub(super) fn check(context: &Context, options: CheckOptions) -> Outcome {
     // A service that was named has the store open.
-    let format = match context.socket {
-        None => check_format(&context.settings, options)?,
-        Some(_) => None,
+    let mut findings = match context.socket {
+        None => check_unopened(&context.settings, options)?,
+        Some(_) => Vec::new(),
     };
-    let opens = format.as_ref().is_none_or(Finding::is_settled);
-    let mut findings = Vec::from_iter(format);
+    let opens = findings.iter().all(Finding::is_settled);
     match opens.then(|| context.open(false)) {
         None => {}
         // Nothing else can be told of it.
         Some(Err(Error { failure: failure @ Failure::Converting { .. }, .. })) => {
             findings.push(half_converted(&failure))
+        }
+        Some(Err(Error { layer, failure: failure @ Failure::Corrupt(_), .. })) => {
+            return Err(Error { operation: "check", layer, failure }.into());
         }
         Some(opened) => findings.extend(opened?.check(options)?),
     }
@@ -187,9 +191,5 @@ pub(super) fn check(context: &Context, options: CheckOptions) -> Outcome {
             }
         })
     })?;
-    if findings.iter().all(Finding::is_settled) {
-        Ok(())
-    } else {
-        Err(Stop::Status(Class::Failed.status()))
-    }
+    if findings.iter().all(Finding::is_settled) { Ok(()) } else { Err(Stop::Status(Class::Failed.status())) }
 }

@@ -321,18 +321,18 @@ impl Driver {
     }
 }
 
-/// Looks whether the store of `settings` can be opened for what its `layerbox.json` says, and makes that anew on request: what [`Driver::check`] cannot do, which is
-/// of a store that is open. None where nothing is wrong with it.
+/// Looks for what keeps the store of `settings` from being opened, in its `layerbox.json`, its directories
+/// and its lock, and mends it on request: what [`Driver::check`] cannot do, which is of a store that is open.
 ///
 /// # Errors
 ///
 /// Those of reading the store.
-pub fn check_format(settings: &Settings, options: CheckOptions) -> Result<Option<Finding>, Error> {
+pub fn check_unopened(settings: &Settings, options: CheckOptions) -> Result<Vec<Finding>, Error> {
     let check = || {
         if options.repair {
             require_root("repairing a store")?;
         }
-        store::check::check_format(&settings.root, settings.backend, settings.maps.as_ref(), options)
+        store::check::check_unopened(&settings.root, settings.backend, settings.maps.as_ref(), options)
     };
     check().map_err(|failure: Failure| failure.during("check", None))
 }

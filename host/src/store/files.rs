@@ -85,6 +85,16 @@ pub(super) fn exists(dir: &Dir, path: &str) -> Result<bool, Failure> {
     }
 }
 
+/// Whether an error of a look at something says that nothing of the store's lies there: it is not there, or
+/// what should lead to it is a file, or a link that leads out of the store (cap-std's word for which has no
+/// number of the kernel's).
+pub(super) fn is_absent(error: &io::Error) -> bool {
+    match error.kind() {
+        io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => true,
+        kind => kind == io::ErrorKind::PermissionDenied && error.raw_os_error().is_none(),
+    }
+}
+
 /// Makes an empty file; one that is there already is fine.
 pub(super) fn touch(dir: &Dir, path: &str) -> Result<(), Failure> {
     let options = OpenOptions::new().write(true).create(true).mode(0o600).clone();

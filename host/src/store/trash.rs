@@ -9,7 +9,7 @@ use layerbox_privileged::id::LayerId;
 use layerbox_privileged::layer::delete_tree_while;
 
 use super::Store;
-use super::files::{exists, ids_in, ignore_missing};
+use super::files::{exists, ids_in, ignore_missing, is_absent};
 use crate::error::Failure;
 
 impl Store {
@@ -84,8 +84,11 @@ impl Store {
     /// Takes away the marks that say whose child a layer is which never came to be, or is no more.
     pub(super) fn unmark_everywhere(&self, id: &LayerId) -> Result<(), Failure> {
         for parent in ids_in(&self.dir, "children")? {
-            if exists(&self.dir, &format!("children/{parent}/{id}"))? {
-                self.unmark(&parent, id)?;
+            match self.dir.symlink_metadata(format!("children/{parent}/{id}")) {
+                Ok(_) => self.unmark(&parent, id)?,
+                // Something else in the place of the marks holds none; `check` tells of it.
+                Err(e) if is_absent(&e) => {}
+                Err(e) => return Err(Failure::io("stat", &e)),
             }
         }
         Ok(())

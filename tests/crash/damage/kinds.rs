@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, Result};
 use nix::mount::{MsFlags, mount};
 use nix::sys::stat::{Mode, SFlag, mknod};
+use nix::unistd::mkfifo;
 
 use super::super::world::runtime;
 use crate::scratch::unmount;
@@ -241,6 +242,40 @@ pub const DAMAGES: &[Damage] = &[
         remove(s, "children")?;
         text(s, "children", "x")
     }),
+    moving("a file in place of the lists", "layers", &["layers.0"], |s| {
+        remove(s, "layers")?;
+        text(s, "layers", "x")
+    }),
+    moving("a FIFO in place of the records", "meta", &["meta.0"], |s| fifo(s, "meta")),
+    moving("a FIFO in place of the mount points", "mnt", &["mnt.0"], |s| fifo(s, "mnt")),
+    moving("a link in place of the lists", "layers", &["layers.0"], |s| link(s, "layers", "/")),
+    moving("a link in place of the records that leads nowhere", "meta", &["meta.0"], |s| {
+        link(s, "meta", "x")
+    }),
+    moving("a link in place of the mount points", "mnt", &["mnt.0"], |s| link(s, "mnt", "/tmp")),
+    moving("a link in place of the working directories", "work", &["work.0"], |s| link(s, "work", "..")),
+    moving("a link in place of the marks of children", "children", &["children.0"], |s| {
+        link(s, "children", "/")
+    }),
+    moving(
+        "a link in place of the marks of one layer's children",
+        "children/middle",
+        &["children.middle.0"],
+        |s| {
+            // Whoever opens the store looks there for what is left of this call.
+            text(s, "pending/x", "")?;
+            link(s, "children/middle", "/")
+        },
+    ),
+    moving("a link in place of the notes", "pending", &["pending.0"], |s| link(s, "pending", "/")),
+    moving("a link where layers are filled", "stage", &["stage.0"], |s| link(s, "stage", "/")),
+    moving("a link where layers are deleted", "trash", &["trash.0"], |s| link(s, "trash", "/")),
+    moving("a directory in place of the lock", "lock", &["lock.0"], |s| {
+        remove(s, "lock")?;
+        filled(s, "lock")
+    }),
+    moving("a FIFO in place of the lock", "lock", &["lock.0"], |s| fifo(s, "lock")),
+    moving("a link in place of the lock", "lock", &["lock.0"], |s| link(s, "lock", "/nowhere/lock")),
     plain("a directory of the store that others can write", "diff", |s| mode(s, "diff", 0o777)),
     plain("a root that others can write", ".", |s| mode(s, ".", 0o777)),
     plain("a directory of the store that belongs to another", "layers", |s| {
@@ -325,6 +360,16 @@ fn remove(store: &Store, place: &str) -> Result<()> {
         false => fs::remove_file(path)?,
     }
     Ok(())
+}
+
+fn link(store: &Store, place: &str, to: &str) -> Result<()> {
+    remove(store, place)?;
+    Ok(symlink(to, store.root().join(place))?)
+}
+
+fn fifo(store: &Store, place: &str) -> Result<()> {
+    remove(store, place)?;
+    Ok(mkfifo(&store.root().join(place), Mode::from_bits_truncate(0o600))?)
 }
 
 fn mode(store: &Store, place: &str, mode: u32) -> Result<()> {

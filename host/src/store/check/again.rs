@@ -4,7 +4,6 @@
 //! each finding is looked at once more, with the locks of its layers held, and only what is still wrong then is told, or mended.
 
 use std::collections::BTreeMap;
-use std::io;
 use std::time::{Duration, Instant};
 
 use layerbox_privileged::id::LayerId;
@@ -12,7 +11,7 @@ use layerbox_privileged::mount::Unions;
 use layerbox_privileged::references::References;
 
 use super::super::Store;
-use super::super::files::{exists, id_of_temporary};
+use super::super::files::{id_of_temporary, is_absent};
 use super::super::lock::Guard;
 use super::super::record::Record;
 use super::mend::{Repair, Was};
@@ -211,10 +210,7 @@ impl<'a> Again<'a> {
     }
 
     fn is_there(&self, place: &str) -> Result<bool, Failure> {
-        match exists(&self.store.dir, place) {
-            Err(Failure::Io { code, .. }) if code == nix::errno::Errno::ENOTDIR as i32 => Ok(false),
-            other => other,
-        }
+        self.store.is_there(place)
     }
 
     fn is_directory(&self, place: &str) -> Result<bool, Failure> {
@@ -232,6 +228,15 @@ impl Store {
         }
     }
 
+    /// Whether something lies at this place, as [`Store::is_directory`].
+    pub(super) fn is_there(&self, place: &str) -> Result<bool, Failure> {
+        match self.dir.symlink_metadata(place) {
+            Ok(_) => Ok(true),
+            Err(e) if is_absent(&e) => Ok(false),
+            Err(e) => Err(Failure::io("stat", &e)),
+        }
+    }
+
     /// Whether it is a directory with something in it.
     pub(super) fn holds_something(&self, place: &str) -> Result<bool, Failure> {
         if !self.is_directory(place)? {
@@ -244,10 +249,6 @@ impl Store {
         };
         entries.next().transpose().map_err(|e| Failure::io("getdents", &e)).map(|entry| entry.is_some())
     }
-}
-
-fn is_absent(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
 }
 
 /// The layers that a place is about: `diff/ID`, `meta/.ID.tmp`, and of `children/PARENT/CHILD` both.

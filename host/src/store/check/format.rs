@@ -25,7 +25,7 @@ const FILE: &str = "layerbox.json";
 /// # Errors
 ///
 /// Those of reading the store. What fails in a repair is in the finding.
-pub(crate) fn check_format(
+pub(super) fn check_format(
     root: &Path,
     choice: Choice,
     maps: Option<&IdMaps>,

@@ -1,11 +1,10 @@
 //! The records of layers: `meta/`, `layers/`, `children/` and the directories of each layer, held against each other; mounts and counts.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io;
 
 use layerbox_privileged::id::LayerId;
 
-use super::super::files::{exists, ids_in};
+use super::super::files::{ids_in, is_absent};
 use super::super::record::Record;
 use super::mend::{Repair, Was};
 use super::{Records, Search};
@@ -83,7 +82,7 @@ impl Search<'_> {
         let mut missing = Vec::new();
         for id in ids_in(&self.store.dir, "layers")? {
             let listed = !records.contains_key(&id)
-                && !exists(&self.store.dir, &format!("meta/{id}"))?
+                && !self.store.is_there(&format!("meta/{id}"))?
                 && self.store.is_directory(&format!("diff/{id}"))?
                 && self.is_idle(&id);
             if listed && let Ok(ancestors) = self.store.ancestors_on_disk(&id) {
@@ -175,7 +174,7 @@ impl Search<'_> {
                 match self.store.dir.symlink_metadata(&place) {
                     Ok(found) if found.is_dir() => {}
                     Ok(_) => self.add(place, "it is not a directory", Repair::MoveAwayAndMake(0o755)),
-                    Err(e) if e.kind() == io::ErrorKind::NotFound => {
+                    Err(e) if is_absent(&e) => {
                         self.add(place, "it is missing", Repair::MakeDirectory(0o755));
                     }
                     Err(e) => return Err(Failure::io("stat", &e)),

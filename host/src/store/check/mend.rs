@@ -228,7 +228,7 @@ fn was_moved(name: &str) -> bool {
     let Some((place, number)) = name.rsplit_once('.') else { return false };
     let kind = place.split('.').next().unwrap_or_default();
     number.parse::<u32>().is_ok_and(|attempt| attempt.to_string() == number)
-        && (DIRECTORIES.contains(&kind) || kind == ASIDE || place == "layerbox.json")
+        && (DIRECTORIES.contains(&kind) || kind == ASIDE || ["layerbox.json", "lock"].contains(&place))
 }
 
 #[cfg(test)]
@@ -247,6 +247,7 @@ mod tests {
             "children/a/b",
             "aufs/x",
             "layerbox.json",
+            "lock",
             &long,
             &odd,
         ] {
@@ -264,6 +265,7 @@ mod tests {
             "diff.x.+1",
             "home.x.0",
             "x.layerbox.json.0",
+            "lock.x.0",
         ] {
             assert!(!was_moved(name), "{name}");
         }

@@ -3,6 +3,7 @@
 //! Repair never deletes content: what belongs to no layer, and layers that cannot be whole any more, are moved to `lost+found/`, for a person to look at, and stay
 //! there until they are purged. What only repeats other records (ancestor lists, marks of children, empty directories, reference counts) is made anew.
 //!
+//! - `own`: the store's own directories and its lock, which come before all that is looked for in them.
 //! - `format`: what must be read before a store can be opened.
 //! - `places`: the directories of the store itself, and what lies in them that belongs to no layer.
 //! - `layers`: the records of layers, held against each other.
@@ -15,20 +16,22 @@ mod deep;
 mod format;
 mod layers;
 mod mend;
+mod own;
 mod places;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 
 use layerbox_privileged::id::LayerId;
-use layerbox_privileged::mount::Unions;
+use layerbox_privileged::mount::{Choice, Unions};
 use layerbox_privileged::references::References;
 use serde::{Deserialize, Serialize};
 
 use super::Store;
+use super::maps::IdMaps;
 use super::record::{Record, read_small};
 use crate::error::Failure;
 use again::Again;
-pub(crate) use format::check_format;
 use mend::Repair;
 
 /// Something that is wrong.
@@ -76,6 +79,26 @@ struct Search<'a> {
 
 /// The records of all layers that are whole, as far as records can tell.
 type Records = BTreeMap<LayerId, Record>;
+
+/// What keeps the store at `root` from being opened, which [`Store::check`] cannot look at; nothing where
+/// there is no store. With `repair` it is mended, for a store that `choice` and `maps` are asked for where
+/// the store itself does not say.
+///
+/// # Errors
+///
+/// Those of reading the store. What fails in a repair is in its finding.
+pub(crate) fn check_unopened(
+    root: &Path,
+    choice: Choice,
+    maps: Option<&IdMaps>,
+    options: CheckOptions,
+) -> Result<Vec<Finding>, Failure> {
+    let mut findings = own::check_unopened(root, options)?;
+    if findings.iter().all(Finding::is_settled) {
+        findings.extend(format::check_format(root, choice, maps, options)?);
+    }
+    Ok(findings)
+}
 
 impl Store {
     /// The ancestors of a layer as `layers/ID` has them.
@@ -128,6 +151,15 @@ impl Store {
         let mut findings = self.take_recovered();
         if options.repair {
             self.end_removals(&mut findings);
+        }
+        let others = own::search(&self.root, &self.dir)?;
+        findings.extend(others.iter().map(|other| match options.repair {
+            true => other.mended(&self.dir),
+            false => other.finding(),
+        }));
+        if !others.is_empty() && !findings.iter().all(Finding::is_settled) {
+            // Whatever lies in the other directories would seem to belong to nobody.
+            return Ok(findings);
         }
         let mut search = Search { store: self, unions, references, lent, found: Vec::new() };
         search.store_directories()?;

@@ -8,7 +8,7 @@ use layerbox_privileged::id::LayerId;
 
 use super::super::DIRECTORIES;
 use super::super::convert::ASIDE;
-use super::super::files::id_of_temporary;
+use super::super::files::{id_of_temporary, is_absent};
 use super::mend::{LOST, Repair};
 use super::{Records, Search};
 use crate::error::{Escaped, Failure};
@@ -101,9 +101,7 @@ impl Search<'_> {
     pub(super) fn names(&mut self, kind: &str) -> Result<BTreeSet<String>, Failure> {
         let entries = match self.store.dir.read_dir(kind) {
             Ok(entries) => entries,
-            Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
-                return Ok(BTreeSet::new());
-            }
+            Err(e) if is_absent(&e) => return Ok(BTreeSet::new()),
             Err(e) => return Err(Failure::io("open", &e)),
         };
         let mut names = BTreeSet::new();
