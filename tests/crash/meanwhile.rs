@@ -8,11 +8,11 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, ensure};
 use layerbox_tests::archive::{file, tar};
 
-use super::world::{leftovers, look, runtime};
+use super::world::{leftovers, look};
 use crate::command::{Output, run, under};
 use crate::harness::{Case, Need, case};
 use crate::scratch::Place;
-use crate::store::{Dialect, Filling, Store};
+use crate::store::{Dialect, Filling, Store, runtime};
 
 /// How long a check is kept from reading a directory, and how long after its beginning the other call is made.
 const HELD: Duration = Duration::from_secs(3);

@@ -14,11 +14,11 @@ use super::calls::{Point, points};
 use super::injector::{Fault, inject, record};
 use super::operations::{OPERATIONS, Operation};
 use super::table::{self, Count};
-use super::world::{World, is_typed, leftovers, look, runtime};
+use super::world::{World, is_typed, leftovers, look};
 use crate::command::{Output, shell};
 use crate::harness::{Case, Need, case};
 use crate::scratch::{Place, cover, unmount_below};
-use crate::store::Store;
+use crate::store::{Store, runtime};
 
 /// How many of the points that failed are told in full.
 const TOLD: usize = 6;

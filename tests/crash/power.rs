@@ -7,15 +7,15 @@
 use std::fs;
 use std::path::Path;
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Result, ensure};
 use layerbox_tests::archive::{Member, dir, file, hard_link, symlink, tar};
 
 use super::recorder::{Event, NAME, Recorder};
-use super::world::{World, leftovers, look, runtime};
+use super::world::{World, leftovers, look};
 use crate::command::tool;
 use crate::harness::{Case, Skip, case};
 use crate::scratch::{Place, unmount};
-use crate::store::{Dialect, Store};
+use crate::store::{Dialect, Store, runtime};
 
 /// The size of the disk in bytes: small, because a copy of it is made for each power cut.
 const SIZE: usize = 48 << 20;
@@ -73,14 +73,13 @@ fn cut(place: &Place) -> Result<()> {
         output.expect(0)?;
         worlds.push(look(&store)?);
     }
-    let identity = runtime(store.root()).context("no store")?;
     unmount(&on)?;
     let events = recorder.end();
-    replay(place, &empty, &events, &worlds, &identity)
+    replay(place, &empty, &events, &worlds)
 }
 
 /// Makes all disks, and looks at each.
-fn replay(place: &Place, empty: &[u8], events: &[Event], worlds: &[World], runtime: &Path) -> Result<()> {
+fn replay(place: &Place, empty: &[u8], events: &[Event], worlds: &[World]) -> Result<()> {
     let (image, on) = (place.join("cut"), place.join("disk"));
     let store = Store::new(on.join("s"), Dialect::Overlay);
     let mut certain = empty.to_vec();
@@ -100,9 +99,11 @@ fn replay(place: &Place, empty: &[u8], events: &[Event], worlds: &[World], runti
                         }
                     }
                     fs::write(&image, &disk)?;
-                    // The boot after it begins without locks and counts.
-                    let _ = fs::remove_dir_all(runtime);
                     mount(&image, &on)?;
+                    // The boot after it begins without locks and counts.
+                    if let Some(runtime) = runtime(store.root()) {
+                        let _ = fs::remove_dir_all(runtime);
+                    }
                     cuts += 1;
                     let what = format!("cut {cuts}, {done} calls done, choice {choice}");
                     // The last mark is that of the call before: that one is whole, and of the next all or nothing.

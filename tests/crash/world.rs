@@ -2,8 +2,7 @@
 //! should be able to see: leftovers.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use anyhow::{Context as _, Result, ensure};
 use layerbox_tests::tree::{names, picture};
@@ -11,7 +10,7 @@ use sha2::{Digest as _, Sha256};
 
 use crate::command::Output;
 use crate::scratch::mounts_below;
-use crate::store::Store;
+use crate::store::{Store, runtime};
 
 /// A layer as callers see it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -133,13 +132,6 @@ pub fn leftovers(store: &Store, world: &World) -> Result<Vec<String>> {
         }
     }
     Ok(found)
-}
-
-/// Where a store keeps what a reboot must clear; none where there is no store.
-pub fn runtime(root: &Path) -> Option<PathBuf> {
-    let format: serde_json::Value =
-        serde_json::from_slice(&fs::read(root.join("layerbox.json")).ok()?).ok()?;
-    Some(Path::new("/run/layerbox").join(format["id"].as_str()?))
 }
 
 /// The names in a directory; none where there is none.

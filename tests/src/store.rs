@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io::Write as _;
+use std::os::unix::fs::MetadataExt as _;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -14,6 +15,15 @@ use anyhow::{Context as _, Result, bail, ensure};
 
 use crate::command::{Output, binary, run, run_with};
 use crate::service::eventually;
+
+/// Where a store keeps what a reboot must clear; none where there is no store.
+pub fn runtime(root: &Path) -> Option<PathBuf> {
+    let format: serde_json::Value =
+        serde_json::from_slice(&fs::read(root.join("layerbox.json")).ok()?).ok()?;
+    let (found, identity) = (fs::metadata(root).ok()?, format["id"].as_str()?);
+    let (major, minor) = (nix::sys::stat::major(found.dev()), nix::sys::stat::minor(found.dev()));
+    Some(Path::new("/run/layerbox").join(format!("{identity}.{major}-{minor}.{}", found.ino())))
+}
 
 /// A store in a directory.
 #[derive(Debug)]

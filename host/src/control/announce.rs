@@ -31,9 +31,9 @@ pub fn withdraw(runtime: &Path) {
     drop(std::fs::remove_file(runtime.join(NAME)));
 }
 
-/// Where the service of a store would be found, the best place first.
+/// The name of the store at a root, and where its service would be found, the best place first.
 pub(super) fn places(root: &Path) -> Option<(String, Vec<PathBuf>)> {
-    let (identity, directories) = crate::store::identity(root)?;
+    let (name, directories) = crate::store::name(root)?;
     let places = directories.into_iter().map(|directory| directory.join(NAME)).collect();
-    Some((identity, places))
+    Some((name, places))
 }

@@ -36,7 +36,7 @@ impl Client {
     ///
     /// [`Failure::StoreInUse`] where there is one that does not answer; those of [`Client::named`].
     pub(super) fn find(settings: &Settings) -> Result<Option<Client>, Failure> {
-        let Some((identity, places)) = announce::places(&settings.root) else { return Ok(None) };
+        let Some((name, places)) = announce::places(&settings.root) else { return Ok(None) };
         for place in places {
             let stream = match connect(&place) {
                 Ok(stream) => stream,
@@ -49,7 +49,7 @@ impl Client {
                 Err(Failure::NoService { .. }) => continue,
                 other => other?,
             };
-            if client.open(settings, Which::Identity(identity.clone()), false)? {
+            if client.open(settings, Which::Name(name.clone()), false)? {
                 return Ok(Some(client));
             }
         }

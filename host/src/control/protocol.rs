@@ -51,8 +51,8 @@ pub(super) struct Open {
 /// How a store is named.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) enum Which {
-    /// By its identity: one that the service owns already.
-    Identity(String),
+    /// By its name, which is the same by whichever path it is reached: one that the service owns already.
+    Name(String),
     /// By its root: the service opens it where it has not.
     Root(Bytes),
 }
@@ -93,7 +93,7 @@ impl From<Backend> for BackendChoice {
 pub(super) enum Opened {
     /// Calls may come.
     Yes,
-    /// The service owns no store of that identity.
+    /// The service owns no store of that name.
     NotMine,
     /// It cannot be opened.
     No(Failure),

@@ -294,8 +294,8 @@ fn find(stores: &Stores, open: Open) -> Result<Option<Arc<Driver>>, Failure> {
     let opened =
         |root: &Path, make| stores.open_as(root, backends, None, make).map_err(|error| error.failure);
     let driver = match open.store {
-        Which::Identity(identity) => {
-            let is_it = |driver: &Arc<Driver>| driver.store().format().id == identity;
+        Which::Name(name) => {
+            let is_it = |driver: &Arc<Driver>| driver.store().name() == name;
             let Some(known) = stores.all().into_iter().find(is_it) else { return Ok(None) };
             let root = known.root().to_owned();
             // Its path may lead elsewhere by now, and then it is to be closed.

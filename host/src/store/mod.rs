@@ -53,7 +53,7 @@ use rustix::io::Errno;
 use crate::error::Failure;
 use files::{ids_in, sync_directory};
 use lock::{Claims, Guard, Mode, PATIENCE, Unclaimed};
-pub(crate) use opening::identity;
+pub(crate) use opening::name;
 use opening::require_backend;
 pub use opening::{Opening, Owner};
 use record::{Format, Record};
@@ -166,6 +166,12 @@ impl Store {
     /// The directory on a tmpfs for what a reboot must clear: locks, reference counts.
     pub fn runtime(&self) -> &Path {
         &self.runtime
+    }
+
+    /// What tells the store from all others of this machine, copies of it included; by whichever path it was
+    /// opened.
+    pub(crate) fn name(&self) -> String {
+        runtime::name(&self.format.id, &self.identity)
     }
 
     /// What `layerbox.json` says.

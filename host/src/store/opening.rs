@@ -98,8 +98,9 @@ impl Store {
         if opening.maps.is_some_and(|maps| maps != *format.maps()) {
             return Err(Failure::Conflict(format!("the store at {} has other id maps", root.display())));
         }
-        let first_since_boot = runtime::existing_directories(&format.id).next().is_none();
-        let runtime = runtime::runtime_directory(&format.id)?;
+        let name = runtime::name(&format.id, &identity);
+        let first_since_boot = runtime::existing_directories(&name).next().is_none();
+        let runtime = runtime::runtime_directory(&name)?;
         let (recovered, strays, claims) = (Mutex::default(), Mutex::default(), Claims::default());
         Ok(Store { root, runtime, first_since_boot, dir, identity, format, recovered, strays, claims, lock })
     }
@@ -176,10 +177,11 @@ pub(super) fn require_backend(root: &Path, backend: Backend, choice: Choice) -> 
     Err(Failure::Conflict(format!("the store at {} is of backend {has}", root.display())))
 }
 
-/// The identity of the store at `root`, and the directories on a tmpfs that may be its own; none where there is no store to be seen. Takes no lock.
-pub(crate) fn identity(root: &Path) -> Option<(String, Vec<PathBuf>)> {
+/// The [`Store::name`] of the store at `root`, and the directories on a tmpfs that may be its own; none where
+/// there is no store to be seen. Takes no lock.
+pub(crate) fn name(root: &Path) -> Option<(String, Vec<PathBuf>)> {
     let dir = Dir::open_ambient_dir(root, cap_std::ambient_authority()).ok()?;
-    let id = Format::read(&dir).ok()?.id;
-    let directories = runtime::existing_directories(&id).collect();
-    Some((id, directories))
+    let name = runtime::name(&Format::read(&dir).ok()?.id, &Place::of(&dir).ok()?);
+    let directories = runtime::existing_directories(&name).collect();
+    Some((name, directories))
 }

@@ -28,6 +28,12 @@ impl RootIdentity {
     pub(super) fn at(path: &Path) -> Result<RootIdentity, Errno> {
         statx(CWD, path, AtFlags::empty(), ASKED).map(RootIdentity::from)
     }
+
+    /// What tells the directory from all others, by whichever mount: `MAJOR-MINOR.INODE`.
+    pub(super) fn number(&self) -> String {
+        let (major, minor) = self.device;
+        format!("{major}-{minor}.{}", self.inode)
+    }
 }
 
 const ASKED: StatxFlags = StatxFlags::INO.union(StatxFlags::MNT_ID);
@@ -61,7 +67,10 @@ mod tests {
         assert_eq!(RootIdentity::at(&path), Err(Errno::NOENT));
         assert_eq!(RootIdentity::at(&away), Ok(first));
         create_dir(&path).unwrap();
-        assert_ne!(RootIdentity::at(&path), Ok(first));
+        let second = RootIdentity::at(&path).unwrap();
+        assert_ne!(second, first);
+        assert_ne!(second.number(), first.number());
+        assert_eq!(RootIdentity { mount: Some(1), ..first }.number(), first.number());
         remove_dir(&path).unwrap();
         remove_dir(&away).unwrap();
     }

@@ -1,4 +1,11 @@
-//! Where what a reboot must clear lies: locks and reference counts.
+//! Where what a reboot must clear lies: locks, reference counts, and the way to the service that owns the
+//! store.
+//!
+//! Each store has a directory for it, which is named after the store's identity and after the directory that
+//! is its root: `ID.MAJOR-MINOR.INODE`. By whatever path that is reached, by a bind mount or after a rename,
+//! it is one store and has one. A copy has the identity of its original and another root: it has locks,
+//! counts and a service of its own. A file system may give a root another number when it is mounted anew;
+//! then nothing below the root is mounted any more, and nobody holds a lock.
 
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
@@ -6,6 +13,7 @@ use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
 
+use super::place::Place;
 use crate::error::Failure;
 
 /// Where in it the locks of layers are.
@@ -14,14 +22,20 @@ pub(super) const LOCKS: &str = "locks";
 /// Where in it the locks of their mounts and counts are.
 pub(super) const MOUNT_LOCKS: &str = "mount-locks";
 
-/// The directory for what a reboot must clear of a store. It has directories for locks in it.
+/// The name of a store's directory: that of its identity, and of the directory that is its root.
+pub(super) fn name(identity: &str, root: &Place) -> String {
+    format!("{identity}.{}", root.number())
+}
+
+/// The directory for what a reboot must clear of the store of this [`name`]. It has directories for locks in
+/// it.
 ///
-/// It is named after the store's identity, not its path, so that a store that is reached by two paths has one. One that is there is taken, whatever the
-/// environment has to say: a process in another one has made it, and locks and counts there.
-pub(super) fn runtime_directory(identity: &str) -> Result<PathBuf, Failure> {
+/// One that is there is taken, whatever the environment has to say: a process in another one has made it, and
+/// locks and counts there.
+pub(super) fn runtime_directory(name: &str) -> Result<PathBuf, Failure> {
     let mut places = candidates();
-    places.sort_by_key(|place| !is_private(&place.join(identity)).unwrap_or(false));
-    let mut directory = private_directory_in(places, &[identity, LOCKS])?;
+    places.sort_by_key(|place| !is_private(&place.join(name)).unwrap_or(false));
+    let mut directory = private_directory_in(places, &[name, LOCKS])?;
     directory.pop();
     make_private(&directory.join(MOUNT_LOCKS))?;
     Ok(directory)
@@ -68,9 +82,9 @@ fn is_for_others(failure: &Failure) -> bool {
 }
 
 /// The directories that [`runtime_directory`] would take, where they are there: the first is the one that it takes, unless that cannot be written any more.
-pub(super) fn existing_directories(identity: &str) -> impl Iterator<Item = PathBuf> {
+pub(super) fn existing_directories(name: &str) -> impl Iterator<Item = PathBuf> {
     let candidates = candidates().into_iter().filter(|ours| is_private(ours).unwrap_or(false));
-    candidates.map(move |ours| ours.join(identity)).filter(|directory| is_private(directory).unwrap_or(false))
+    candidates.map(move |ours| ours.join(name)).filter(|directory| is_private(directory).unwrap_or(false))
 }
 
 /// Where the directories of all stores may lie, the best place first.

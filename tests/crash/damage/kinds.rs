@@ -9,9 +9,8 @@ use nix::mount::{MsFlags, mount};
 use nix::sys::stat::{Mode, SFlag, mknod};
 use nix::unistd::mkfifo;
 
-use super::super::world::runtime;
 use crate::scratch::unmount;
-use crate::store::{Dialect, Store};
+use crate::store::{Dialect, Store, runtime};
 
 /// A kind of damage.
 #[derive(Clone, Copy)]

@@ -5,13 +5,13 @@ use std::os::unix::fs::{PermissionsExt as _, chown, lchown, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 use layerbox_tests::archive::{file, tar};
 
 use crate::command::{Output, binary, component, copied, run, shell};
 use crate::harness::{Case, Need, Skip, case, has_filesystem};
 use crate::scratch::Place;
-use crate::store::{Dialect, Store, bare};
+use crate::store::{Dialect, Store, bare, runtime};
 
 pub(super) fn cases() -> Vec<Case> {
     let mut cases = vec![
@@ -269,8 +269,9 @@ fn root_of_a_namespace(place: &Place) -> Result<()> {
     }
     let text = output.expect(0)?.text();
     let names: Vec<&str> = text.lines().filter(|line| !line.is_empty() && !line.ends_with(':')).collect();
-    // The identity of the store.
-    ensure!(names.len() == 1 && names[0].len() == 36, "locks and counts lie elsewhere as well: {text}");
+    let runtime = runtime(&home.join(".local/share/layerbox")).context("no store")?;
+    let is_it = |name: &&str| runtime.file_name().is_some_and(|expected| expected == *name);
+    ensure!(names.len() == 1 && names.iter().all(is_it), "locks and counts lie elsewhere as well: {text}");
     Ok(())
 }
 

@@ -10,7 +10,7 @@ use layerbox_tests::archive::{file, tar, whiteout};
 use layerbox_tests::tree::{Except, names, picture, same};
 use nix::mount::{MsFlags, mount};
 
-use crate::command::{binary, code, run, under};
+use crate::command::{binary, code, run, shell, under};
 use crate::harness::{Case, Need, case};
 use crate::plant::{Features, noise, plant};
 use crate::scratch::{Place, mounts_below, unmount};
@@ -181,6 +181,7 @@ pub(super) fn cases() -> Vec<Case> {
         case("mounts: a copy of the mount namespace takes nothing away from those in the first", copied)
             .alone()
             .needs(Need::Filesystem("overlay")),
+        case("mounts: a copy of a store counts for itself", of_a_copy).needs(Need::Filesystem("overlay")),
         case("references: a layer with children is not removed: 4", |place| {
             let store = stack(place)?;
             store.run(["remove", "base"])?.expect(4)?;
@@ -337,6 +338,25 @@ fn copied(place: &Place) -> Result<()> {
     ensure!(store.references("child")? == 0, "it is still counted");
     store.ok(["remove", "child"])?;
     store.ok(["check"]).map(drop)
+}
+
+fn of_a_copy(place: &Place) -> Result<()> {
+    let store = stack(place)?;
+    let copy = Store::new(place.join("copy"), Dialect::Overlay);
+    shell("cp -a \"$1\" \"$2\"", [store.root(), copy.root()])?;
+    let merged = store.get("child")?;
+    ensure!(copy.references("child")? == 0, "it is counted in the copy");
+    ensure!(copy.ok(["--json", "check", "--repair"])?.trim() == "[]", "a check finds something");
+    ensure!(store.references("child")? == 1, "the count is {}", store.references("child")?);
+    store.run(["remove", "child"])?.expect(4)?;
+    ensure!(copy.get("child")?.starts_with(copy.root()), "it is got from the first one");
+    copy.put("child")?;
+    copy.ok(["remove", "child"])?;
+    ensure!(
+        merged.join("from-base").exists() && store.content("child").exists(),
+        "it is gone from the first one"
+    );
+    store.put("child")
 }
 
 fn no_look(place: &Place) -> Result<()> {

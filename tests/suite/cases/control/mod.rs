@@ -6,20 +6,21 @@ use std::fs;
 use std::io::{Read as _, Write as _};
 use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::os::unix::net::UnixListener;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
 use layerbox_tests::archive::{file, tar};
 use layerbox_tests::tree::names;
+use nix::mount::{MsFlags, mount};
 use nix::sys::signal::Signal;
 
-use crate::command::{component, copied, run, tool, utf8};
+use crate::command::{component, copied, run, shell, tool, utf8};
 use crate::harness::{Case, Need, case};
 use crate::scratch::{Place, mounts_below};
 use crate::service::{Service, eventually};
-use crate::store::{Dialect, Store, bare};
+use crate::store::{Dialect, Store, bare, runtime};
 
 pub(super) fn cases() -> Vec<Case> {
     let overlay = Need::Filesystem("overlay");
@@ -105,6 +106,9 @@ pub(super) fn cases() -> Vec<Case> {
             store.ok(["exists", "base"]).map(drop)
         }),
         case("control: what leads to no service, or to one of another store, is passed by", stale),
+        case("control: a copy of a store that a service owns is a store of its own", copy),
+        case("control: a service is found by any path to its store", by_any_path)
+            .needs(Need::Filesystem("overlay")),
         case("control: a service that does not answer: 4, and its process is named", |place| {
             let (store, service) = owned(place)?;
             store.create("base", None)?;
@@ -260,10 +264,7 @@ fn end(mut service: Service, signal: Signal) -> Result<i32> {
 
 /// Where the service of a store is announced.
 fn announced(store: &Store) -> Result<PathBuf> {
-    let text = fs::read(store.root().join("layerbox.json"))?;
-    let format: serde_json::Value = serde_json::from_slice(&text)?;
-    let identity = format["id"].as_str().context("layerbox.json has no id")?;
-    Ok(Path::new("/run/layerbox").join(identity).join("service"))
+    Ok(runtime(store.root()).context("no store")?.join("service"))
 }
 
 fn stale(place: &Place) -> Result<()> {
@@ -282,6 +283,54 @@ fn stale(place: &Place) -> Result<()> {
         fs::remove_file(&announced)?;
         output.expect(0).with_context(|| format!("a link to {}", target.display()))?;
     }
+    Ok(())
+}
+
+fn copy(place: &Place) -> Result<()> {
+    let (store, service) = owned(place)?;
+    store.layer("base", None, &[file("f", "f")])?;
+    let copy = Store::new(place.join("copy"), Dialect::Overlay);
+    shell("cp -a \"$1\" \"$2\"", [store.root(), copy.root()])?;
+    copy.ok(["remove", "base"])?;
+    copy.knows_nothing_of("base")?;
+    ensure!(store.content("base").join("f").exists(), "it was removed from the first one");
+    // The service owns it as well when it is asked to, and each is told from the other.
+    run(&mut named(&service, &copy, ["create", "second"]), b"")?.expect(0)?;
+    let services = [&store, &copy].map(announced);
+    for announced in services {
+        ensure!(announced?.exists(), "a store is not announced");
+    }
+    copy.ok(["exists", "second"])?;
+    store.run(["exists", "second"])?.expect(3)?;
+    store.ok(["exists", "base"])?;
+    copy.run(["exists", "base"])?.expect(3)?;
+    // Nor does one that another service owns become this one's.
+    let other = Store::new(place.join("other"), Dialect::Overlay);
+    shell("cp -a \"$1\" \"$2\"", [store.root(), other.root()])?;
+    let inner = place.directory_for("other-service")?;
+    let _second = serve(&inner, &other)?;
+    other.create("third", None)?;
+    store.run(["exists", "third"])?.expect(3)?;
+    for store in [&store, &copy, &other] {
+        ensure!(store.ok(["--json", "check"])?.trim() == "[]", "a check finds something");
+    }
+    Ok(())
+}
+
+fn by_any_path(place: &Place) -> Result<()> {
+    let (store, service) = owned(place)?;
+    store.layer("base", None, &[file("f", "f")])?;
+    store.create("child", Some("base"))?;
+    let path = place.make("path")?;
+    mount(Some(store.root()), &path, None::<&str>, MsFlags::MS_BIND, None::<&str>)?;
+    let bound = Store::new(path, Dialect::Overlay);
+    // It mounts where the service has the store.
+    ensure!(bound.get("child")? == store.root().join("mnt/child"), "it is got elsewhere");
+    ensure!(store.references("child")? == 1 && bound.references("child")? == 1, "it is counted twice");
+    bound.put("child")?;
+    let log = service.log()?;
+    ensure!(log.contains("operation=put"), "the service did not do it: {log}");
+    ensure!(store.references("child")? == 0, "it is still counted");
     Ok(())
 }
 
