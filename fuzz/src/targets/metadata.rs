@@ -50,16 +50,17 @@ fn record(layers: &std::path::Path, bytes: &[u8]) {
 }
 
 fn count(place: &std::path::Path, bytes: &[u8]) {
-    let references = References::new(place).expect("a directory of the scratch");
+    let references = References::new(place, place.to_owned()).expect("a directory of the scratch");
     let id = layerbox_privileged::LayerId::new("own").expect("an id");
     let file = place.join("references/own");
     fs::write(&file, bytes).expect("write");
     if let Ok(count) = references.count(&id) {
-        // Behind it the mount namespace, where that was written down.
+        // Behind it the mount namespace, and the mount in it, where these were written down.
         let text = std::str::from_utf8(bytes).expect("a count is text");
-        let rest = text.strip_prefix(&count.to_string()).expect("a count that has two forms");
-        let number = rest.strip_prefix(' ').and_then(|rest| rest.strip_suffix('\n')?.parse::<u64>().ok());
-        assert!(rest == "\n" || number.is_some_and(|number| rest == format!(" {number}\n")), "{text:?}");
+        let fields: Vec<&str> = text.strip_suffix('\n').expect("a line").split(' ').collect();
+        let is_number = |field: &&str| field.parse::<u64>().is_ok_and(|number| number.to_string() == **field);
+        assert!(fields[0] == count.to_string() && fields.len() <= 3, "{text:?}");
+        assert!(fields.iter().all(is_number), "a count that has two forms: {text:?}");
         if count < u32::MAX {
             assert_eq!(references.acquire(&id), Ok(count + 1));
             assert_eq!(references.release(&id), Ok(count));

@@ -1,8 +1,11 @@
 //! How many users each mounted layer has.
 //!
 //! One small file an id on a tmpfs, replaced by rename or written over at once: a process that is killed loses no count, and the machine's
-//! restart, which ends every mount, ends them as well. Beside the count stands the mount namespace in which the layer was
-//! mounted: `2 4026531841`. Callers hold a lock of their own per layer.
+//! restart, which ends every mount, ends them as well. Beside the count stands how the layer was mounted: in
+//! which mount namespace, and by way of which mount, the one that the store's mount points lie on: `2
+//! 4026531841 29`. Whoever comes to the store another way, from another namespace or through a bind mount of
+//! its root, may not see what is mounted, and takes nothing for unused that is. Callers hold a lock of their
+//! own per layer.
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Read};
@@ -11,7 +14,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::mount::mountinfo::{self, Mount};
-use crate::mount::thread;
+use crate::mount::{mount_of, same_directory, thread};
 use crate::namespace::{Namespace, named};
 use crate::{Error, LayerId};
 
@@ -22,8 +25,23 @@ pub struct References {
     /// Where a count is written before it is renamed: of the same name as its layer, so what a killed process left
     /// is overwritten by the next.
     drafts: PathBuf,
+    /// The directory of the mount points.
+    points: PathBuf,
+    /// The mount that this lies on. None before Linux 5.8: then all ways within a namespace count as one.
+    way: Option<u64>,
     /// A process that was found in another namespace: most likely it still is there when it is asked for again.
     found: Arc<Mutex<Option<u32>>>,
+}
+
+/// How a layer was mounted that is counted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Way {
+    /// The caller's own, or none that is known; or it is not counted.
+    Own,
+    /// In another mount namespace.
+    Namespace(Namespace),
+    /// In this one, by way of another mount.
+    Mount,
 }
 
 /// What the file of a layer says.
@@ -32,13 +50,17 @@ struct Count {
     users: u32,
     /// Where the layer is mounted. An earlier version did not write it down.
     namespace: Option<Namespace>,
+    /// By way of which mount of that namespace.
+    way: Option<u64>,
 }
 
 impl References {
-    /// Opens the counts in `dir`, a directory of this store's own on a tmpfs; makes what is missing (mode 0700).
-    pub fn new(dir: &Path) -> Result<References, Error> {
+    /// Opens the counts in `dir`, a directory of this store's own on a tmpfs; makes what is missing (mode
+    /// 0700). `points` is the canonical path of the directory of the mount points.
+    pub fn new(dir: &Path, points: PathBuf) -> Result<References, Error> {
         let (counts, drafts) = (dir.join("references"), dir.join("references.new"));
-        let references = References { counts, drafts, found: Arc::default() };
+        let way = mount_of(&points);
+        let references = References { counts, drafts, points, way, found: Arc::default() };
         for made in [&references.counts, &references.drafts] {
             let mut builder = DirBuilder::new();
             builder
@@ -63,53 +85,87 @@ impl References {
         }
     }
 
-    /// A process in the mount namespace in which a layer is counted, where that is not the caller's; none where it is, where nobody is in the other any more
-    /// (its mounts have gone with it), and where nothing is counted. Only for another namespace all processes are looked at.
+    /// Where a layer is mounted that is counted and not mounted at its mount point here, as a message goes on
+    /// after "it is mounted"; none where it is nowhere, and where nothing is counted.
+    ///
+    /// It is in another namespace while somebody is there (its mounts have gone with the last one); only for
+    /// that all processes are looked at. Or it is in this one, and the caller came to the store another way.
     ///
     /// # Errors
     ///
-    /// Those of reading the count.
+    /// Those of reading the count and what is mounted.
     pub fn elsewhere(&self, id: &LayerId) -> Result<Option<String>, Error> {
-        self.find_elsewhere(id, |_| true)
+        match self.way_to(id)? {
+            Way::Own => Ok(None),
+            Way::Namespace(namespace) => self.somebody(namespace, |_| true),
+            // At its own path as well: what another mount of the root hides there is mounted.
+            Way::Mount => self.by_another_way(id, |_, _| true),
+        }
     }
 
-    /// As [`References::elsewhere`], and only where the mount at `point` there stays when the one here goes: this namespace is a copy of that one, and hands on
-    /// nothing to it.
+    /// As [`References::elsewhere`], and only what stays there when the layer is not mounted here any more:
+    /// no peer and no slave of a mount here.
     ///
     /// # Errors
     ///
-    /// Those of reading the count.
-    pub fn apart(&self, id: &LayerId, point: &Path) -> Result<Option<String>, Error> {
-        let point = point.to_owned();
-        self.find_elsewhere(id, move |process| {
-            let mounts = |process: &str| mountinfo::read(process).unwrap_or_default();
-            let (ours, theirs) = (mounts("self"), mounts(&process.to_string()));
-            // Of several on one point the last is the one that is seen.
-            let at = |mounts: &[Mount]| mounts.iter().rposition(|mount| mount.point == point);
-            match (at(&ours), at(&theirs)) {
-                (Some(here), Some(there)) => !ours[here].hands_on_to(&theirs[there]),
-                _ => false,
-            }
-        })
+    /// Those of [`References::elsewhere`].
+    pub fn apart(&self, id: &LayerId) -> Result<Option<String>, Error> {
+        let point = self.points.join(id.as_str());
+        let stays = |here: Option<&Mount>, there: &Mount| here.is_none_or(|here| !here.hands_on_to(there));
+        match self.way_to(id)? {
+            Way::Own => Ok(None),
+            Way::Namespace(namespace) => self.somebody(namespace, move |process| {
+                let mounts = |process: &str| mountinfo::read(process).unwrap_or_default();
+                let (ours, theirs) = (mounts("self"), mounts(&process.to_string()));
+                seen_at(&theirs, &point).is_some_and(|there| stays(seen_at(&ours, &point), there))
+            }),
+            Way::Mount => self.by_another_way(id, |here, there| there.point != point && stays(here, there)),
+        }
     }
 
-    fn find_elsewhere(
+    /// How a layer is counted.
+    fn way_to(&self, id: &LayerId) -> Result<Way, Error> {
+        let Some(Count { namespace: Some(namespace), way, .. }) = self.read(id)? else { return Ok(Way::Own) };
+        if Namespace::own().is_some_and(|own| own != namespace) {
+            return Ok(Way::Namespace(namespace));
+        }
+        let is_own = way.is_none() || self.way.is_none() || way == self.way;
+        Ok(if is_own { Way::Own } else { Way::Mount })
+    }
+
+    /// A process in another namespace that counts.
+    fn somebody(
         &self,
-        id: &LayerId,
+        namespace: Namespace,
         counts: impl FnOnce(u32) -> bool + Send + 'static,
     ) -> Result<Option<String>, Error> {
-        let Some(Count { namespace: Some(namespace), .. }) = self.read(id)? else { return Ok(None) };
-        if Namespace::own().is_none_or(|own| own == namespace) {
-            return Ok(None);
-        }
         let last = self.found.clone();
         let find = move || {
             let mut last = last.lock().unwrap_or_else(PoisonError::into_inner);
             *last = last.filter(|&process| namespace.holds(process)).or_else(|| namespace.somebody());
-            last.filter(|&process| counts(process)).map(named)
+            let process = last.filter(|&process| counts(process))?;
+            Some(format!("in the mount namespace of {}", named(process)))
         };
         // Who is where, root may not ask who has given up rights that they have (ptrace(2)).
         thread::run(find)
+    }
+
+    /// A mount in this namespace that lies on the mount point of a layer, by whatever path, and that counts:
+    /// that is told the one which is seen at the caller's path, and it.
+    fn by_another_way(
+        &self,
+        id: &LayerId,
+        counts: impl Fn(Option<&Mount>, &Mount) -> bool,
+    ) -> Result<Option<String>, Error> {
+        let mounts = mountinfo::read("self").map_err(Error::io("read mountinfo"))?;
+        let here = seen_at(&mounts, &self.points.join(id.as_str()));
+        let is_it = |mount: &&Mount| {
+            mount.point.file_name().is_some_and(|name| name == id.as_str())
+                && counts(here, mount)
+                && mount.point.parent().is_some_and(|parent| same_directory(parent, &self.points))
+        };
+        let found = mounts.iter().find(is_it);
+        Ok(found.map(|mount| format!("on {:?}, by way of another mount of the store", mount.point)))
     }
 
     /// Adds one and answers the new count.
@@ -118,8 +174,8 @@ impl References {
         let count = before.map_or(0, |count| count.users).checked_add(1);
         let users = count.ok_or_else(|| Error::Conflict(format!("layer {id} has too many users")))?;
         // The first one has mounted it here.
-        let namespace = before.map_or_else(Namespace::own, |count| count.namespace);
-        self.write(id, Count { users, namespace })
+        let count = before.unwrap_or_else(|| Count { users, namespace: Namespace::own(), way: self.way });
+        self.write(id, Count { users, ..count })
     }
 
     /// As [`References::acquire`], where that is a matter of writing over a count; none, with nothing changed, where it is not.
@@ -239,9 +295,14 @@ impl References {
     }
 }
 
+/// The mount that is seen at a point: of several there, the last.
+fn seen_at<'a>(mounts: &'a [Mount], point: &Path) -> Option<&'a Mount> {
+    mounts.iter().rfind(|mount| mount.point == point)
+}
+
 fn read(mut file: &File, id: &LayerId) -> Result<Count, Error> {
     // One read: a count is shorter than this, and what is longer is none.
-    let mut text = [0; 40];
+    let mut text = [0; 64];
     let length = file.read(&mut text).map_err(Error::io("read the reference count"))?;
     Count::parse(&text[..length]).ok_or_else(|| {
         let text = text[..length].escape_ascii();
@@ -251,20 +312,25 @@ fn read(mut file: &File, id: &LayerId) -> Result<Count, Error> {
 
 impl Count {
     fn text(self) -> String {
-        match self.namespace {
-            Some(Namespace(inode)) => format!("{} {inode}\n", self.users),
-            None => format!("{}\n", self.users),
+        match (self.namespace, self.way) {
+            (Some(Namespace(inode)), Some(way)) => format!("{} {inode} {way}\n", self.users),
+            (Some(Namespace(inode)), None) => format!("{} {inode}\n", self.users),
+            (None, _) => format!("{}\n", self.users),
         }
     }
 
     /// Exactly what [`Count::text`] gives, for a count above 0.
     fn parse(text: &[u8]) -> Option<Count> {
         let line = std::str::from_utf8(text.strip_suffix(b"\n")?).ok()?;
-        let (users, namespace) = match line.split_once(' ') {
-            Some((users, inode)) => (users, Some(Namespace(inode.parse().ok()?))),
-            None => (line, None),
-        };
-        let count = Count { users: users.parse().ok()?, namespace };
+        let mut fields = line.split(' ');
+        let users = fields.next()?.parse().ok()?;
+        let mut number = || fields.next().map(|field| field.parse::<u64>().ok());
+        let (namespace, way) = (number(), number());
+        // One that is there and is no number.
+        if namespace == Some(None) || way == Some(None) {
+            return None;
+        }
+        let count = Count { users, namespace: namespace.flatten().map(Namespace), way: way.flatten() };
         (count.users > 0 && count.text().as_bytes() == text).then_some(count)
     }
 }
@@ -276,7 +342,8 @@ mod tests {
     fn store(name: &str) -> (PathBuf, References) {
         let dir = std::env::temp_dir().join(format!("mounts-test/references-{name}-{}", std::process::id()));
         let _ = fs::remove_dir_all(&dir);
-        let references = References::new(&dir).unwrap();
+        fs::create_dir_all(&dir).unwrap();
+        let references = References::new(&dir, dir.clone()).unwrap();
         (dir, references)
     }
 
@@ -310,7 +377,7 @@ mod tests {
         };
         assert_eq!(all(&references), [("a".to_owned(), 2), ("b".to_owned(), 1)]);
         // Another process, after this one was killed.
-        assert_eq!(all(&References::new(&dir).unwrap()), all(&references));
+        assert_eq!(all(&References::new(&dir, dir.clone()).unwrap()), all(&references));
         for (id, before, after) in [(&a, 2, 1), (&a, 1, 1), (&self::id("none"), 0, 0)] {
             assert_eq!(references.settle(id).unwrap(), before, "{id}");
             assert_eq!(references.count(id).unwrap(), after, "{id}");
@@ -335,7 +402,10 @@ mod tests {
                     "1 01\n",
                     "1 -1\n",
                     "0 1\n",
-                    "1 1 1\n",
+                    "1 1 x\n",
+                    "1 1 01\n",
+                    "1 1 1 1\n",
+                    "1 1  1\n",
                     " 1\n",
                     "1 18446744073709551616\n",
                 ])
@@ -357,11 +427,21 @@ mod tests {
         let (a, own) = (id("a"), Namespace::own().unwrap());
         let text = || fs::read_to_string(dir.join("references/a")).unwrap();
         references.acquire(&a).unwrap();
-        assert_eq!(text(), format!("1 {}\n", own.0));
+        let (own, way) = (own.0, mount_of(&dir).unwrap());
+        assert_eq!(text(), format!("1 {own} {way}\n"));
         assert_eq!(references.elsewhere(&a).unwrap(), None, "it is here");
-        // What others have mounted stays theirs, however it is counted; what an earlier version has counted is ours.
-        for (before, rest) in [("1 7\n", " 7\n"), ("1\n", "\n")] {
-            fs::write(dir.join("references/a"), before).unwrap();
+        // What others have mounted stays theirs, however it is counted; of what does not say how it was
+        // mounted it is ours.
+        let rests = [
+            " 7\n".to_owned(),
+            " 7 8\n".to_owned(),
+            format!(" {own}\n"),
+            format!(" {own} 0\n"),
+            "\n".to_owned(),
+        ];
+        for rest in &rests {
+            let before = format!("1{rest}");
+            fs::write(dir.join("references/a"), &before).unwrap();
             let steps: [(&str, &dyn Fn() -> u32); 5] = [
                 ("2", &|| references.acquire(&a).unwrap()),
                 ("3", &|| references.acquire_more(&a).unwrap().unwrap()),
@@ -374,6 +454,7 @@ mod tests {
                 assert_eq!(text(), format!("{count}{rest}"), "{before:?}, step {number}");
             }
             assert_eq!(references.elsewhere(&a).unwrap(), None, "{before:?}: nobody is there");
+            assert_eq!(references.apart(&a).unwrap(), None, "{before:?}: it is nowhere");
         }
         fs::remove_dir_all(dir).unwrap();
     }

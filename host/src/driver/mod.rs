@@ -175,7 +175,7 @@ impl Driver {
             Store::open(&settings.root, opening).map_err(|failure| failure.name_store(&settings.root))?;
         let layout = Layout { root: store.root().to_owned(), runtime: store.runtime().to_owned() };
         let unions = Unions::new(store.format().backend(), layout)?;
-        let references = References::new(store.runtime())?;
+        let references = References::new(store.runtime(), store.root().join("mnt"))?;
         store.recover(&unions, &references).map_err(|failure| failure.name_store(&settings.root))?;
         let store = Arc::new(store);
         let background = settings.owner == Owner::Service;

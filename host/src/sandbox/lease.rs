@@ -85,19 +85,19 @@ pub struct UnionLease {
 }
 
 impl UnionLease {
-    /// The count of a layer. A count without a mount belongs to a mount that somebody else took away: it
-    /// counts nothing, and is cleared where counts may be changed. Or to one in another mount namespace,
+    /// The count of a layer. A count without a mount belongs to a mount that somebody else took away: it counts nothing, and is cleared where
+    /// counts may be changed. Or to one in another mount namespace or by way of another mount of the store,
     /// which cannot be changed from here.
     ///
     /// # Errors
     ///
-    /// Those of reading the count and of asking for the mount; [`Failure::Busy`] where the count may be
-    /// changed, and the mount is in a namespace in which somebody lives.
+    /// Those of reading the count and of asking for the mount; [`Failure::Busy`] where the count may be changed, and the mount is in a namespace in which
+    /// somebody lives, or at another path.
     pub fn count(&self, id: &LayerId) -> Result<u32, Failure> {
         let count = self.references.count(id)?;
         if count > 0 && !self.unions.mounted(id)? {
-            if let Some(process) = self.references.elsewhere(id)? {
-                let what = || format!("it is mounted in the mount namespace of {process}");
+            if let Some(place) = self.references.elsewhere(id)? {
+                let what = || format!("it is mounted {place}");
                 return if self.change == Change::Nothing { Ok(count) } else { Err(Failure::Busy(what())) };
             }
             if self.change != Change::Nothing {
@@ -329,8 +329,8 @@ impl Lease {
         if users < u32::MAX && lease.count(id)? > users {
             return Err(Failure::Busy("the layer is mounted for others".to_owned()));
         }
-        if let Some(process) = lease.references.apart(id, &lease.unions.point(id))? {
-            return Err(Failure::Busy(format!("it is mounted in the mount namespace of {process} as well")));
+        if let Some(place) = lease.references.apart(id)? {
+            return Err(Failure::Busy(format!("it is mounted {place} as well")));
         }
         Ok(lease)
     }

@@ -181,7 +181,7 @@ pub(super) fn require_backend(root: &Path, backend: Backend, choice: Choice) -> 
 /// there is no store to be seen. Takes no lock.
 pub(crate) fn name(root: &Path) -> Option<(String, Vec<PathBuf>)> {
     let dir = Dir::open_ambient_dir(root, cap_std::ambient_authority()).ok()?;
-    let name = runtime::name(&Format::read(&dir).ok()?.id, &Place::of(&dir).ok()?);
+    let name = runtime::name(&Format::read(&dir).ok()?.id, &RootIdentity::of(&dir).ok()?);
     let directories = runtime::existing_directories(&name).collect();
     Some((name, directories))
 }

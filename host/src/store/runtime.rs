@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
 
-use super::place::Place;
+use super::root_identity::RootIdentity;
 use crate::error::Failure;
 
 /// Where in it the locks of layers are.
@@ -23,7 +23,7 @@ pub(super) const LOCKS: &str = "locks";
 pub(super) const MOUNT_LOCKS: &str = "mount-locks";
 
 /// The name of a store's directory: that of its identity, and of the directory that is its root.
-pub(super) fn name(identity: &str, root: &Place) -> String {
+pub(super) fn name(identity: &str, root: &RootIdentity) -> String {
     format!("{identity}.{}", root.number())
 }
 

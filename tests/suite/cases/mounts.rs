@@ -182,6 +182,8 @@ pub(super) fn cases() -> Vec<Case> {
             .alone()
             .needs(Need::Filesystem("overlay")),
         case("mounts: a copy of a store counts for itself", of_a_copy).needs(Need::Filesystem("overlay")),
+        case("mounts: by another path of the store a layer is in use as well: 4", by_another_path)
+            .needs(Need::Filesystem("overlay")),
         case("references: a layer with children is not removed: 4", |place| {
             let store = stack(place)?;
             store.run(["remove", "base"])?.expect(4)?;
@@ -357,6 +359,37 @@ fn of_a_copy(place: &Place) -> Result<()> {
         "it is gone from the first one"
     );
     store.put("child")
+}
+
+/// The store by another path, which sees nothing of what is mounted later by the first one.
+fn bound(place: &Place, store: &Store, flags: MsFlags) -> Result<Store> {
+    let path = place.make("bound")?;
+    mount(Some(store.root()), &path, None::<&str>, MsFlags::MS_BIND | flags, None::<&str>)?;
+    Ok(Store::new(path, store.dialect()))
+}
+
+fn by_another_path(place: &Place) -> Result<()> {
+    let store = stack(place)?;
+    let bound = bound(place, &store, MsFlags::empty())?;
+    for (here, there) in [(&store, &bound), (&bound, &store)] {
+        let merged = here.get("child")?;
+        let at = format!("{merged:?}");
+        for call in
+            [&["get", "child"][..], &["put", "child"], &["remove", "child"], &["remove", "child", "--force"]]
+        {
+            there.run(call.iter().copied())?.expect(4)?.says("busy")?.says(&at)?;
+        }
+        ensure!(there.ok(["--json", "check", "--repair"])?.trim() == "[]", "a check finds something");
+        there.ok(["cleanup"])?;
+        for store in [here, there] {
+            ensure!(store.references("child")? == 1, "the count is {}", store.references("child")?);
+        }
+        ensure!(merged.join("from-base").exists(), "it is not mounted any more");
+        here.put("child")?;
+        ensure!(there.references("child")? == 0, "it is still counted");
+    }
+    bound.ok(["remove", "child"])?;
+    store.knows_nothing_of("child")
 }
 
 fn no_look(place: &Place) -> Result<()> {

@@ -370,11 +370,6 @@ impl Unions {
         listed(name).unwrap_or(false) || thread::run(opens).unwrap_or(false)
     }
 
-    /// Where a layer is mounted.
-    pub fn point(&self, id: &LayerId) -> PathBuf {
-        self.path("mnt", id)
-    }
-
     fn path(&self, folder: &str, id: &LayerId) -> PathBuf {
         self.layout.root.join(folder).join(id.as_str())
     }
@@ -490,7 +485,22 @@ fn check_directory(layer: &LayerId, path: &Path) -> Result<(), Error> {
 /// What lies at a path, without following a link, waiting for a server, or mounting something.
 fn look(path: &Path) -> rustix::io::Result<Statx> {
     let flags = AtFlags::SYMLINK_NOFOLLOW | AtFlags::NO_AUTOMOUNT | AtFlags::STATX_DONT_SYNC;
-    statx(CWD, path, flags, StatxFlags::TYPE | StatxFlags::MNT_ID)
+    statx(CWD, path, flags, StatxFlags::TYPE | StatxFlags::INO | StatxFlags::MNT_ID)
+}
+
+/// The mount that a directory lies on; none where there is no such directory, and before Linux 5.8.
+pub(crate) fn mount_of(path: &Path) -> Option<u64> {
+    let found = look(path).ok()?;
+    (found.stx_mask & StatxFlags::MNT_ID.bits() != 0).then_some(found.stx_mnt_id)
+}
+
+/// Whether two paths lead to one directory, by whichever mounts.
+pub(crate) fn same_directory(one: &Path, other: &Path) -> bool {
+    let number = |path: &Path| {
+        let found = look(path).ok()?;
+        Some((found.stx_dev_major, found.stx_dev_minor, found.stx_ino))
+    };
+    number(one).is_some_and(|found| number(other) == Some(found))
 }
 
 /// The mount on a mount point as mountinfo has it.

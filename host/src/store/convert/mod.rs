@@ -154,7 +154,7 @@ impl Store {
     fn quiet(&self, to: Backend) -> Result<Vec<LayerId>, Stop> {
         let layout = || Layout { root: self.root().to_owned(), runtime: self.runtime().to_owned() };
         let unions = Unions::new(self.format.backend(), layout())?;
-        let references = References::new(self.runtime())?;
+        let references = References::new(self.runtime(), self.root().join("mnt"))?;
         self.recover(&unions, &references)?;
         if let Some(id) = unions.all()?.into_iter().chain(references.counted()?).next() {
             let what = "it is mounted, or counted as in use: layerbox put or layerbox cleanup gives it back";
