@@ -18,10 +18,11 @@ impl Store {
     ///
     /// # Errors
     ///
-    /// [`Failure::Occupied`] where something else lies there; it is left alone.
+    /// [`Failure::Occupied`] where something else lies there; it is left alone. [`Failure::Busy`] where a
+    /// mount by another path keeps what was cut off.
     pub fn require_room(&self, id: &LayerId) -> Result<(), Failure> {
         if exists(&self.dir, &format!("pending/{id}"))? {
-            return Ok(());
+            return self.remove_mount_point(id);
         }
         for kind in ["layers", "diff", "work"] {
             let place = format!("{kind}/{id}");

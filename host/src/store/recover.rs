@@ -92,12 +92,19 @@ impl Store {
                 self.note(format!("pending/{id}"), "a call that was cut off left it behind", "remove it");
             } else {
                 self.unmark_everywhere(&id)?;
-                self.undo_make(&id, None)?;
-                self.note(
-                    format!("pending/{id}"),
-                    "a call that was cut off had not made or removed it",
-                    "undo it",
-                );
+                let place = format!("pending/{id}");
+                match self.undo_make(&id, None) {
+                    // That is no reason to keep the store closed. The note stays, for the next opening.
+                    Err(failure @ Failure::Busy(_)) => {
+                        let what = format!("a call that was cut off had not made or removed it; {failure}");
+                        let repair = "unmount that, and open the store again".to_owned();
+                        self.keep(Finding { place, what, repair, ..Finding::default() });
+                    }
+                    undone => {
+                        undone?;
+                        self.note(place, "a call that was cut off had not made or removed it", "undo it");
+                    }
+                }
             }
         }
         Ok(())

@@ -17,7 +17,8 @@ impl Store {
     ///
     /// # Errors
     ///
-    /// Those of renaming and removing files.
+    /// [`Failure::Busy`] where something is mounted on its mount point that is seen by another path: the
+    /// layer is as it was then. Those of renaming and removing files.
     pub fn discard(&self, id: &LayerId) -> Result<(), Failure> {
         let parent = self.record(id)?.and_then(|record| record.ancestors.first().cloned());
         // One step: the layer is no more, and that what is left of it must go is on record.
@@ -31,6 +32,14 @@ impl Store {
         }
         self.sync_directory("meta")?;
         self.sync_directory("pending")?;
+        // Only the kernel knows at once whether something is mounted there, and says so where it is asked to
+        // take it away. The layer can still come back.
+        if let Err(busy @ Failure::Busy(_)) = self.remove_mount_point(id)
+            && self.dir.rename(&pending, &self.dir, &meta).is_ok()
+        {
+            self.sync_directory("meta")?;
+            return Err(busy);
+        }
         if let Some(parent) = parent {
             self.unmark(&parent, id)?;
         }
@@ -52,8 +61,13 @@ impl Store {
         self.empty_trash_of(id)
     }
 
-    /// Takes away all directories of a layer that does not exist (any more). Its `layers/ID` is the component's to remove.
+    /// Takes away all directories of a layer that does not exist (any more). Its `layers/ID` is the
+    /// component's to remove. What is busy is left for the end.
     fn remove_traces(&self, id: &LayerId) -> Result<(), Failure> {
+        let mount_point = match self.remove_mount_point(id) {
+            Err(failure) if !matches!(failure, Failure::Busy(_)) => return Err(failure),
+            other => other,
+        };
         for kind in ["diff", "work", "stage"] {
             self.throw_away(&format!("{kind}/{id}"))?;
         }
@@ -61,16 +75,29 @@ impl Store {
         if exists(&self.dir, &kept)? {
             self.throw_away(&kept)?;
         }
-        let mount_point = format!("mnt/{id}");
-        match ignore_missing(self.dir.remove_dir(&mount_point), "rmdir") {
-            // Nothing is mounted there any more, and it is no empty directory: somebody has put something in its place.
-            Err(Failure::Io { .. }) if self.dir.symlink_metadata(&mount_point).is_ok() => {
-                self.throw_away(&mount_point)?;
-            }
-            other => other?,
-        }
         // A layer with children is not removed: what is in it are marks that an interrupted removal left.
-        self.throw_away(&format!("children/{id}")).map(drop)
+        self.throw_away(&format!("children/{id}"))?;
+        mount_point
+    }
+
+    /// Takes away the mount point of a layer on which nothing is mounted as far as this store sees;
+    /// [`Failure::Busy`] where something is even so.
+    pub(super) fn remove_mount_point(&self, id: &LayerId) -> Result<(), Failure> {
+        let mount_point = format!("mnt/{id}");
+        match self.dir.remove_dir(&mount_point) {
+            // rmdir(2), as rename(2): it is a mount point in this namespace, by another path or below what
+            // was mounted over the store since.
+            Err(e) if e.kind() == io::ErrorKind::ResourceBusy => Err(Failure::Busy(format!(
+                "something is mounted on {mount_point} by another path of the store"
+            ))),
+            // It is no empty directory: somebody has put something in its place.
+            Err(e)
+                if e.kind() != io::ErrorKind::NotFound && self.dir.symlink_metadata(&mount_point).is_ok() =>
+            {
+                self.throw_away(&mount_point).map(drop)
+            }
+            other => ignore_missing(other, "rmdir"),
+        }
     }
 
     /// Takes away the mark that a layer is the child of another.
@@ -98,12 +125,16 @@ impl Store {
     ///
     /// # Errors
     ///
-    /// Those of removing files.
+    /// [`Failure::Busy`] where something is mounted on its mount point that is seen by another path: all else
+    /// is gone then, and the note that it is to go stays. Those of removing files.
     pub fn undo_make(&self, id: &LayerId, parent: Option<&LayerId>) -> Result<(), Failure> {
         if let Some(parent) = parent {
             self.unmark(parent, id)?;
         }
-        self.remove_traces(id)?;
+        let traces = self.remove_traces(id);
+        if !matches!(traces, Ok(()) | Err(Failure::Busy(_))) {
+            return traces;
+        }
         for record in [format!("layers/{id}"), format!("layers/.{id}.tmp"), format!("meta/.{id}.tmp")] {
             // A component that has gone wrong may have made a directory of it. Were that an error, the store could not be opened again.
             if self.dir.symlink_metadata(&record).is_ok_and(|found| found.is_dir()) {
@@ -111,6 +142,7 @@ impl Store {
             }
             ignore_missing(self.dir.remove_file(&record), "unlink")?;
         }
+        traces?;
         self.conclude(id)
     }
 

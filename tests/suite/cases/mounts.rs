@@ -184,6 +184,9 @@ pub(super) fn cases() -> Vec<Case> {
         case("mounts: a copy of a store counts for itself", of_a_copy).needs(Need::Filesystem("overlay")),
         case("mounts: by another path of the store a layer is in use as well: 4", by_another_path)
             .needs(Need::Filesystem("overlay")),
+        case("mounts: what is mounted by another path stays, and keeps the layer: 4", kept_by_another_path)
+            .needs(Need::Filesystem("overlay")),
+        case("mounts: a busy mount point of a removal that was cut off keeps no store closed", busy_point),
         case("references: a layer with children is not removed: 4", |place| {
             let store = stack(place)?;
             store.run(["remove", "base"])?.expect(4)?;
@@ -390,6 +393,49 @@ fn by_another_path(place: &Place) -> Result<()> {
     }
     bound.ok(["remove", "child"])?;
     store.knows_nothing_of("child")
+}
+
+fn kept_by_another_path(place: &Place) -> Result<()> {
+    let store = stack(place)?;
+    let merged = store.get("child")?;
+    // A copy of the mount comes along, which stays when the first one goes.
+    let bound = bound(place, &store, MsFlags::MS_REC)?;
+    bound.get("child")?;
+    bound.put("child")?;
+    bound.run(["put", "child"])?.expect(4)?.says("as well")?.says(&format!("{merged:?}"))?;
+    bound.run(["remove", "child", "--force"])?.expect(4)?.says("as well")?;
+    ensure!(store.references("child")? == 1 && merged.join("from-base").exists(), "it is gone");
+    store.put("child")?;
+    // Nobody counts that one, and the layer is as it was.
+    let before = picture(store.root())?;
+    store.run(["remove", "child"])?.expect(4)?.says("by another path")?;
+    same(&before, &picture(store.root())?, Except { directory_times: true, ..Except::default() })?;
+    ensure!(store.ok(["--json", "check"])?.trim() == "[]", "a check finds something");
+    unmount(&bound.root().join("mnt/child"))?;
+    store.ok(["remove", "child"])?;
+    store.knows_nothing_of("child")
+}
+
+fn busy_point(place: &Place) -> Result<()> {
+    let store = Store::new(place.join("s"), Dialect::Overlay);
+    store.layer("base", None, &[file("f", "f")])?;
+    let bound = bound(place, &store, MsFlags::empty())?;
+    let point = bound.root().join("mnt/base");
+    mount(Some("none"), &point, Some("tmpfs"), MsFlags::empty(), None::<&str>)?;
+    // A removal that was killed after its first step.
+    fs::rename(store.root().join("meta/base"), store.root().join("pending/base"))?;
+    store.run(["exists", "base"])?.expect(3)?;
+    let found: serde_json::Value = serde_json::from_slice(&store.run(["--json", "check"])?.stdout)?;
+    ensure!(found[0]["place"] == "pending/base" && found[0]["repaired"] == false, "{found}");
+    ensure!(found[0]["what"].as_str().is_some_and(|what| what.contains("by another path")), "{found}");
+    ensure!(found.as_array().map(Vec::len) == Some(1), "{found}");
+    store.run(["create", "base"])?.expect(4)?.says("busy")?;
+    store.create("other", None)?;
+    ensure!(!store.content("base").exists(), "its content is still there");
+    unmount(&point)?;
+    store.create("base", None)?;
+    ensure!(store.ok(["--json", "check"])?.trim() == "[]", "a check finds something");
+    store.is_empty_and_reusable("base")
 }
 
 fn no_look(place: &Place) -> Result<()> {
