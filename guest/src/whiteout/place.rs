@@ -50,7 +50,7 @@ impl Markers {
     /// Remembers that the layer hides a name, the directory of which is there.
     ///
     /// # Errors
-    /// [`Error::Limit`] when there is no room for more.
+    /// [`Error::Limit`](crate::host::Error::Limit) when there is no room for more.
     pub fn hide(&mut self, name: Name) -> Result<()> {
         self.charge(&name)?;
         self.deletions.insert(name);
@@ -60,7 +60,7 @@ impl Markers {
     /// Remembers that a directory, which is there, shows nothing of what lies below it.
     ///
     /// # Errors
-    /// [`Error::Limit`] when there is no room for more.
+    /// [`Error::Limit`](crate::host::Error::Limit) when there is no room for more.
     pub fn make_opaque(&mut self, directory: Name) -> Result<()> {
         self.charge(&directory)?;
         self.opaque.insert(directory);
