@@ -1,4 +1,5 @@
-//! The program that libFuzzer drives: one for all targets, so that they are built once. `LAYERBOX_FUZZ_TARGET` says which.
+//! The program that libFuzzer drives: one for all targets, so that they are built once.
+//! `LAYERBOX_FUZZ_TARGET` says which.
 #![no_main]
 
 use std::sync::LazyLock;

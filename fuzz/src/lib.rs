@@ -1,9 +1,9 @@
-//! Fuzzing: each [`Target`] takes arbitrary bytes, does with them what a stranger could have done, and panics where a promise is
-//! broken.
+//! Fuzzing: each [`Target`] takes arbitrary bytes, does with them what a stranger could have done, and panics
+//! where a promise is broken.
 //!
-//! `make fuzz` runs the targets under libFuzzer, guided by coverage (`src/engine.rs`). The corpus it starts from is
-//! `corpus/TARGET`, small and minimised; `cargo test -p layerbox-fuzz` replays it without any engine, and so do builds that have no
-//! C++ compiler. An input that broke a promise once stays in the corpus.
+//! `make fuzz` runs the targets under libFuzzer, guided by coverage (`src/engine.rs`). The corpus it starts
+//! from is `corpus/TARGET`, small and minimised; `cargo test -p layerbox-fuzz` replays it without any engine,
+//! and so do builds that have no C++ compiler. An input that broke a promise once stays in the corpus.
 //!
 //! | target | bytes are | what must hold |
 //! |---|---|---|

@@ -12,7 +12,8 @@ use layerbox_tests::tree::{Except, Tree, picture, same};
 /// What only the victim has. No input holds it.
 pub(crate) const SECRET: &[u8] = b"what nobody else should see: 7f3a9c52e1d84b06";
 
-/// Runs `body` in an empty directory, which is emptied afterwards. The directories themselves are kept: one for each name and thread.
+/// Runs `body` in an empty directory, which is emptied afterwards. The directories themselves are kept: one
+/// for each name and thread.
 pub(crate) fn with<R>(name: &'static str, body: impl FnOnce(&Path) -> R) -> R {
     thread_local! { static PLACES: RefCell<HashMap<&'static str, Place>> = RefCell::default(); }
     PLACES.with_borrow_mut(|places| {

@@ -1,10 +1,10 @@
 //! From an archive to a layer.
 //!
-//! Headers come in and are judged entry by entry (`admit`); what is admitted goes out in batches (`batch`). Where the
-//! archive is plain, bodies never come in at all: the host is told their position in the stream (`plain`). Packed archives
-//! are unpacked here, so their bodies are handed over piece by piece (`packed`). Deletions are kept until all else is in
-//! the layer ([`Markers`](crate::whiteout::Markers)), by the names to which links led when they came (`links`); only their
-//! directories are made at once.
+//! Headers come in and are judged entry by entry (`admit`); what is admitted goes out in batches (`batch`).
+//! Where the archive is plain, bodies never come in at all: the host is told their position in the stream
+//! (`plain`). Packed archives are unpacked here, so their bodies are handed over piece by piece (`packed`).
+//! Deletions are kept until all else is in the layer ([`Markers`](crate::whiteout::Markers)), by the names to
+//! which links led when they came (`links`); only their directories are made at once.
 
 mod admit;
 mod batch;
@@ -24,8 +24,8 @@ use plain::Plain;
 /// How many bytes are read from the stream at a time, and handed over at a time.
 const WINDOW: u32 = 256 * 1024;
 
-/// The space that an entry may take in an archive beside its body, on average, in bytes: it bounds what an archive can hold
-/// beyond the sizes that it admits to, such as what comes after its end.
+/// The space that an entry may take in an archive beside its body, on average, in bytes: it bounds what an
+/// archive can hold beyond the sizes that it admits to, such as what comes after its end.
 const OVERHEAD: u64 = 8192;
 
 /// Fills an empty layer from an archive, and answers what the layer then holds.
@@ -68,7 +68,8 @@ trait Feed<W: Writer> {
     /// The bytes that are here and were not gone past, and whether there are no more to come.
     fn available(&self) -> (&[u8], bool);
 
-    /// Brings in more bytes after those. What was put from the bytes that are here must have been handed over.
+    /// Brings in more bytes after those. What was put from the bytes that are here must have been handed
+    /// over.
     fn more(&mut self) -> Result<()>;
 
     /// Goes past bytes that are here.

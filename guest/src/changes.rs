@@ -1,8 +1,9 @@
 //! What differs between two trees, as a list.
 //!
-//! What counts as a difference is what Docker's overlay2 driver takes for one: kind, mode, owner, device number,
-//! `security.capability`, and for all but directories size and time. The target of a symbolic link counts as well, which two
-//! links of one length and time may differ in. A directory is also listed when something in it is.
+//! What counts as a difference is what Docker's overlay2 driver takes for one: kind, mode, owner, device
+//! number, `security.capability`, and for all but directories size and time. The target of a symbolic link
+//! counts as well, which two links of one length and time may differ in. A directory is also listed when
+//! something in it is.
 
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
@@ -15,8 +16,8 @@ use crate::merge::{Pair, Side, names, pairs};
 /// The most names that the host looks up in one call.
 const BATCH: usize = 4096;
 
-/// Lists what differs between two trees, sorted by the bytes of the path. Both are lists of layers, uppermost first, as
-/// indices of `trees`; an empty one stands for nothing at all.
+/// Lists what differs between two trees, sorted by the bytes of the path. Both are lists of layers, uppermost
+/// first, as indices of `trees`; an empty one stands for nothing at all.
 ///
 /// # Errors
 /// Those of the host.
@@ -74,7 +75,8 @@ impl Changes {
     }
 }
 
-/// Compares bytes as slices do, eight at a time: what the component is linked with goes from byte to byte, and names of one directory begin alike.
+/// Compares bytes as slices do, eight at a time: what the component is linked with goes from byte to byte,
+/// and names of one directory begin alike.
 fn compare(one: &[u8], other: &[u8]) -> Ordering {
     let (eights, _) = one.as_chunks::<8>();
     let (others, _) = other.as_chunks::<8>();

@@ -1,7 +1,7 @@
 //! The component: the exports, over the imports.
 //!
-//! The one module that only exists on `wasm32`. It has no logic: each export hands its arguments to the module that has, with
-//! the records in `/layers` and the generated resources.
+//! The one module that only exists on `wasm32`. It has no logic: each export hands its arguments to the
+//! module that has, with the records in `/layers` and the generated resources.
 
 use crate::apply;
 use crate::bindings::Component;

@@ -1,8 +1,10 @@
-//! Compressed archives: gzip (RFC 1952) and Zstandard (RFC 8878), told apart by their magic, unpacked as they are read.
+//! Compressed archives: gzip (RFC 1952) and Zstandard (RFC 8878), told apart by their magic, unpacked as they
+//! are read.
 //!
-//! A stream may be several members or frames one after the other, as parallel compressors and seekable image formats write
-//! them. Checksums are verified; a stream that is cut off, damaged or followed by something else is an error and never
-//! just the end. How far a stream may expand is for the reader to bound: no more is unpacked than is asked for.
+//! A stream may be several members or frames one after the other, as parallel compressors and seekable image
+//! formats write them. Checksums are verified; a stream that is cut off, damaged or followed by something
+//! else is an error and never just the end. How far a stream may expand is for the reader to bound: no more
+//! is unpacked than is asked for.
 
 mod gzip;
 mod input;
@@ -15,8 +17,8 @@ use std::io::{self, Read};
 use crate::archive::{self, Malformed};
 use input::Input;
 
-/// The largest window of a Zstandard frame in bytes. It is held in memory. Compressors ask for 8 MiB and less unless they
-/// are told otherwise (`--ultra`, `--long`).
+/// The largest window of a Zstandard frame in bytes. It is held in memory. Compressors ask for 8 MiB and less
+/// unless they are told otherwise (`--ultra`, `--long`).
 pub const MAX_ZSTD_WINDOW: u64 = 64 << 20;
 
 /// How a stream is packed.
@@ -30,8 +32,8 @@ pub enum Format {
     Zstd,
 }
 
-/// Magic numbers and what they stand for; `None` for what is known and not read. The last says whether container engines
-/// unpack what begins so, without a further look.
+/// Magic numbers and what they stand for; `None` for what is known and not read. The last says whether
+/// container engines unpack what begins so, without a further look.
 const MAGIC: [(&[u8], &str, Option<Format>, bool); 8] = [
     (b"\x1f\x8b\x08", "gzip", Some(Format::Gzip), true),
     (b"\x1f\x8b", "gzip", Some(Format::Gzip), false),
@@ -43,14 +45,15 @@ const MAGIC: [(&[u8], &str, Option<Format>, bool); 8] = [
     (b"PK\x03\x04", "zip", None, false),
 ];
 
-/// Tells the format by how a stream begins. The first header of an archive (512 bytes) is enough; fewer are taken as what
-/// they are.
+/// Tells the format by how a stream begins. The first header of an archive (512 bytes) is enough; fewer are
+/// taken as what they are.
 ///
-/// Any of the magic numbers may be the beginning of the first name in a plain archive. Where engines would unpack it all the
-/// same it is one archive to them and another to whoever reads headers.
+/// Any of the magic numbers may be the beginning of the first name in a plain archive. Where engines would
+/// unpack it all the same it is one archive to them and another to whoever reads headers.
 ///
 /// # Errors
-/// [`Malformed`] for a stream that is packed in a way that is not read here, and for one that can be read in two ways.
+/// [`Malformed`] for a stream that is packed in a way that is not read here, and for one that can be read in
+/// two ways.
 pub fn detect(first: &[u8]) -> Result<Format, Malformed> {
     let refuse = |rule: String| Err(Malformed { entry: Vec::new(), rule, limit: false });
     match magic(first) {
@@ -81,7 +84,8 @@ fn magic(first: &[u8]) -> Option<(&'static str, Option<Format>, bool)> {
     Some((name, *format, *is_unpacked))
 }
 
-/// What is wrong with a packed stream. It comes inside an [`io::Error`], from which [`of`](Self::of) takes it.
+/// What is wrong with a packed stream. It comes inside an [`io::Error`], from which [`of`](Self::of) takes
+/// it.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum UnpackError {
     /// It is damaged, or followed by something else ([`io::ErrorKind::InvalidData`]).

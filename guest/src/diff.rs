@@ -1,8 +1,8 @@
 //! From a layer, or from what two trees differ in, to an archive.
 //!
-//! The archive is in one form, whatever the dialect of the layer: depth first, the entries of a directory in the order of
-//! their names, a deletion in the place of the name that it hides, the mark of an opaque directory right behind the
-//! directory. So the same layer gives the same bytes in every store.
+//! The archive is in one form, whatever the dialect of the layer: depth first, the entries of a directory in
+//! the order of their names, a deletion in the place of the name that it hides, the mark of an opaque
+//! directory right behind the directory. So the same layer gives the same bytes in every store.
 
 mod output;
 
@@ -23,12 +23,14 @@ const NODES: u32 = 512;
 
 /// Writes the archive of what a layer itself holds.
 ///
-/// A socket is left out, but where the layer lies on others it hides what they have by its name, so the archive has a
-/// deletion there. Whether they have anything is not looked at, only whether the directory goes on in them: elsewhere the
-/// deletion of nothing would be seen in the union, and keep the directory from being removed.
+/// A socket is left out, but where the layer lies on others it hides what they have by its name, so the
+/// archive has a deletion there. Whether they have anything is not looked at, only whether the directory goes
+/// on in them: elsewhere the deletion of nothing would be seen in the union, and keep the directory from
+/// being removed.
 ///
 /// # Errors
-/// [`Error::Unsupported`](crate::host::Error::Unsupported) for what an archive cannot hold, and those of the host.
+/// [`Error::Unsupported`](crate::host::Error::Unsupported) for what an archive cannot hold, and those of the
+/// host.
 pub fn own<T: Tree>(tree: &T, lies_on_others: bool, sink: &T::Sink, maps: IdMaps) -> Result<Outcome> {
     let output = Output::new(slice::from_ref(tree), sink, maps)?;
     let sight = Sight { dialect: tree.dialect(), lies_on_others, merged: Vec::new() };
@@ -67,14 +69,15 @@ impl Sight {
         self.merged.iter().any(|merged| merged == directory)
     }
 
-    /// Whether something that the archive cannot hold must be a deletion there. One whose name is too long for that, or
-    /// means something else, has the name of nothing that came out of an archive.
+    /// Whether something that the archive cannot hold must be a deletion there. One whose name is too long
+    /// for that, or means something else, has the name of nothing that came out of an archive.
     fn is_hidden_by(&self, name: &[u8]) -> bool {
         self.reaches(whiteout::split(name).0) && whiteout::deletion(name).is_some()
     }
 }
 
-/// The overlay dialect: whiteouts have the very names that they hide, so a walk is in the archive's order already.
+/// The overlay dialect: whiteouts have the very names that they hide, so a walk is in the archive's order
+/// already.
 fn straight<T: Tree>(tree: &T, mut sight: Sight, mut output: Output<'_, T>) -> Result<Outcome> {
     let dialect = tree.dialect();
     let walker = tree.walk(&WalkOptions { start: Name::new(), recursive: true, detail: Detail::Full })?;
@@ -127,7 +130,8 @@ fn put_root<T: Tree>(root: &mut Option<Node>, output: &mut Output<'_, T>) -> Res
     root.take().map_or(Ok(()), |root| output.add(&root, 0))
 }
 
-/// The aufs dialect: `.wh.` names sort elsewhere than what they hide, so each directory is put in order first.
+/// The aufs dialect: `.wh.` names sort elsewhere than what they hide, so each directory is put in order
+/// first.
 fn sorted<T: Tree>(tree: &T, mut sight: Sight, output: Output<'_, T>) -> Result<Outcome> {
     let Some(root) = tree.stat(&[Name::new()], Detail::Full)?.into_iter().flatten().next() else {
         return output.finish();
@@ -149,7 +153,8 @@ fn sorted<T: Tree>(tree: &T, mut sight: Sight, output: Output<'_, T>) -> Result<
             Some(node) if node.kind == Kind::Socket && sight.is_hidden_by(&node.name) => {
                 vec![Step::Delete(node.name.clone()), Step::Skip(node.name.clone())]
             }
-            // Its own whiteout hides what lies below it: for a directory that is to be opaque, for anything else nothing.
+            // Its own whiteout hides what lies below it: for a directory that is to be opaque, for anything
+            // else nothing.
             Some(node) => vec![found(node, 0, Vec::new(), item.hides)],
         });
         Ok(Opened { is_opaque: listing.opaque, steps: steps.collect() })
@@ -167,13 +172,15 @@ fn found(node: Rc<Node>, layer: usize, new: Vec<usize>, is_opaque: bool) -> Step
     }
 }
 
-/// Writes the archive of what turns one tree into another. Both are lists of layers, uppermost first, as indices of `trees`.
+/// Writes the archive of what turns one tree into another. Both are lists of layers, uppermost first, as
+/// indices of `trees`.
 ///
-/// A directory above anything that differs has an entry, too, because applying an archive makes directories that it does not
-/// speak of with attributes of its own.
+/// A directory above anything that differs has an entry, too, because applying an archive makes directories
+/// that it does not speak of with attributes of its own.
 ///
 /// # Errors
-/// [`Error::Unsupported`](crate::host::Error::Unsupported) for what an archive cannot hold, and those of the host.
+/// [`Error::Unsupported`](crate::host::Error::Unsupported) for what an archive cannot hold, and those of the
+/// host.
 pub fn between<T: Tree>(
     trees: &[T],
     old: Vec<usize>,
@@ -231,8 +238,8 @@ fn steps(pair: Pair) -> Vec<Step> {
     }
 }
 
-/// Whether two things that are no directories are surely the same. Two files with the same size and time may differ all the
-/// same, since builds that can be reproduced give all their files one time.
+/// Whether two things that are no directories are surely the same. Two files with the same size and time may
+/// differ all the same, since builds that can be reproduced give all their files one time.
 fn is_same(old: &Node, new: &Node) -> bool {
     match (&old.kind, &new.kind) {
         (Kind::File(_), Kind::File(_)) => old.identity == new.identity,

@@ -18,8 +18,8 @@ impl<'a, H: Trees> Differ<'a, H> {
         Self { records, host }
     }
 
-    /// Writes the archive of a layer's own content where `parent` is its parent or none is given, else of the difference
-    /// between the two whole trees.
+    /// Writes the archive of a layer's own content where `parent` is its parent or none is given, else of the
+    /// difference between the two whole trees.
     ///
     /// # Errors
     /// [`Error::NotFound`](crate::host::Error::NotFound), and those of [`diff`].
@@ -40,7 +40,8 @@ impl<'a, H: Trees> Differ<'a, H> {
         }
     }
 
-    /// Lists what differs between the whole tree of `parent`, by default the layer's parent, and that of the layer.
+    /// Lists what differs between the whole tree of `parent`, by default the layer's parent, and that of the
+    /// layer.
     ///
     /// # Errors
     /// [`Error::NotFound`](crate::host::Error::NotFound), and those of [`changes`](changes::changes).
@@ -65,7 +66,8 @@ impl<'a, H: Trees> Differ<'a, H> {
     /// Checks that there are such layers, in a call that is about the first only.
     ///
     /// # Errors
-    /// [`Error::NotFound`](crate::host::Error::NotFound), [`Error::InvalidId`](crate::host::Error::InvalidId).
+    /// [`Error::NotFound`](crate::host::Error::NotFound),
+    /// [`Error::InvalidId`](crate::host::Error::InvalidId).
     pub fn check(&self, id: &str, parent: Option<&str>) -> Result<LayerId> {
         let id = LayerId::parse(id)?;
         self.records.ancestors(&id)?;

@@ -47,7 +47,8 @@ pub(crate) fn io(entry: Option<&[u8]>, operation: &str, error: &io::Error) -> Er
     })
 }
 
-/// WASI numbers its errors in its own way, and differently from one libc to the next; the contract has Linux's numbers.
+/// WASI numbers its errors in its own way, and differently from one libc to the next; the contract has
+/// Linux's numbers.
 fn linux_error_number(error: &io::Error) -> u32 {
     const EIO: u32 = 5;
     if cfg!(target_os = "linux") {

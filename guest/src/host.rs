@@ -1,8 +1,8 @@
 //! What a call may be lent, as traits over the contract's types.
 //!
-//! In the component they stand for the imports (`component` implements them with the generated
-//! resources); natively for whatever a test, a fuzzer or a bench puts in their place. Their meaning is that of `wit/`, word
-//! for word; what is said here is only what the signatures do not show.
+//! In the component they stand for the imports (`component` implements them with the generated resources);
+//! natively for whatever a test, a fuzzer or a bench puts in their place. Their meaning is that of `wit/`,
+//! word for word; what is said here is only what the signatures do not show.
 
 pub use crate::bindings::exports::layerbox::driver::differ::{ApplyOptions, Outcome};
 pub use crate::bindings::exports::layerbox::driver::lifecycle::{Layer, Place};
@@ -27,7 +27,8 @@ pub trait Source {
     /// Those of the stream's other end.
     fn read(&self, max: u32) -> Result<Vec<u8>>;
 
-    /// Shows the bytes that a packed archive was unpacked to, piece by piece, to a host that wants to see them.
+    /// Shows the bytes that a packed archive was unpacked to, piece by piece, to a host that wants to see
+    /// them.
     ///
     /// # Errors
     /// Those of the host's end.
@@ -54,7 +55,8 @@ pub trait Walker {
     /// Those of the file system.
     fn next(&self, max: u32) -> Result<Vec<Node>>;
 
-    /// As [`Walker::next`]: gives of each node its name and no more of its kind than a directory says to `each`. Answers whether there was any.
+    /// As [`Walker::next`]: gives of each node its name and no more of its kind than a directory says to
+    /// `each`. Answers whether there was any.
     ///
     /// # Errors
     /// Those of the file system.

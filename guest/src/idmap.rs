@@ -47,7 +47,8 @@ impl Owners {
         Ok((self.uid(uid, Direction::Inside)?, self.gid(gid, Direction::Inside)?))
     }
 
-    /// The value on disk of an extended attribute in an archive: access control lists and capabilities with the ids on disk.
+    /// The value on disk of an extended attribute in an archive: access control lists and capabilities with
+    /// the ids on disk.
     ///
     /// # Errors
     /// What is not mapped, in words.

@@ -1,9 +1,9 @@
 //! `layers/`: which layers there are, and what each of them lies on.
 //!
-//! One file a layer, as Docker's aufs driver has it: the file's name is the layer's id, its text the ancestors, nearest
-//! first, a line each; the file of a base layer is empty. It is read through plain `std::fs`, which in the component means
-//! WASI and the one directory that was opened for it. A record that is not exactly of this form is [`Error::Corrupt`]:
-//! a guess here would show one layer's files in another.
+//! One file a layer, as Docker's aufs driver has it: the file's name is the layer's id, its text the
+//! ancestors, nearest first, a line each; the file of a base layer is empty. It is read through plain
+//! `std::fs`, which in the component means WASI and the one directory that was opened for it. A record that
+//! is not exactly of this form is [`Error::Corrupt`]: a guess here would show one layer's files in another.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{ErrorKind, Read, Write};
@@ -24,8 +24,9 @@ const ATTEMPTS: u32 = 1000;
 /// The longest id, in bytes.
 const MAX_ID: usize = 128;
 
-/// The identity of a layer: 1 to 128 bytes of `A-Z a-z 0-9 _ . -`, the first a letter or a digit, not ending in `-removing`
-/// (Docker's driver leaves directories of that form behind). So it is never a path, an option or a temporary name.
+/// The identity of a layer: 1 to 128 bytes of `A-Z a-z 0-9 _ . -`, the first a letter or a digit, not ending
+/// in `-removing` (Docker's driver leaves directories of that form behind). So it is never a path, an option
+/// or a temporary name.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct LayerId(String);
 
@@ -111,7 +112,8 @@ impl Records {
         Ok(Layer { id: id.0.clone(), ancestors })
     }
 
-    /// All layers, in the order of their ids. Other calls may remove layers meanwhile: what has gone is left out.
+    /// All layers, in the order of their ids. Other calls may remove layers meanwhile: what has gone is left
+    /// out.
     ///
     /// # Errors
     /// [`Error::Corrupt`] for a damaged record.
@@ -139,8 +141,8 @@ impl Records {
         Ok(found.filter(|layer| !matches!(layer, Err(Error::NotFound(_)))))
     }
 
-    /// The names in the directory that are ids. What is there and is not named as a layer is, is none: temporary files, and what
-    /// Docker's driver was removing when it was stopped.
+    /// The names in the directory that are ids. What is there and is not named as a layer is, is none:
+    /// temporary files, and what Docker's driver was removing when it was stopped.
     fn ids(&self) -> Result<Vec<LayerId>> {
         for _ in 0..ATTEMPTS {
             let entries =
@@ -152,8 +154,8 @@ impl Records {
                     ids.sort_unstable();
                     return Ok(ids);
                 }
-                // WASI looks at what each name stands for, and fails where that has gone since the name was read. Which of the two calls
-                // tells it depends on the version of the standard library.
+                // WASI looks at what each name stands for, and fails where that has gone since the name was
+                // read. Which of the two calls tells it depends on the version of the standard library.
                 Err(failure) if failure.kind() == ErrorKind::NotFound => {}
                 Err(failure) => return Err(error::io(None, "readdir", &failure)),
             }
@@ -161,9 +163,9 @@ impl Records {
         Err(Error::Busy("layers/ changes faster than it can be read".to_owned()))
     }
 
-    /// Writes a record: first under another name, then, once its bytes are on the disk, under its own. Whoever looks sees
-    /// all of it or nothing, whenever the power goes. The new name itself is brought to the disk by the host: not every WASI can
-    /// sync a directory.
+    /// Writes a record: first under another name, then, once its bytes are on the disk, under its own.
+    /// Whoever looks sees all of it or nothing, whenever the power goes. The new name itself is brought to
+    /// the disk by the host: not every WASI can sync a directory.
     ///
     /// # Errors
     /// Those of the file system; nothing is left behind then.
@@ -174,8 +176,8 @@ impl Records {
             fs::rename(&temporary, self.path(id)).map_err(|failure| error::io(None, "rename", &failure))
         });
         if let Err(failure) = written {
-            // What failed is told; that the half-written file could not be removed as well adds nothing to it, and
-            // the next attempt overwrites it.
+            // What failed is told; that the half-written file could not be removed as well adds nothing to
+            // it, and the next attempt overwrites it.
             let _ = fs::remove_file(&temporary);
             return Err(failure);
         }
@@ -210,7 +212,8 @@ impl Records {
 fn write_synced(path: &Path, bytes: &[u8]) -> Result<()> {
     let open = || OpenOptions::new().write(true).create_new(true).open(path);
     let mut file = match open() {
-        // Left by a write that was cut off. It is not written through: should it be a link, that would be another layer's record.
+        // Left by a write that was cut off. It is not written through: should it be a link, that would be
+        // another layer's record.
         Err(failure) if failure.kind() == ErrorKind::AlreadyExists => {
             fs::remove_file(path).and_then(|()| open())
         }

@@ -1,9 +1,9 @@
 //! The logic of layerbox, a container storage driver: all that reads what a stranger wrote, and no authority.
 //!
-//! Compiled for `wasm32-wasip2` this crate is the component that the `layerbox` binary runs in its sandbox, one fresh
-//! instance a call. It imports what a call may do ([`host`]) and exports the calls of a storage driver (`component`; the
-//! contract is `wit/`). Compiled natively it is an ordinary library without the exports, which tests, fuzzers and benches
-//! drive over their own implementation of [`host`]'s traits.
+//! Compiled for `wasm32-wasip2` this crate is the component that the `layerbox` binary runs in its sandbox,
+//! one fresh instance a call. It imports what a call may do ([`host`]) and exports the calls of a storage
+//! driver (`component`; the contract is `wit/`). Compiled natively it is an ordinary library without the
+//! exports, which tests, fuzzers and benches drive over their own implementation of [`host`]'s traits.
 //!
 //! Where to look:
 //!
@@ -23,8 +23,8 @@
 //! | [`labels`] | which extended attributes are content |
 //! | [`differ`] | the calls about what layers hold, by their ids |
 //!
-//! Bodies of files do not pass through here: the host copies them from stream to file and from file to stream, at the word
-//! of this crate ([`host::Writer::put`], [`host::Tree::send`]).
+//! Bodies of files do not pass through here: the host copies them from stream to file and from file to
+//! stream, at the word of this crate ([`host::Writer::put`], [`host::Tree::send`]).
 
 pub mod apply;
 pub mod archive;

@@ -1,7 +1,8 @@
 //! Layers as wholes: made, removed, mounted and unmounted, listed. No content is moved here.
 //!
-//! The order of the steps is what matters: a layer is in `layers/` only when its directories are there, counted only when it
-//! is mounted, and no longer counted only when it is unmounted. Whatever fails undoes the steps before it.
+//! The order of the steps is what matters: a layer is in `layers/` only when its directories are there,
+//! counted only when it is mounted, and no longer counted only when it is unmounted. Whatever fails undoes
+//! the steps before it.
 
 use crate::host::{Access, Directories, Error, Layer, Mounts, Place, References, Result, Trees};
 use crate::layers::{LayerId, Records};
@@ -49,8 +50,8 @@ impl<H: Directories> Lifecycle<'_, H> {
     /// Makes an empty layer on a parent, or on nothing.
     ///
     /// # Errors
-    /// [`Error::Exists`], [`Error::NoSuchParent`], [`Error::InvalidId`], [`Error::TooDeep`] when it would have more than
-    /// `depth` ancestors.
+    /// [`Error::Exists`], [`Error::NoSuchParent`], [`Error::InvalidId`], [`Error::TooDeep`] when it would
+    /// have more than `depth` ancestors.
     pub fn create(&self, id: &str, parent: Option<&str>, depth: u32) -> Result<()> {
         let id = LayerId::parse(id)?;
         if self.records.exists(&id)? {
@@ -68,7 +69,8 @@ impl<H: Directories> Lifecycle<'_, H> {
         }
         self.host.make(&id)?;
         self.records.create(&id, &ancestors).inspect_err(|_| {
-            // The error to tell is the first one. Directories without a record are no layer; the host sweeps them.
+            // The error to tell is the first one. Directories without a record are no layer; the host sweeps
+            // them.
             let _ = self.host.discard(&id);
         })
     }
@@ -135,7 +137,8 @@ impl<H: Mounts + References + Trees> Lifecycle<'_, H> {
     /// Ends one get; the last unmounts.
     ///
     /// # Errors
-    /// [`Error::NotFound`], and [`Error::Busy`] while files are open in the union: the user is still counted then.
+    /// [`Error::NotFound`], and [`Error::Busy`] while files are open in the union: the user is still counted
+    /// then.
     pub fn put(&self, id: &str) -> Result<()> {
         let stack = self.records.stack(&LayerId::parse(id)?)?;
         let [id, _, ..] = stack.as_slice() else {
@@ -160,8 +163,8 @@ impl<H: Mounts + References + Trees> Lifecycle<'_, H> {
         self.host.mount(id, &branches, label)
     }
 
-    /// How many layers from the top on can be seen: a layer whose root is opaque hides those below it, of which neither union
-    /// file system takes notice.
+    /// How many layers from the top on can be seen: a layer whose root is opaque hides those below it, of
+    /// which neither union file system takes notice.
     fn visible(&self, stack: &[LayerId]) -> Result<usize> {
         for (depth, layer) in stack.iter().enumerate().take(stack.len() - 1) {
             if merge::is_opaque(&self.host.tree(layer)?, b"")? {

@@ -1,9 +1,10 @@
 //! Many layers seen as one tree, and two such trees side by side.
 //!
-//! A tree is a list of layers, uppermost first. In each directory a name stands for what the uppermost layer has of it; a
-//! whiteout hides it in the layers below, and so does anything that is not a directory. A directory goes on in the layers
-//! below unless it is opaque. That is what aufs and overlayfs show of the same layers when they are mounted. It is done
-//! directory by directory; no symbolic link is followed, because every name is looked up from a layer's root without.
+//! A tree is a list of layers, uppermost first. In each directory a name stands for what the uppermost layer
+//! has of it; a whiteout hides it in the layers below, and so does anything that is not a directory. A
+//! directory goes on in the layers below unless it is opaque. That is what aufs and overlayfs show of the
+//! same layers when they are mounted. It is done directory by directory; no symbolic link is followed,
+//! because every name is looked up from a layer's root without.
 
 mod listing;
 mod pairs;

@@ -5,8 +5,8 @@ use std::collections::BTreeSet;
 use crate::host::{Kind, Result, Totals, Tree};
 use crate::merge;
 
-/// Counts what a layer itself holds, as its archive would hold it: without marks of deletion and sockets. Each file counts
-/// once, however many names it has.
+/// Counts what a layer itself holds, as its archive would hold it: without marks of deletion and sockets.
+/// Each file counts once, however many names it has.
 ///
 /// # Errors
 /// Those of the host.

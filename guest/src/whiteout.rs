@@ -1,7 +1,8 @@
 //! How deletions are written: in archives, in layers of aufs, in layers of overlayfs.
 //!
-//! Nothing else in this crate knows a `.wh.` name, a 0:0 device or an overlay attribute when it sees one. Sources: the image
-//! specification's `layer.md` (Whiteouts), `aufs(5)`, and the kernel's `Documentation/filesystems/overlayfs.rst`.
+//! Nothing else in this crate knows a `.wh.` name, a 0:0 device or an overlay attribute when it sees one.
+//! Sources: the image specification's `layer.md` (Whiteouts), `aufs(5)`, and the kernel's
+//! `Documentation/filesystems/overlayfs.rst`.
 
 mod place;
 
@@ -68,8 +69,8 @@ pub fn is_marked(name: &[u8]) -> bool {
     split(name).1.starts_with(PREFIX)
 }
 
-/// The name by which an archive hides another; `None` where that would be longer than a name can be (255 bytes a component),
-/// or would mean something else.
+/// The name by which an archive hides another; `None` where that would be longer than a name can be (255
+/// bytes a component), or would mean something else.
 pub fn deletion(name: &[u8]) -> Option<Name> {
     let (directory, last) = split(name);
     let exists = last.len() + PREFIX.len() <= MAX_COMPONENT && !last.starts_with(PREFIX);
@@ -131,9 +132,9 @@ pub fn has_opaque_attribute(dialect: Dialect, xattrs: &[Xattr]) -> bool {
         .is_some_and(|name| xattrs.iter().any(|xattr| xattr.name == name && xattr.value == b"y"))
 }
 
-/// Whether a directory below a layer's root may go on in the layers below, as far as its attributes say. overlayfs writes down of
-/// each that it copied up that there was one (`origin`); of those that it made it says so only where it deleted one before.
-/// aufs says nothing of either.
+/// Whether a directory below a layer's root may go on in the layers below, as far as its attributes say.
+/// overlayfs writes down of each that it copied up that there was one (`origin`); of those that it made it
+/// says so only where it deleted one before. aufs says nothing of either.
 pub fn may_go_on(dialect: Dialect, xattrs: &[Xattr]) -> bool {
     let origin: &[u8] = match dialect {
         Dialect::Aufs => return true,
@@ -143,14 +144,14 @@ pub fn may_go_on(dialect: Dialect, xattrs: &[Xattr]) -> bool {
     !has_opaque_attribute(dialect, xattrs) && xattrs.iter().any(|xattr| xattr.name == origin)
 }
 
-/// Whether an attribute is overlayfs' own. Those are neither taken from archives nor put into them, whatever the dialect: a
-/// layer may be moved to a store of the other one.
+/// Whether an attribute is overlayfs' own. Those are neither taken from archives nor put into them, whatever
+/// the dialect: a layer may be moved to a store of the other one.
 pub fn is_overlay_attribute(name: &[u8]) -> bool {
     name.starts_with(b"trusted.overlay.") || name.starts_with(b"user.overlay.")
 }
 
-/// Whether an attribute says that overlayfs finds the content somewhere else than in this file or directory. Only a union
-/// mounted with `redirect_dir` or `metacopy` writes these, which ours are not.
+/// Whether an attribute says that overlayfs finds the content somewhere else than in this file or directory.
+/// Only a union mounted with `redirect_dir` or `metacopy` writes these, which ours are not.
 pub fn leads_elsewhere(dialect: Dialect, name: &[u8]) -> bool {
     let own = match dialect {
         Dialect::Aufs => return false,

@@ -1,7 +1,7 @@
 //! Reads from `Cargo.lock` which release of Wasmtime this is, down to the last number.
 //!
-//! Wasmtime itself tells compiled code of two of its releases apart by the first number only. But a release that corrects the compiler must not load what the
-//! faulty one made, and the crate says its version nowhere.
+//! Wasmtime itself tells compiled code of two of its releases apart by the first number only. But a release
+//! that corrects the compiler must not load what the faulty one made, and the crate says its version nowhere.
 
 use std::path::Path;
 

@@ -1,11 +1,13 @@
-//! The digest by which a component is named: to people, in the configuration, and in the cache of compiled code.
+//! The digest by which a component is named: to people, in the configuration, and in the cache of compiled
+//! code.
 
 use std::fmt;
 use std::str::FromStr;
 
 use sha2::{Digest as _, Sha256};
 
-/// A SHA-256 digest. As text it is `sha256:` and 64 hexadecimal digits, as image tools have it; the prefix may be left out.
+/// A SHA-256 digest. As text it is `sha256:` and 64 hexadecimal digits, as image tools have it; the prefix
+/// may be left out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Digest([u8; 32]);
 
@@ -22,7 +24,8 @@ impl Digest {
         sum.into()
     }
 
-    /// That of a value, as it hashes itself. It is one only for the same build of this program: the standard library says nothing of others.
+    /// That of a value, as it hashes itself. It is one only for the same build of this program: the standard
+    /// library says nothing of others.
     pub(crate) fn of_value(value: &impl std::hash::Hash) -> Digest {
         let mut sum = Summing(Sha256::new());
         value.hash(&mut sum);
@@ -79,7 +82,8 @@ impl FromStr for Digest {
     }
 }
 
-/// Feeds SHA-256 with what a value hashes. The number that a [`std::hash::Hasher`] has to end in is asked for by nobody here.
+/// Feeds SHA-256 with what a value hashes. The number that a [`std::hash::Hasher`] has to end in is asked for
+/// by nobody here.
 struct Summing(Sha256);
 
 impl std::hash::Hasher for Summing {

@@ -1,7 +1,8 @@
 //! What can go wrong, as a caller of the driver sees it.
 //!
-//! One [`Error`] says which operation on which layer failed, and [`Failure`] says why: one case for each thing that a caller can act on. The
-//! component's own errors (`error` in `wit/types.wit`), those of the privileged part and those of the sandbox all end here.
+//! One [`Error`] says which operation on which layer failed, and [`Failure`] says why: one case for each
+//! thing that a caller can act on. The component's own errors (`error` in `wit/types.wit`), those of the
+//! privileged part and those of the sandbox all end here.
 
 mod escaped;
 mod json;
@@ -443,7 +444,8 @@ impl Failure {
         matches!(self, Failure::ReadOnly(_) | Failure::Io { code: libc::EROFS, .. })
     }
 
-    /// Says of what failed in the opening of the store at `root` that it is of the store, where it names no other file.
+    /// Says of what failed in the opening of the store at `root` that it is of the store, where it names no
+    /// other file.
     pub(crate) fn name_store(self, root: &Path) -> Failure {
         let path = root.as_os_str().as_encoded_bytes();
         match self {

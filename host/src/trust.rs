@@ -1,15 +1,20 @@
-//! Reading what decides what runs as this user: the configuration, a component that takes the place of the built-in one, compiled code.
+//! Reading what decides what runs as this user: the configuration, a component that takes the place of the
+//! built-in one, compiled code.
 //!
-//! Whoever can change such a file, or any directory on the way to it, can decide for us. So the way is walked a name at a time by descriptors, and each
-//! directory, symbolic link and the file itself is judged by the descriptor that is used then: nothing can be swapped between the look and the use. The rule:
+//! Whoever can change such a file, or any directory on the way to it, can decide for us. So the way is walked
+//! a name at a time by descriptors, and each directory, symbolic link and the file itself is judged by the
+//! descriptor that is used then: nothing can be swapped between the look and the use. The rule:
 //!
 //! - Everything belongs to root or to the user that we are.
-//! - Nobody else can write it. A group may only where it is the user's own, the one with the user's number (for root: group 0).
-//! - A directory that others can write is borne where it is sticky, as `/tmp` is: there they cannot touch what belongs to us or to root.
+//! - Nobody else can write it. A group may only where it is the user's own, the one with the user's number
+//!   (for root: group 0).
+//! - A directory that others can write is borne where it is sticky, as `/tmp` is: there they cannot touch
+//!   what belongs to us or to root.
 //!
-//! In a user namespace, owners outside of it all show as one (`/proc/sys/kernel/overflowuid`), so root cannot be told from the others. There that owner
-//! counts as root, but not in a sticky directory, which is where others could have put a file. Access control lists are seen as far as the kernel shows them
-//! in the mode of the group.
+//! In a user namespace, owners outside of it all show as one (`/proc/sys/kernel/overflowuid`), so root cannot
+//! be told from the others. There that owner counts as root, but not in a sticky directory, which is where
+//! others could have put a file. Access control lists are seen as far as the kernel shows them in the mode of
+//! the group.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
@@ -36,7 +41,8 @@ const LOOK: OFlags = OFlags::PATH.union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC)
 ///
 /// # Errors
 ///
-/// [`Failure::Untrusted`] where others could; [`Failure::Refused`] where it is larger; [`Failure::Io`] where it cannot be read.
+/// [`Failure::Untrusted`] where others could; [`Failure::Refused`] where it is larger; [`Failure::Io`] where
+/// it cannot be read.
 pub fn read(path: &Path, largest: u64) -> Result<Vec<u8>, Failure> {
     let people = People::here();
     let end = walk(path, &people)?;
@@ -256,8 +262,8 @@ pub fn unmapped_owner() -> Option<u32> {
     unmapped(&text("/proc/self/uid_map"), &text("/proc/sys/kernel/overflowuid"))
 }
 
-/// The number that stands for all owners outside of a user namespace, unless somebody inside has it (user_namespaces(7)). Where /proc tells nothing, there
-/// is none: that refuses more.
+/// The number that stands for all owners outside of a user namespace, unless somebody inside has it
+/// (user_namespaces(7)). Where /proc tells nothing, there is none: that refuses more.
 fn unmapped(map: &str, overflow: &str) -> Option<u32> {
     let overflow: u32 = overflow.trim().parse().ok()?;
     if map.trim().is_empty() {

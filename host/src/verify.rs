@@ -1,5 +1,5 @@
-//! A component, held against the contract as it is deployed: the driver's own sandbox, directories and mounts, in stores that are made for a case and
-//! go away with it.
+//! A component, held against the contract as it is deployed: the driver's own sandbox, directories and
+//! mounts, in stores that are made for a case and go away with it.
 
 use std::io::{self, Read as _, Seek as _};
 use std::os::fd::AsFd as _;
@@ -41,8 +41,8 @@ impl Verification {
     ///
     /// # Errors
     ///
-    /// Those of the sandbox; [`Failure::NotRoot`] where layers cannot be made; [`Failure::Unsupported`] where no directory takes the attributes that
-    /// overlayfs needs.
+    /// Those of the sandbox; [`Failure::NotRoot`] where layers cannot be made; [`Failure::Unsupported`] where
+    /// no directory takes the attributes that overlayfs needs.
     pub fn open(settings: &Settings, shipped: Shipped) -> Result<Verification, Error> {
         let open = || -> Result<Verification, Failure> {
             if !nix::unistd::geteuid().is_root() {
@@ -52,7 +52,8 @@ impl Verification {
             // The usual place first, and one that is on a disk where that is a union itself.
             let places = [std::env::temp_dir(), PathBuf::from("/var/tmp")];
             let among = |wanted: &[&str]| places.iter().find_map(|parent| Scratch::new(parent, wanted).ok());
-            // tmpfs takes no user.* attributes before Linux 6.6. Where nothing else is there, the cases with such attributes fail.
+            // tmpfs takes no user.* attributes before Linux 6.6. Where nothing else is there, the cases with
+            // such attributes fail.
             let disk = among(&[TRUSTED, USER]).or_else(|| among(&[TRUSTED]));
             let disk = disk.ok_or_else(|| {
                 Failure::Unsupported(
@@ -146,8 +147,8 @@ impl Drop for Scratch {
     }
 }
 
-/// Where a store lies, on disk and on the tmpfs of what a reboot clears. Both go away when it is dropped, and so does whatever is mounted, whatever a faulty
-/// component left.
+/// Where a store lies, on disk and on the tmpfs of what a reboot clears. Both go away when it is dropped, and
+/// so does whatever is mounted, whatever a faulty component left.
 #[derive(Debug)]
 struct Place {
     root: PathBuf,

@@ -1,4 +1,5 @@
-//! The control groups of the containers. They are what namespaces do not take away, and they tell which processes an engine's containers are.
+//! The control groups of the containers. They are what namespaces do not take away, and they tell which
+//! processes an engine's containers are.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -12,7 +13,8 @@ use crate::INSIDE;
 const ROOT: &str = "/sys/fs/cgroup";
 const PREFIX: &str = "layerbox-tests-";
 
-/// The name of the group of all containers of an engine. It holds the process that waits outside, so that a later run can tell whose it is.
+/// The name of the group of all containers of an engine. It holds the process that waits outside, so that a
+/// later run can tell whose it is.
 pub fn name(engine: &str) -> String {
     let run = std::env::var(INSIDE).unwrap_or_else(|_| std::process::id().to_string());
     format!("{PREFIX}{run}-{engine}")

@@ -1,4 +1,5 @@
-//! A containerd of a case: its own data and sockets, the service as its snapshotter, and where it can as its differ.
+//! A containerd of a case: its own data and sockets, the service as its snapshotter, and where it can as its
+//! differ.
 
 use std::ffi::OsStr;
 use std::fs::{self, File};
@@ -50,7 +51,8 @@ impl Version {
         }
     }
 
-    /// Where the programs of the Docker Engine of the same suite are, if that one is newer: 26 in trixie, 28 in sid.
+    /// Where the programs of the Docker Engine of the same suite are, if that one is newer: 26 in trixie, 28
+    /// in sid.
     pub fn docker(self) -> Option<PathBuf> {
         self.suite().and_then(|suite| Newer::DOCKER.programs(suite))
     }
@@ -268,7 +270,8 @@ differ = "{NAME}-diff"
     pub fn command<S: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = S>) -> Command {
         let mut command = Command::new(self.programs.join("ctr"));
         command.arg("--address").arg(self.directory.join("socket")).args(arguments);
-        // All shims of the machine give runc one directory a namespace, and its containers must have names of their own there.
+        // All shims of the machine give runc one directory a namespace, and its containers must have names of
+        // their own there.
         command
             .env("PATH", self.path())
             .env("CONTAINERD_NAMESPACE", &self.namespace)
@@ -317,7 +320,8 @@ differ = "{NAME}-diff"
         self.ok(&["images", "import", "--snapshotter", snapshotter, archive])
     }
 
-    /// Runs a shell in a new container, and gives what it prints. `options` may say what becomes of the container.
+    /// Runs a shell in a new container, and gives what it prints. `options` may say what becomes of the
+    /// container.
     ///
     /// # Errors
     ///
@@ -338,8 +342,9 @@ differ = "{NAME}-diff"
         self.printed(&["task", "exec", "--exec-id", "one"], &[&[container], command].concat())
     }
 
-    /// What a container prints under a call of `ctr` with these options and these words after them. containerd writes it into a file: what `ctr` itself has not
-    /// read yet when the container ends, it drops.
+    /// What a container prints under a call of `ctr` with these options and these words after them.
+    /// containerd writes it into a file: what `ctr` itself has not read yet when the container ends, it
+    /// drops.
     fn printed(&self, options: &[&str], words: &[&str]) -> Result<String> {
         let file = self.directory.join("printed");
         let uri = format!("file://{}", file.display());
@@ -366,7 +371,8 @@ differ = "{NAME}-diff"
                 ok(&["images", "rm", "--sync", image])?;
             }
         }
-        // What is given up while the collector runs stays until it runs again, and it runs when something is taken away.
+        // What is given up while the collector runs stays until it runs again, and it runs when something is
+        // taken away.
         self.ok(&["leases", "create", "--id", "last"])?;
         self.ok(&["leases", "rm", "--sync", "last"])?;
         let store = self.store();
@@ -398,7 +404,8 @@ differ = "{NAME}-diff"
         fs::read_to_string(self.directory.join("service.log")).unwrap_or_default()
     }
 
-    /// How many blobs the service has unpacked, by its log: those that it left to another differ do not count.
+    /// How many blobs the service has unpacked, by its log: those that it left to another differ do not
+    /// count.
     pub fn unpacked(&self) -> usize {
         let log = self.service_logged();
         let ours = |line: &&str| line.contains("operation=apply-blob") && line.contains("outcome=ok");

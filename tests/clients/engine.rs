@@ -36,7 +36,8 @@ pub struct Engine {
 }
 
 impl Engine {
-    /// Starts one with this storage driver, its files below `directory`, whose name must be the only one of the run.
+    /// Starts one with this storage driver, its files below `directory`, whose name must be the only one of
+    /// the run.
     ///
     /// # Errors
     ///
@@ -97,7 +98,8 @@ impl Engine {
     pub fn launch(&mut self) -> Result<()> {
         ensure!(self.daemon.is_none(), "the engine runs already");
         let log = File::options().create(true).append(true).open(self.log())?;
-        // The file of a daemon that was killed would be taken for one that runs: numbers of processes are small and come again in a namespace of its own.
+        // The file of a daemon that was killed would be taken for one that runs: numbers of processes are
+        // small and come again in a namespace of its own.
         let _ = fs::remove_file(self.directory.join("pid"));
         let mut command = Command::new("dockerd");
         command
@@ -174,7 +176,8 @@ impl Engine {
         if let Some(mut daemon) = self.daemon.take() {
             daemon.kill()?;
             daemon.wait()?;
-            // Its containerd has asked the kernel to end with it; a new daemon would find the old one still there.
+            // Its containerd has asked the kernel to end with it; a new daemon would find the old one still
+            // there.
             let containerd = fs::read_to_string(self.directory.join("exec/containerd/containerd.pid"));
             if let Ok(Ok(pid)) = containerd.map(|text| text.trim().parse::<i32>()) {
                 let process = Path::new("/proc").join(pid.to_string()).join("exe");
@@ -219,7 +222,8 @@ impl Engine {
 
     /// Where its storage driver keeps layers.
     pub fn home(&self) -> PathBuf {
-        // With a map of user ids, an engine has a directory of its own for each map, named after the first ids.
+        // With a map of user ids, an engine has a directory of its own for each map, named after the first
+        // ids.
         let mapped = self.options.iter().any(|option| option.starts_with("--userns-remap"));
         let data = self.data();
         if mapped {
@@ -257,7 +261,8 @@ impl Engine {
 impl Drop for Engine {
     fn drop(&mut self) {
         let _ = self.kill();
-        // A shim is not in the group of its container. Its arguments name the socket of the containerd that started it.
+        // A shim is not in the group of its container. Its arguments name the socket of the containerd that
+        // started it.
         let exec = self.directory.join("exec");
         for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
             let Ok(pid) = entry.file_name().to_string_lossy().parse::<i32>() else { continue };

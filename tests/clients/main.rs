@@ -1,11 +1,15 @@
-//! Real engines: Debian's Docker Engine, with its containerd and runc, driven over layerbox and, to know what is right, over its own overlay2.
+//! Real engines: Debian's Docker Engine, with its containerd and runc, driven over layerbox and, to know what
+//! is right, over its own overlay2.
 //!
-//! `cargo test -p layerbox-tests --test clients -- [--list] [WORD…]`, as the other suite; the last line is `clients: N passed, N failed, N skipped`.
-//! With `--fetch` alone it runs nothing and gets what the cases want of the network, which else is got before the first of them.
+//! `cargo test -p layerbox-tests --test clients -- [--list] [WORD…]`, as the other suite; the last line is
+//! `clients: N passed, N failed, N skipped`. With `--fetch` alone it runs nothing and gets what the cases
+//! want of the network, which else is got before the first of them.
 //!
-//! The suite runs in process, mount and network namespaces of its own. An engine has children that outlive it (containerd, a shim a container), mounts that
-//! outlive those, and files in `/run` and `/etc/docker` that it shares with any other engine of the machine; when the first process of the namespaces ends,
-//! however it ends, the kernel ends and unmounts all of that. Cases still clean up after themselves, since the next one is to start from nothing.
+//! The suite runs in process, mount and network namespaces of its own. An engine has children that outlive it
+//! (containerd, a shim a container), mounts that outlive those, and files in `/run` and `/etc/docker` that it
+//! shares with any other engine of the machine; when the first process of the namespaces ends, however it
+//! ends, the kernel ends and unmounts all of that. Cases still clean up after themselves, since the next one
+//! is to start from nothing.
 
 mod cases;
 mod cgroup;
@@ -77,7 +81,8 @@ fn fetch() -> anyhow::Result<()> {
     debian_root().map(drop)
 }
 
-/// Hides what engines share: sockets of shims, where plugins are looked up, the settings of this machine's own engine.
+/// Hides what engines share: sockets of shims, where plugins are looked up, the settings of this machine's
+/// own engine.
 fn prepare(ground: &Ground) -> Result<()> {
     if !nix::unistd::geteuid().is_root() {
         return Ok(());

@@ -1,8 +1,10 @@
-//! What two runs of one script cannot have in common, taken out of what they print: ids and times, and nothing else.
+//! What two runs of one script cannot have in common, taken out of what they print: ids and times, and
+//! nothing else.
 
 use std::collections::HashMap;
 
-/// The ids that were seen so far. An id becomes its number in the order of appearance, so that two runs are equal only if they name the same things.
+/// The ids that were seen so far. An id becomes its number in the order of appearance, so that two runs are
+/// equal only if they name the same things.
 #[derive(Debug, Default)]
 pub struct Normal {
     ids: HashMap<String, usize>,
@@ -63,7 +65,8 @@ impl Normal {
     }
 }
 
-/// How many words say how long something took or lasts: `Less than a second`, `About a minute`, `2 seconds`, with `ago` or without (go-units, HumanDuration).
+/// How many words say how long something took or lasts: `Less than a second`, `About a minute`, `2 seconds`,
+/// with `ago` or without (go-units, HumanDuration).
 fn duration(words: &[&str]) -> usize {
     const UNITS: [&str; 6] = ["second", "seconds", "minute", "minutes", "hour", "hours"];
     let count = match words {

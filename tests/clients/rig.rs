@@ -54,7 +54,8 @@ impl Rig {
         }
     }
 
-    /// Ends both in good order; of a store nothing may be mounted then, nobody counted as its user, and `check` must find nothing.
+    /// Ends both in good order; of a store nothing may be mounted then, nobody counted as its user, and
+    /// `check` must find nothing.
     ///
     /// # Errors
     ///
@@ -82,7 +83,8 @@ impl Rig {
         Ok(rig)
     }
 
-    /// Starts a container from `small:1` that writes a line into its file `/ticks` ten times a second, and waits for the first.
+    /// Starts a container from `small:1` that writes a line into its file `/ticks` ten times a second, and
+    /// waits for the first.
     ///
     /// # Errors
     ///
@@ -156,7 +158,8 @@ pub fn until(time: Duration, what: &str, mut condition: impl FnMut() -> Result<b
     Ok(())
 }
 
-/// The name of a plugin is looked up in one directory by all engines: the directory of the case makes it the only one.
+/// The name of a plugin is looked up in one directory by all engines: the directory of the case makes it the
+/// only one.
 pub fn plugin_name(directory: &Path) -> String {
     let parts: Vec<String> = directory
         .components()
@@ -167,7 +170,8 @@ pub fn plugin_name(directory: &Path) -> String {
     format!("layerbox-{}", parts.join("-"))
 }
 
-/// Holds a store that no service has open to be in order: `check` finds nothing, and nobody is counted as a layer's user.
+/// Holds a store that no service has open to be in order: `check` finds nothing, and nobody is counted as a
+/// layer's user.
 ///
 /// # Errors
 ///
@@ -187,7 +191,8 @@ pub fn at_rest(home: &Path) -> Result<()> {
     Ok(())
 }
 
-/// The names in each of a store's directories: what must be the same again when all that was made has been removed.
+/// The names in each of a store's directories: what must be the same again when all that was made has been
+/// removed.
 ///
 /// # Errors
 ///

@@ -12,7 +12,8 @@ use layerbox_tests::command::{repository, run};
 use crate::engine::Engine;
 use crate::normal::Normal;
 
-/// Defined for every step: the second engine, the two programs that print what an archive holds, and one stream for all that is printed.
+/// Defined for every step: the second engine, the two programs that print what an archive holds, and one
+/// stream for all that is printed.
 const PRELUDE: &str = "
     exec 2>&1
     empty() { DOCKER_HOST=$EMPTY_HOST \"$@\"; }
@@ -20,8 +21,8 @@ const PRELUDE: &str = "
     saved() { python3 \"$SCRIPT/saved.py\" \"$@\"; }
 ";
 
-/// Runs the steps of a file in `tests/clients/script`, in a directory of their own, and gives what they print, ids and times aside. `archive` is the root
-/// file system that they import, under its own name.
+/// Runs the steps of a file in `tests/clients/script`, in a directory of their own, and gives what they
+/// print, ids and times aside. `archive` is the root file system that they import, under its own name.
 ///
 /// # Errors
 ///
@@ -52,7 +53,8 @@ pub fn transcript(
             .env("EMPTY_HOST", empty.host())
             .env("SCRIPT", &script)
             .env("START", &start)
-            // What is printed in the order of the locale, and which zone times are in, must not depend on the user.
+            // What is printed in the order of the locale, and which zone times are in, must not depend on the
+            // user.
             .env("LC_ALL", "C.UTF-8")
             .env("TZ", "UTC");
         let output = run(&mut command, b"")?;
@@ -88,7 +90,8 @@ fn build_context(directory: &Path, script: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Runs a script over both drivers at the same time, and holds the two transcripts to say the same. Each comes with the driver's name, what is right first.
+/// Runs a script over both drivers at the same time, and holds the two transcripts to say the same. Each
+/// comes with the driver's name, what is right first.
 ///
 /// # Errors
 ///
@@ -110,8 +113,8 @@ pub fn side_by_side(
     Ok(())
 }
 
-/// Whether two lines say the same. Sizes may differ by the lengths of symbolic links' targets: Docker adds them up as if they were content, and a layer here is
-/// as large as its regular files.
+/// Whether two lines say the same. Sizes may differ by the lengths of symbolic links' targets: Docker adds
+/// them up as if they were content, and a layer here is as large as its regular files.
 fn same(left: &str, right: &str) -> bool {
     let (left, right): (Vec<&str>, Vec<&str>) = (left.split(' ').collect(), right.split(' ').collect());
     left.len() == right.len()
@@ -126,7 +129,8 @@ fn same(left: &str, right: &str) -> bool {
 const SCRIPT_TARGETS: f64 = 30.0;
 const ROOT_TARGETS: f64 = 20_000.0;
 
-/// Reads a size as the engine prints it (go-units, HumanSize: `0B`, `48.17kB`, `(virtual`, `167MB)`), in bytes, and how many the last digit stands for.
+/// Reads a size as the engine prints it (go-units, HumanSize: `0B`, `48.17kB`, `(virtual`, `167MB)`), in
+/// bytes, and how many the last digit stands for.
 fn size(word: &str) -> Option<(f64, f64)> {
     let word = word.trim_end_matches(')');
     let at = word.find(|letter: char| letter != '.' && !letter.is_ascii_digit())?;

@@ -88,7 +88,8 @@ impl Service {
         let stdout = process.stdout.take().context("its standard output")?;
         self.process = Some(process);
         let (sender, receiver) = mpsc::channel();
-        // It goes on reading, so that nothing that is printed later finds a closed pipe; it ends with the service.
+        // It goes on reading, so that nothing that is printed later finds a closed pipe; it ends with the
+        // service.
         std::thread::spawn(move || {
             for line in BufReader::new(stdout).lines().map_while(Result::ok) {
                 let _ = sender.send(line);

@@ -22,7 +22,8 @@ fn files() -> usize {
     std::env::var("CRASH_FILES").ok().and_then(|text| text.parse().ok()).unwrap_or(100_000)
 }
 
-/// How long a call may take beside the deletion of a large layer, on a machine that does other things as well.
+/// How long a call may take beside the deletion of a large layer, on a machine that does other things as
+/// well.
 const PROMPT: Duration = Duration::from_secs(3);
 
 pub fn cases() -> Vec<Case> {

@@ -2,9 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-/// The calls that change the disk, the mounts or the locks, or bring them to the disk, and those that open files. Between two calls of
-/// these neither changes, so a kill anywhere between them leaves what a kill right before the later one leaves. Some are not known
-/// to every architecture: strace skips what has a question mark.
+/// The calls that change the disk, the mounts or the locks, or bring them to the disk, and those that open
+/// files. Between two calls of these neither changes, so a kill anywhere between them leaves what a kill
+/// right before the later one leaves. Some are not known to every architecture: strace skips what has a
+/// question mark.
 pub const CALLS: &[&str] = &[
     "?open",
     "openat",
@@ -80,7 +81,8 @@ impl Call {
     }
 }
 
-/// A point at which a run is cut off: the `number`th call of this name that a thread makes, from 1. strace counts for each thread by itself.
+/// A point at which a run is cut off: the `number`th call of this name that a thread makes, from 1. strace
+/// counts for each thread by itself.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Point {
     /// The name of the call.
@@ -105,8 +107,8 @@ pub fn parse(text: &str) -> Vec<Call> {
     text.lines().filter_map(call).collect()
 }
 
-/// The points at which a run can be cut off, from the first call that is about one of `places` on: what comes before is the loading of the program. With
-/// `changing`, only those before a call that changes something.
+/// The points at which a run can be cut off, from the first call that is about one of `places` on: what comes
+/// before is the loading of the program. With `changing`, only those before a call that changes something.
 pub fn points(calls: &[Call], places: &[&str], changing: bool) -> BTreeSet<Point> {
     let begin = calls.iter().position(|call| places.iter().any(|place| call.text.contains(place)));
     let mut counted: BTreeMap<(&str, &str), usize> = BTreeMap::new();

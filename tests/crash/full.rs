@@ -1,4 +1,5 @@
-//! File systems with no room: errors that say of what there is none left, nothing half made, and layers that can be removed.
+//! File systems with no room: errors that say of what there is none left, nothing half made, and layers that
+//! can be removed.
 
 use std::fs::{self, File};
 use std::path::PathBuf;

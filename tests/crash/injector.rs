@@ -1,4 +1,5 @@
-//! Runs the binary under strace, which kills it before a call, or has the kernel answer a call with an error (strace(1), `inject`).
+//! Runs the binary under strace, which kills it before a call, or has the kernel answer a call with an error
+//! (strace(1), `inject`).
 
 use std::ffi::OsStr;
 use std::fmt;
@@ -69,8 +70,8 @@ pub fn inject(command: &Command, input: &[u8], log: &Path, point: &Point, fault:
     run(&mut traced, input)
 }
 
-/// The command under strace. It is faster by far where the kernel stops the process only at the calls that were asked for; strace then forgets the signals that
-/// it should send.
+/// The command under strace. It is faster by far where the kernel stops the process only at the calls that
+/// were asked for; strace then forgets the signals that it should send.
 fn traced(command: &Command, log: &Path, options: &[String], fast: bool) -> Command {
     let mut traced = Command::new("strace");
     traced.args(["-f", "-qq", "-y", "-s", "256"]).args(fast.then_some("--seccomp-bpf")).arg("-o").arg(log);

@@ -1,13 +1,17 @@
-//! Nothing is lost: what a store is like after its process was killed, its disk was full, or its files were damaged.
+//! Nothing is lost: what a store is like after its process was killed, its disk was full, or its files were
+//! damaged.
 //!
-//! `cargo test -p layerbox-tests --test crash -- [--list] [WORD…]`, as the other suites; the last line is `crash: N passed, N failed, N skipped`, and
-//! before it stands a table: each operation, the points at which it was cut off, what was lost and what was leaked.
+//! `cargo test -p layerbox-tests --test crash -- [--list] [WORD…]`, as the other suites; the last line is
+//! `crash: N passed, N failed, N skipped`, and before it stands a table: each operation, the points at which
+//! it was cut off, what was lost and what was leaked.
 //!
-//! - [`points`]: every operation is run again and again, and killed before its first call that changes anything, its second, and so on; then the same with an
-//!   error of the kernel in the place of each call. `CRASH_EVERY=N` takes every Nth of the errors only.
+//! - [`points`]: every operation is run again and again, and killed before its first call that changes
+//!   anything, its second, and so on; then the same with an error of the kernel in the place of each call.
+//!   `CRASH_EVERY=N` takes every Nth of the errors only.
 //! - [`damage`]: stores that are damaged in many ways are found, mended, and clean after.
 //! - [`full`]: file systems without room.
-//! - [`busy`]: layers that somebody uses, and layers that take long to delete. `CRASH_FILES=N`: how many files those have.
+//! - [`busy`]: layers that somebody uses, and layers that take long to delete. `CRASH_FILES=N`: how many
+//!   files those have.
 //! - [`many`]: many clients at once. `CRASH_SECONDS=N`: how long they go on.
 //! - [`meanwhile`]: checks beside other calls.
 //! - [`order`]: what is shown is on the disk before it is shown.

@@ -233,7 +233,8 @@ impl<'a> Client<'a> {
         let Some(known) = self.known(id) else { return Ok(()) };
         // Others may no more choose it, and may try what they had chosen before.
         self.shared.layers.lock().unwrap_or_else(PoisonError::into_inner).remove(id);
-        // By the command line, which goes to the service: Docker's own call takes a layer away from whoever got it.
+        // By the command line, which goes to the service: Docker's own call takes a layer away from whoever
+        // got it.
         let store = Store::new(self.shared.service.path("home"), Dialect::Overlay);
         let output = store.run(["remove", id])?;
         self.shared.calls.fetch_add(1, Ordering::Relaxed);

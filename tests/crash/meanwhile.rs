@@ -14,7 +14,8 @@ use crate::harness::{Case, Need, case};
 use crate::scratch::Place;
 use crate::store::{Dialect, Filling, Store, runtime};
 
-/// How long a check is kept from reading a directory, and how long after its beginning the other call is made.
+/// How long a check is kept from reading a directory, and how long after its beginning the other call is
+/// made.
 const HELD: Duration = Duration::from_secs(3);
 const LATER: Duration = Duration::from_millis(1200);
 
@@ -25,14 +26,16 @@ const BESIDE: Duration = Duration::from_secs(4);
 #[derive(Clone, Copy)]
 struct Row {
     name: &'static str,
-    /// The directory that the check is kept from reading meanwhile, and which call of getdents(2) on it waits. Of the counts the opening of the store has made two.
+    /// The directory that the check is kept from reading meanwhile, and which call of getdents(2) on it
+    /// waits. Of the counts the opening of the store has made two.
     held: &'static str,
     call: usize,
     /// Whether it waits with what it has read, and not before it reads.
     after: bool,
     /// What was done before.
     before: &'static [&'static [&'static str]],
-    /// A layer that an archive is being applied to before the check begins, and no more when the other calls are made.
+    /// A layer that an archive is being applied to before the check begins, and no more when the other calls
+    /// are made.
     filled: Option<&'static str>,
     meanwhile: &'static [&'static [&'static str]],
 }

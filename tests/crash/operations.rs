@@ -25,12 +25,13 @@ pub struct Operation {
     pub done_twice: &'static [i32],
     /// Whether the store is damaged before, so that only its repetition makes it sound.
     pub mends: bool,
-    /// Whether it first unmounts what it was told to unmount: the layers without users, and not removed, are a state that it passes through.
+    /// Whether it first unmounts what it was told to unmount: the layers without users, and not removed, are
+    /// a state that it passes through.
     pub unmounts: bool,
     /// How the store writes deletions down.
     pub dialect: Dialect,
-    /// Whether the store is rewritten for the other backend: cut off in the midst of it, no other call opens the store before the call is repeated, or is turned
-    /// back with this one.
+    /// Whether the store is rewritten for the other backend: cut off in the midst of it, no other call opens
+    /// the store before the call is repeated, or is turned back with this one.
     pub turns_back: Option<&'static [&'static str]>,
 }
 

@@ -1,8 +1,8 @@
-//! The order in which things are brought to the disk, read from the calls of a run: what a power cut leaves must be whole, whatever of the rest the disk
-//! had already written.
+//! The order in which things are brought to the disk, read from the calls of a run: what a power cut leaves
+//! must be whole, whatever of the rest the disk had already written.
 //!
-//! A rename makes something visible; by then all that it shows is on the disk, and its own name is before the call is answered. Here it is read off, for any file
-//! system; [`power`](super::power) tries it on one.
+//! A rename makes something visible; by then all that it shows is on the disk, and its own name is before the
+//! call is answered. Here it is read off, for any file system; [`power`](super::power) tries it on one.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -64,7 +64,8 @@ impl Step {
     fn read(call: &Call, root: &Path) -> Option<Step> {
         let text = call.text.split(" = -1 E").next().filter(|text| text.len() == call.text.len())?;
         let mut paths = Vec::new();
-        // `7</root/meta>, ".top.tmp"` is a name in an open directory, `7</root/meta/.top.tmp>` an open file, and the same with `AT_FDCWD`.
+        // `7</root/meta>, ".top.tmp"` is a name in an open directory, `7</root/meta/.top.tmp>` an open file,
+        // and the same with `AT_FDCWD`.
         let mut rest = text;
         while let Some((_, after)) = rest.split_once('<') {
             let (opened, after) = after.split_once('>')?;
@@ -139,7 +140,8 @@ fn written(steps: &[Step], at: usize, from: &Path) -> Result<()> {
     Ok(())
 }
 
-/// The mark that a layer lies on its parent is synced before its record is shown, and so is the directory of marks where the layer made it.
+/// The mark that a layer lies on its parent is synced before its record is shown, and so is the directory of
+/// marks where the layer made it.
 fn marked(steps: &[Step], from: &Path) -> Result<()> {
     let name = from.file_name().and_then(|name| name.to_str()).unwrap_or_default();
     let id = name.trim_start_matches('.').trim_end_matches(".tmp");

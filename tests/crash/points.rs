@@ -1,8 +1,10 @@
 //! Every crash point of every operation.
 //!
-//! A run is cut off by a kill *before* each call that changes the disk, the mounts or the locks: between two such calls none of them changes, so these are
-//! all the states that a kill can leave. An error is put in the place of each of those calls and of each opening of a file. After each the store is opened
-//! again and must be as before the operation, or as after it; reported success means after. Nothing may be left behind, and the operation can be repeated.
+//! A run is cut off by a kill *before* each call that changes the disk, the mounts or the locks: between two
+//! such calls none of them changes, so these are all the states that a kill can leave. An error is put in the
+//! place of each of those calls and of each opening of a file. After each the store is opened again and must
+//! be as before the operation, or as after it; reported success means after. Nothing may be left behind, and
+//! the operation can be repeated.
 
 use std::fs;
 use std::path::Path;
@@ -76,7 +78,8 @@ fn every_point(place: &Place, order: usize, operation: Operation) -> Result<()> 
 /// What came of one point.
 #[derive(Debug, Default)]
 struct Verdict {
-    /// Whether the process was killed: threads may have shared the work in another way, and it ended without coming to the point.
+    /// Whether the process was killed: threads may have shared the work in another way, and it ended without
+    /// coming to the point.
     reached: bool,
     lost: Option<String>,
     leaked: Option<String>,
@@ -228,7 +231,8 @@ impl<'a> Scene<'a> {
         Ok(verdict)
     }
 
-    /// Holds a store that is half rewritten to be opened by nobody, and then to become what it should; with `turn_back`, what it was before that.
+    /// Holds a store that is half rewritten to be opened by nobody, and then to become what it should; with
+    /// `turn_back`, what it was before that.
     fn judge_half(&self, store: &Store, turn_back: Option<&[&str]>) -> Result<Verdict> {
         for arguments in [&["list"][..], &["get", "top"], &["create", "late"]] {
             let refused = store.run(arguments.iter().copied())?;

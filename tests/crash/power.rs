@@ -1,8 +1,10 @@
 //! The power goes: what layers are like on a disk of which only what was flushed is certain.
 //!
-//! Operations run on an ext4 whose disk notes every write and every flush ([`recorder`](super::recorder)). Then, for each flush, disks are made as the power going just before it could
-//! have left them: with none of what was written since the flush before, with all of it, and with parts of it. Each is mounted, the store is opened,
-//! and every operation that had been reported done must be there whole; of the one that was under way, all or nothing.
+//! Operations run on an ext4 whose disk notes every write and every flush ([`recorder`](super::recorder)).
+//! Then, for each flush, disks are made as the power going just before it could have left them: with none of
+//! what was written since the flush before, with all of it, and with parts of it. Each is mounted, the store
+//! is opened, and every operation that had been reported done must be there whole; of the one that was under
+//! way, all or nothing.
 
 use std::fs;
 use std::path::Path;
@@ -106,7 +108,8 @@ fn replay(place: &Place, empty: &[u8], events: &[Event], worlds: &[World]) -> Re
                     }
                     cuts += 1;
                     let what = format!("cut {cuts}, {done} calls done, choice {choice}");
-                    // The last mark is that of the call before: that one is whole, and of the next all or nothing.
+                    // The last mark is that of the call before: that one is whole, and of the next all or
+                    // nothing.
                     match look(&store).and_then(|world| Ok((leftovers(&store, &world)?, world))) {
                         Err(error) => lost.push(format!("{what}: {error:#}")),
                         Ok((left, world)) => {

@@ -1,7 +1,9 @@
-//! A disk in memory that notes in which order it was written and flushed, so that what a power cut would have left can be made of it.
+//! A disk in memory that notes in which order it was written and flushed, so that what a power cut would have
+//! left can be made of it.
 //!
-//! It is a file system with one file (FUSE), and that file is what a loop device lies on. The kernel passes every write of the device on, and every flush of its cache
-//! as an fsync of the file. What was written before a flush that has ended is on the disk; of what was written after it, a power cut leaves anything.
+//! It is a file system with one file (FUSE), and that file is what a loop device lies on. The kernel passes
+//! every write of the device on, and every flush of its cache as an fsync of the file. What was written
+//! before a flush that has ended is on the disk; of what was written after it, a power cut leaves anything.
 
 use std::ffi::OsStr;
 use std::path::Path;

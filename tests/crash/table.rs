@@ -10,7 +10,8 @@ use super::injector::Fault;
 pub struct Count {
     /// How many there were.
     pub points: usize,
-    /// After how many a layer was missing, not whole, or seen that should not be, or the operation could not be repeated.
+    /// After how many a layer was missing, not whole, or seen that should not be, or the operation could not
+    /// be repeated.
     pub lost: usize,
     /// After how many something was left behind.
     pub leaked: usize,

@@ -1,5 +1,5 @@
-//! What can be seen of a store from outside, to be compared: which layers there are, on what they lie, who holds them, what is in them. And what nobody
-//! should be able to see: leftovers.
+//! What can be seen of a store from outside, to be compared: which layers there are, on what they lie, who
+//! holds them, what is in them. And what nobody should be able to see: leftovers.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;

@@ -1,4 +1,5 @@
-//! Programs, and what came of them. Every one has a deadline: a program that hangs is a failed case, not a hung run.
+//! Programs, and what came of them. Every one has a deadline: a program that hangs is a failed case, not a
+//! hung run.
 
 use std::ffi::OsStr;
 use std::fmt;
@@ -143,7 +144,8 @@ fn read_all(mut stream: impl Read) -> Vec<u8> {
 pub fn tool<'a>(name: &str, arguments: impl IntoIterator<Item = &'a OsStr>) -> Result<Vec<u8>> {
     // The directories of mkfs are not in everybody's path.
     let path = format!("{}:/usr/sbin:/sbin", std::env::var("PATH").unwrap_or_default());
-    // A program that is to be looked for in another path than this process has is started by fork(2), which copies the page tables of all archives of the catalogue.
+    // A program that is to be looked for in another path than this process has is started by fork(2), which
+    // copies the page tables of all archives of the catalogue.
     let program =
         std::env::split_paths(&path).map(|directory| directory.join(name)).find(|file| file.is_file());
     let mut command = Command::new(program.unwrap_or_else(|| name.into()));
@@ -178,12 +180,14 @@ pub fn binary() -> PathBuf {
 pub fn copied(place: &Place) -> Result<PathBuf> {
     fs::set_permissions(place.path(), fs::Permissions::from_mode(0o755))?;
     let copy = place.join("layerbox");
-    // By another process: what other cases start meanwhile must not inherit a file that is open for writing, which cannot be run then (execve(2), ETXTBSY).
+    // By another process: what other cases start meanwhile must not inherit a file that is open for writing,
+    // which cannot be run then (execve(2), ETXTBSY).
     tool("install", ["-m755".as_ref(), binary().as_os_str(), copy.as_os_str()])?;
     Ok(copy)
 }
 
-/// The program of `command`, started by `outer`: it follows the arguments of that one, which gets the environment that `command` was to have.
+/// The program of `command`, started by `outer`: it follows the arguments of that one, which gets the
+/// environment that `command` was to have.
 pub fn under(mut outer: Command, command: &Command) -> Command {
     outer.arg(command.get_program()).args(command.get_args());
     for (key, value) in command.get_envs() {
@@ -195,7 +199,8 @@ pub fn under(mut outer: Command, command: &Command) -> Command {
     outer
 }
 
-/// A component that `make` or `make guests` builds, copied to a place that is trusted wherever the repository lies.
+/// A component that `make` or `make guests` builds, copied to a place that is trusted wherever the repository
+/// lies.
 ///
 /// # Errors
 ///

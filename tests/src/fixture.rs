@@ -8,7 +8,8 @@ use anyhow::Result;
 use crate::command::{repository, shell};
 use crate::harness::has_tool;
 
-/// A Debian minbase root as an archive, made by debootstrap at the first call; none where that cannot be done, and why is printed.
+/// A Debian minbase root as an archive, made by debootstrap at the first call; none where that cannot be
+/// done, and why is printed.
 ///
 /// # Errors
 ///

@@ -1,5 +1,6 @@
-//! Cases, and how they are run: those that may, side by side; those that measure, alone. A case passes, fails with a reason, or is skipped with a reason, which
-//! is said loudly: in continuous integration what is missing on the machine is a failure.
+//! Cases, and how they are run: those that may, side by side; those that measure, alone. A case passes, fails
+//! with a reason, or is skipped with a reason, which is said loudly: in continuous integration what is
+//! missing on the machine is a failure.
 
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -66,7 +67,8 @@ impl Case {
         self
     }
 
-    /// To be run by itself: it measures, fills memory or disk, or binds the whole tree, which keeps the mounts of other cases in use.
+    /// To be run by itself: it measures, fills memory or disk, or binds the whole tree, which keeps the
+    /// mounts of other cases in use.
     #[must_use]
     pub fn alone(mut self) -> Case {
         self.turn = Turn::Alone;
@@ -81,8 +83,9 @@ impl Case {
     }
 }
 
-/// A whole suite: runs the cases whose names hold one of the words among the arguments, or all, and ends with the line `NAME: N passed, N failed, N skipped`.
-/// With `--list` among the arguments it only prints the names. `prepare` is called before the first case, in the mount namespace of the cases.
+/// A whole suite: runs the cases whose names hold one of the words among the arguments, or all, and ends with
+/// the line `NAME: N passed, N failed, N skipped`. With `--list` among the arguments it only prints the
+/// names. `prepare` is called before the first case, in the mount namespace of the cases.
 ///
 /// That no case has such a name is no failure: another suite may have one, and who runs them all counts.
 pub fn suite(

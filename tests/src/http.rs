@@ -1,4 +1,5 @@
-//! A client of HTTP/1.1 over a unix socket that does as it is told: half a body, no body, no reading of the answer.
+//! A client of HTTP/1.1 over a unix socket that does as it is told: half a body, no body, no reading of the
+//! answer.
 
 use std::io::{BufRead as _, BufReader, Read as _, Write};
 use std::net::Shutdown;

@@ -1,5 +1,5 @@
-//! What layers on top of each other must look like, computed from their archives and nothing else: the rules of OCI image layers, "Representing Changes", in the
-//! plainest way. No file system is involved.
+//! What layers on top of each other must look like, computed from their archives and nothing else: the rules
+//! of OCI image layers, "Representing Changes", in the plainest way. No file system is involved.
 
 use std::collections::BTreeMap;
 
@@ -26,7 +26,8 @@ impl Model {
         Model { tree: Tree::from([(Vec::new(), directory(0))]) }
     }
 
-    /// Lays a layer over what is there: first all that it hides goes, whatever the order in its archive, then what it holds comes.
+    /// Lays a layer over what is there: first all that it hides goes, whatever the order in its archive, then
+    /// what it holds comes.
     pub fn apply(&mut self, layer: &[Member]) {
         for member in layer {
             let path = clean(&member.name);

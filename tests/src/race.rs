@@ -1,7 +1,8 @@
 //! Two ways to do the same, timed in turn, and whether one keeps to its share of the other's time.
 //!
-//! The machines that tests run on do other things as well, and what those take falls on either side. What is slow stays slow however often it is done, so more
-//! rounds are run until it can be told: a share is kept that is kept by the shortest times of both, which are those when nothing else was done on the machine, or,
+//! The machines that tests run on do other things as well, and what those take falls on either side. What is
+//! slow stays slow however often it is done, so more rounds are run until it can be told: a share is kept
+//! that is kept by the shortest times of both, which are those when nothing else was done on the machine, or,
 //! after enough of them, in a third of the rounds, in each of which both were timed one after the other.
 
 use std::fmt;

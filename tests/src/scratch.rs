@@ -1,7 +1,8 @@
-//! Where cases work: an ext4 file system with a journal and extended attributes, in an image of its own, so that what is measured and what is possible do
-//! not depend on what the machine's disk is like.
+//! Where cases work: an ext4 file system with a journal and extended attributes, in an image of its own, so
+//! that what is measured and what is possible do not depend on what the machine's disk is like.
 //!
-//! The suite runs in a mount namespace of its own: when it ends, however it ends, the kernel takes away all that was mounted in it.
+//! The suite runs in a mount namespace of its own: when it ends, however it ends, the kernel takes away all
+//! that was mounted in it.
 
 use std::fs;
 use std::io::Write as _;
@@ -51,7 +52,8 @@ impl Place {
         Ok(path)
     }
 
-    /// A directory for a case, named after a number: the names of cases are long and would eat into the length of paths.
+    /// A directory for a case, named after a number: the names of cases are long and would eat into the
+    /// length of paths.
     pub fn directory_for(&self, _case: &str) -> Result<Place> {
         let path = self.path.join(format!("c{}", NEXT.fetch_add(1, Ordering::Relaxed)));
         fs::create_dir_all(&path).with_context(|| format!("make {}", path.display()))?;
@@ -73,7 +75,8 @@ impl Drop for Place {
     fn drop(&mut self) {
         if self.owner {
             unmount_below(&self.path);
-            // Cases mount the machine's own root in here. Nothing is deleted while anything is mounted, and nothing beyond this file system.
+            // Cases mount the machine's own root in here. Nothing is deleted while anything is mounted, and
+            // nothing beyond this file system.
             if mounts_below(&self.path).is_empty() {
                 let _ = tool("rm", ["-rf".as_ref(), "--one-file-system".as_ref(), self.path.as_os_str()]);
             }
@@ -81,8 +84,9 @@ impl Drop for Place {
     }
 }
 
-/// Unmounts what nobody uses. Another case that starts a program at this moment has all open files of this process in the child for a while, those below the
-/// mount among them; so what is busy is tried again for some seconds.
+/// Unmounts what nobody uses. Another case that starts a program at this moment has all open files of this
+/// process in the child for a while, those below the mount among them; so what is busy is tried again for
+/// some seconds.
 ///
 /// # Errors
 ///
@@ -163,8 +167,8 @@ impl Ground {
         &self.place
     }
 
-    /// From now on a synced file does not wait for the machine's disk, only for the image's journal (ext4(5), `nobarrier`). For runs in which nothing depends on
-    /// what a sync costs, and the power stays on.
+    /// From now on a synced file does not wait for the machine's disk, only for the image's journal (ext4(5),
+    /// `nobarrier`). For runs in which nothing depends on what a sync costs, and the power stays on.
     ///
     /// # Errors
     ///

@@ -1,16 +1,19 @@
-//! How a unit test says that it, or a part of it, was not run. libtest shows nothing of a test that passes; a skip that nobody sees would count as passed.
+//! How a unit test says that it, or a part of it, was not run. libtest shows nothing of a test that passes; a
+//! skip that nobody sees would count as passed.
 //!
 //! Crates that do not depend on this one take the file in by its path.
 
 use std::io::Write as _;
 
-/// Whether what is missing on the machine makes a case fail: in continuous integration, which sets the machine up.
+/// Whether what is missing on the machine makes a case fail: in continuous integration, which sets the
+/// machine up.
 pub fn strict() -> bool {
     std::env::var("CI").is_ok_and(|value| value == "true")
         && std::env::var("SETUP").map_or(true, |value| value != "no")
 }
 
-/// Says loudly what was not tested. `set_up` is whether setting the machine up brings what is missing; a property of the kernel or of a file system it does not.
+/// Says loudly what was not tested. `set_up` is whether setting the machine up brings what is missing; a
+/// property of the kernel or of a file system it does not.
 ///
 /// # Panics
 ///

@@ -1,7 +1,8 @@
 //! A picture of a directory tree, and what differs between two.
 //!
-//! All that a layer keeps is in it: type, mode, owner, time with nanoseconds, size, content, device number, link target, which names are one file, extended
-//! attributes. Nothing is followed, and no FIFO or device is opened.
+//! All that a layer keeps is in it: type, mode, owner, time with nanoseconds, size, content, device number,
+//! link target, which names are one file, extended attributes. Nothing is followed, and no FIFO or device is
+//! opened.
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;

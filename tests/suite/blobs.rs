@@ -1,4 +1,5 @@
-//! containerd's content store and its leases, as far as the service asks for them; with a memory of what was asked, and manners of its own.
+//! containerd's content store and its leases, as far as the service asks for them; with a memory of what was
+//! asked, and manners of its own.
 
 use std::collections::HashMap;
 use std::convert::Infallible;

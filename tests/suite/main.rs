@@ -1,7 +1,8 @@
 //! The suite: what layerbox does, seen from outside, on real file systems and mounts.
 //!
-//! `cargo test -p layerbox-tests --test suite -- [--list | --table] [WORD…]` runs the cases whose names hold one of the words, or all of them. The binary is that of
-//! `LAYERBOX_BIN`, else `target/release/layerbox`. `--table` prints the table of hostile archives instead. `--archives DIRECTORY` runs nothing and writes
+//! `cargo test -p layerbox-tests --test suite -- [--list | --table] [WORD…]` runs the cases whose names hold
+//! one of the words, or all of them. The binary is that of `LAYERBOX_BIN`, else `target/release/layerbox`.
+//! `--table` prints the table of hostile archives instead. `--archives DIRECTORY` runs nothing and writes
 //! those archives there, seeds for the fuzzers. The last line is `suite: N passed, N failed, N skipped`.
 
 mod blobs;

@@ -1,4 +1,5 @@
-//! How much memory a program takes. Only a process whose one child it is can tell (getrusage(2), `RUSAGE_CHILDREN`), so the suite starts itself as that process.
+//! How much memory a program takes. Only a process whose one child it is can tell (getrusage(2),
+//! `RUSAGE_CHILDREN`), so the suite starts itself as that process.
 
 use std::ffi::OsString;
 use std::fs;

@@ -20,7 +20,8 @@ use crate::command::shell;
 pub struct Features {
     /// Extended attributes of all three kinds, and access control lists.
     pub xattrs: bool,
-    /// An extended attribute with `=` in its name, which PAX keys have only in a form that GNU tar made up (`%3D`).
+    /// An extended attribute with `=` in its name, which PAX keys have only in a form that GNU tar made up
+    /// (`%3D`).
     pub odd_xattrs: bool,
     /// Fractions of seconds, and times that octal digits cannot say.
     pub times: bool,
@@ -169,7 +170,8 @@ fn plant_xattrs(root: &Path) -> Result<()> {
     }
     xattr::set(root.join("dir"), "user.of-a-directory", b"d")?;
     xattr::set(root.join("symlink"), "trusted.of-a-symlink", b"s")?;
-    // Version 2 of the capability's form, little endian: effective, cap_net_raw permitted (linux/capability.h).
+    // Version 2 of the capability's form, little endian: effective, cap_net_raw permitted
+    // (linux/capability.h).
     let capability = [1, 0, 0, 2, 0, 0x20, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
     fs::write(root.join("capable"), "c")?;
     owner(&root.join("capable"), 7, 8)?;
@@ -185,7 +187,8 @@ fn plant_xattrs(root: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Gives everything a time: the same whole second, or one of a row of difficult ones. Directories last, from the leaves up.
+/// Gives everything a time: the same whole second, or one of a row of difficult ones. Directories last, from
+/// the leaves up.
 fn plant_times(root: &Path, difficult: bool) -> Result<()> {
     const ROW: [(i64, i64); 8] = [
         (1_700_000_000, 123_456_789),

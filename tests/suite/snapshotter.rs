@@ -1,4 +1,5 @@
-//! containerd's part in its conversation with the service: calls of the snapshots service, and mounts as containerd makes them.
+//! containerd's part in its conversation with the service: calls of the snapshots service, and mounts as
+//! containerd makes them.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -299,8 +300,8 @@ fn next() -> usize {
 pub struct Mounted(PathBuf);
 
 impl Mounted {
-    /// Mounts, as containerd's own code does: a bind of what is to be read only is mounted again to be so, and long lists of lower directories are told relative to
-    /// the directory that they have in common.
+    /// Mounts, as containerd's own code does: a bind of what is to be read only is mounted again to be so,
+    /// and long lists of lower directories are told relative to the directory that they have in common.
     ///
     /// # Errors
     ///

@@ -99,7 +99,8 @@ fn held(tree: &Tree, dialect: Dialect) {
 fn agree([overlay, aufs]: &[Result<Totals, Error>; 2]) {
     match (overlay, aufs) {
         (Ok(overlay), Ok(aufs)) => assert_eq!(overlay, aufs, "the dialects add up to different sizes"),
-        // In aufs a mark is a name of its own, and one component deeper than the directory that it makes opaque.
+        // In aufs a mark is a name of its own, and one component deeper than the directory that it makes
+        // opaque.
         (Ok(_), Err(Error::Refused(_) | Error::Limit(_) | Error::Io(_) | Error::Unsupported(_))) => {}
         (Err(overlay), Ok(_)) => panic!("only the aufs dialect takes it: {overlay:?}"),
         (Ok(_), Err(aufs)) => panic!("only the overlay dialect takes it: {aufs:?}"),

@@ -1,7 +1,8 @@
-//! The host's functions, called with arbitrary arguments in an arbitrary order, as a component could that has gone entirely wrong.
+//! The host's functions, called with arbitrary arguments in an arbitrary order, as a component could that has
+//! gone entirely wrong.
 //!
-//! What stands between the sandbox and these functions (leases, handles) is tested with a component in `tests/suite`; here the
-//! functions themselves must be safe for every argument.
+//! What stands between the sandbox and these functions (leases, handles) is tested with a component in
+//! `tests/suite`; here the functions themselves must be safe for every argument.
 
 use std::fs::{self, File};
 use std::path::Path;

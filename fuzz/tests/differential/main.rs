@@ -1,9 +1,12 @@
-//! The reader of archives against four others: GNU tar, libarchive (bsdtar), Python's tarfile and Go's archive/tar.
+//! The reader of archives against four others: GNU tar, libarchive (bsdtar), Python's tarfile and Go's
+//! archive/tar.
 //!
-//! An archive that is read here must be the same list of entries (name, type, size, link) for each of them that reads it. One that is refused here is of no
-//! interest, however the others take it; one that is read here and refused by another must be for a reason in [`STRICTER`].
+//! An archive that is read here must be the same list of entries (name, type, size, link) for each of them
+//! that reads it. One that is refused here is of no interest, however the others take it; one that is read
+//! here and refused by another must be for a reason in [`STRICTER`].
 //!
-//! `LAYERBOX_DIFFERENTIAL=COUNT[,SEED]` says how many archives are tried and from which seed; `make fuzz` goes on to new seeds.
+//! `LAYERBOX_DIFFERENTIAL=COUNT[,SEED]` says how many archives are tried and from which seed; `make fuzz`
+//! goes on to new seeds.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
 
 mod make;
@@ -20,7 +23,8 @@ use serde_json::Value;
 /// How many archives are tried where nobody says.
 const COUNT: usize = 3000;
 
-/// What others refuse, or cannot show, and is nevertheless right to be read here: reader, part of its error, why.
+/// What others refuse, or cannot show, and is nevertheless right to be read here: reader, part of its error,
+/// why.
 const STRICTER: &[(&str, &str, &str)] = &[
     (
         "tarfile",

@@ -1,4 +1,5 @@
-//! Archives to differ on: members in every form that writers use, each with few things wrong, and the corpus of the reader, changed and summed up anew.
+//! Archives to differ on: members in every form that writers use, each with few things wrong, and the corpus
+//! of the reader, changed and summed up anew.
 
 use layerbox_tests::archive::{BLOCK, Member, Tar, member, pax_records};
 
@@ -205,8 +206,8 @@ pub(crate) fn archive(random: &mut Random, corpus: &[Vec<u8>]) -> Vec<u8> {
     bytes
 }
 
-/// As another family of writers would have it: GNU's magic, Version 7 without any, or ustar with a prefix, with times, or of
-/// another version.
+/// As another family of writers would have it: GNU's magic, Version 7 without any, or ustar with a prefix,
+/// with times, or of another version.
 fn dialect(random: &mut Random, it: Member) -> Member {
     match random.below(8) {
         0 | 1 => it.patch(257, b"ustar  \0"),

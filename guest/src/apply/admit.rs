@@ -63,7 +63,8 @@ impl Admission {
         (self.markers, self.owners.root())
     }
 
-    /// Judges an entry. `batch` has those before it, which are put where the layer must be asked about links among them.
+    /// Judges an entry. `batch` has those before it, which are put where the layer must be asked about links
+    /// among them.
     pub(super) fn judge<W: Writer>(&mut self, member: Member, batch: &mut Batch<'_, W>) -> Result<Admitted> {
         self.entries += 1;
         if self.entries > self.max_entries {
@@ -103,8 +104,9 @@ impl Admission {
         }
     }
 
-    /// The directory of a mark, by the name that no link is in. Where it is missing it is made at once, as that
-    /// of any entry: links to it that come later lead there, and what comes into its place takes the mark along.
+    /// The directory of a mark, by the name that no link is in. Where it is missing it is made at once, as
+    /// that of any entry: links to it that come later lead there, and what comes into its place takes the
+    /// mark along.
     fn place_of<W: Writer>(
         &mut self,
         mark: &[u8],
@@ -224,8 +226,9 @@ impl Admission {
     }
 }
 
-/// Whether something with the name of a whiteout is of a kind that whiteouts have. On a branch of aufs they are names of one
-/// file, so all but the first are hard links to it in an archive: to another whiteout, or to the file that aufs keeps for it.
+/// Whether something with the name of a whiteout is of a kind that whiteouts have. On a branch of aufs they
+/// are names of one file, so all but the first are hard links to it in an archive: to another whiteout, or to
+/// the file that aufs keeps for it.
 fn is_mark(kind: &MemberKind) -> bool {
     match kind {
         MemberKind::File(_) => true,

@@ -1,14 +1,15 @@
 //! Where a directory's name leads, over the symbolic links that the archive has put by then.
 //!
-//! Deletions are written down when all else is in the layer, and by then a link that they were named over may be
-//! gone or lead elsewhere. So they are kept by the names that no link is in. What keeps a way from leading anywhere
-//! is said as the host says it of any other entry.
+//! Deletions are written down when all else is in the layer, and by then a link that they were named over may
+//! be gone or lead elsewhere. So they are kept by the names that no link is in. What keeps a way from leading
+//! anywhere is said as the host says it of any other entry.
 
 use super::batch::Batch;
 use crate::host::{Kind, Name, Result, Writer};
 use crate::whiteout::{join, split};
 
-/// The size of the set of bits. It holds a hundred thousand links with hardly a name that is taken for one wrongly.
+/// The size of the set of bits. It holds a hundred thousand links with hardly a name that is taken for one
+/// wrongly.
 const BITS: usize = 1 << 22;
 
 /// The most links that are followed for one name, as the kernel does.
@@ -34,8 +35,9 @@ pub(super) type Way = std::result::Result<Name, &'static str>;
 
 /// Knows of most names that they are no links, and asks the layer about the others.
 ///
-/// An archive may have millions of links, of which hardly one is ever on the way to another entry. Their names are not kept:
-/// two bits of a set say that there may be one (a Bloom filter), which costs nothing but a look where it is wrong.
+/// An archive may have millions of links, of which hardly one is ever on the way to another entry. Their
+/// names are not kept: two bits of a set say that there may be one (a Bloom filter), which costs nothing but
+/// a look where it is wrong.
 #[derive(Debug, Default)]
 pub(super) struct Links {
     bits: Vec<u64>,
@@ -118,7 +120,8 @@ fn bits(hash: u64) -> [usize; 2] {
     [(mixed >> 40) as usize % BITS, (mixed >> 18) as usize % BITS]
 }
 
-/// Follows the links on the way to a directory and there. What is missing behind them is made as any entry's parents are.
+/// Follows the links on the way to a directory and there. What is missing behind them is made as any entry's
+/// parents are.
 fn follow<W: Writer>(writer: &W, directory: &[u8]) -> Result<Way> {
     let components = |path: &[u8], is_target: bool| -> Vec<(Name, bool)> {
         path.rsplit(|&byte| byte == b'/').map(|component| (component.to_vec(), is_target)).collect()

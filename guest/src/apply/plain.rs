@@ -6,8 +6,8 @@ use crate::host::{Body, Entry, Extent, Result, Source, Writer};
 
 /// The part of the stream that was read last, with what was left over of the part before.
 ///
-/// The host can reach bodies in what the latest read answered only. A header that had to wait for more bytes ends in those,
-/// so the body after it begins in them.
+/// The host can reach bodies in what the latest read answered only. A header that had to wait for more bytes
+/// ends in those, so the body after it begins in them.
 #[derive(Debug)]
 pub(super) struct Plain<'a, S> {
     source: &'a S,

@@ -1,6 +1,6 @@
-//! POSIX access control lists: between the text that archives hold (acl(5), and the fourth field that star and bsdtar add)
-//! and the value that the kernel keeps in `system.posix_acl_access` and `system.posix_acl_default`
-//! (`include/uapi/linux/posix_acl_xattr.h`).
+//! POSIX access control lists: between the text that archives hold (acl(5), and the fourth field that star
+//! and bsdtar add) and the value that the kernel keeps in `system.posix_acl_access` and
+//! `system.posix_acl_default` (`include/uapi/linux/posix_acl_xattr.h`).
 
 /// The version of the kernel's form.
 const VERSION: u32 = 2;
@@ -70,7 +70,8 @@ pub(super) fn encode(text: &[u8]) -> Result<Vec<u8>, Error> {
     Ok(value)
 }
 
-/// Turns the kernel's form into text, users and groups by number; none where the value is not exactly as the kernel keeps it.
+/// Turns the kernel's form into text, users and groups by number; none where the value is not exactly as the
+/// kernel keeps it.
 pub(super) fn decode(value: &[u8]) -> Option<Vec<u8>> {
     let (version, entries) = value.split_first_chunk::<4>()?;
     if u32::from_le_bytes(*version) != VERSION {
@@ -97,7 +98,8 @@ pub(super) fn decode(value: &[u8]) -> Option<Vec<u8>> {
         lines.push(format!("{who}:{}{}{}", letter(4, 'r'), letter(2, 'w'), letter(1, 'x')));
     }
     let text = lines.join(",").into_bytes();
-    // The kernel keeps no other form. One that came in an archive would be read back from its text as another value.
+    // The kernel keeps no other form. One that came in an archive would be read back from its text as another
+    // value.
     (encode(&text).as_deref() == Ok(value)).then_some(text)
 }
 
@@ -110,8 +112,8 @@ fn is_complete(entries: &[(Tag, u32, u16)]) -> bool {
     required && distinct && (!named || count(Tag::Mask) == 1)
 }
 
-/// One entry: `TAG:QUALIFIER:PERMISSIONS`, with `:ID` after it where star or bsdtar wrote it. `mask` and `other` may do
-/// without the empty qualifier, as in the text of Solaris and bsdtar.
+/// One entry: `TAG:QUALIFIER:PERMISSIONS`, with `:ID` after it where star or bsdtar wrote it. `mask` and
+/// `other` may do without the empty qualifier, as in the text of Solaris and bsdtar.
 fn parse(line: &[u8]) -> Result<(Tag, u32, u16), Error> {
     let line = line.strip_prefix(b"default:").unwrap_or(line);
     let mut fields: Vec<&[u8]> = line.split(|&byte| byte == b':').collect();

@@ -10,8 +10,8 @@ use super::{BLOCK, Fault, MAX_EXTENSION, Malformed, Member, header, padding};
 pub enum Step {
     /// This many bytes, counted from the header on, must be available to go on, or the end of the stream.
     Need(usize),
-    /// A member. Its body begins `consumed` bytes after the beginning of what was available: `stored` bytes, then
-    /// [`padding`].
+    /// A member. Its body begins `consumed` bytes after the beginning of what was available: `stored` bytes,
+    /// then [`padding`].
     Member {
         /// The member.
         member: Member,
@@ -46,9 +46,10 @@ impl Decoder {
 
     /// Decodes what `available` begins with. `at_end` says that the stream has no bytes after these.
     ///
-    /// After [`Step::Need`] the call is repeated with the same beginning and more bytes, or with `at_end`. After
-    /// [`Step::Member`] it goes on behind the member's body and padding. An archive without an end marker ends where the
-    /// stream ends after a member, so the caller must see to it that the whole body was there.
+    /// After [`Step::Need`] the call is repeated with the same beginning and more bytes, or with `at_end`.
+    /// After [`Step::Member`] it goes on behind the member's body and padding. An archive without an end
+    /// marker ends where the stream ends after a member, so the caller must see to it that the whole body was
+    /// there.
     ///
     /// # Errors
     /// [`Malformed`], after which nothing more can be read from the archive.
@@ -74,8 +75,8 @@ impl<'a> Input<'a> {
         self.available.get(at..)?.first_chunk()
     }
 
-    /// What the entry is called whose extended header has this body: by a record that was not taken, or by the header at
-    /// `next`, where that is here. Many writers give all extended headers one name.
+    /// What the entry is called whose extended header has this body: by a record that was not taken, or by
+    /// the header at `next`, where that is here. Many writers give all extended headers one name.
     fn entry_behind(&self, body: &'a [u8], next: usize) -> Option<&'a [u8]> {
         let is_entry = |block: &&[u8; BLOCK]| {
             header::parse(block).is_ok_and(|fields| !matches!(fields.flag, b'x' | b'L' | b'K' | b'g'))
@@ -160,7 +161,8 @@ fn extension_length(fields: &Fields<'_>) -> Result<usize, Fault> {
     Ok((fields.size + padding(fields.size)) as usize)
 }
 
-/// Two blocks of zeros end an archive. One does if nothing follows; if something does, GNU tar stops and others go on.
+/// Two blocks of zeros end an archive. One does if nothing follows; if something does, GNU tar stops and
+/// others go on.
 fn end(input: Input<'_>, at: usize) -> Result<Step, Fault> {
     let second = at + BLOCK;
     if input.ends_at(second) {

@@ -19,12 +19,14 @@ pub struct Unrepresentable {
 
 /// Appends the headers of a member; its body and [`padding`] are the caller's to append.
 ///
-/// The same member always gives the same bytes. Nothing but `member` goes into them: no names of users, no times of access.
-/// Directories get a slash at the end; the root is `./`. Sparse files are not written as such, because other readers of
-/// layers refuse them: `extents` must be `None`, and the holes go into the body as zeros.
+/// The same member always gives the same bytes. Nothing but `member` goes into them: no names of users, no
+/// times of access. Directories get a slash at the end; the root is `./`. Sparse files are not written as
+/// such, because other readers of layers refuse them: `extents` must be `None`, and the holes go into the
+/// body as zeros.
 ///
 /// # Errors
-/// [`Unrepresentable`] when [`Decoder`](super::Decoder) would refuse what came of it. Nothing is appended then.
+/// [`Unrepresentable`] when [`Decoder`](super::Decoder) would refuse what came of it. Nothing is appended
+/// then.
 pub fn encode(member: &Member, out: &mut Vec<u8>) -> Result<(), Unrepresentable> {
     check(member).map_err(|reason| Unrepresentable { entry: member.name.clone(), reason })?;
     let path = archive_name(member);
@@ -126,7 +128,8 @@ fn records(member: &Member, path: &[u8]) -> Vec<u8> {
     if octal_time(member.mtime).is_none() {
         records::write(b"mtime", records::format_time(member.mtime).as_bytes(), &mut out);
     }
-    // GNU tar and bsdtar take access control lists from these keys only, the engines from the attributes below.
+    // GNU tar and bsdtar take access control lists from these keys only, the engines from the attributes
+    // below.
     for (key, name) in [(&b"SCHILY.acl.access"[..], acl::ACCESS), (b"SCHILY.acl.default", acl::DEFAULT)] {
         let value = member.xattrs.iter().find(|(attribute, _)| attribute == name);
         if let Some(text) = value.and_then(|(_, value)| acl::decode(value)) {
@@ -208,7 +211,8 @@ fn octal_time(time: Timestamp) -> Option<u64> {
     u64::try_from(time.seconds).ok().filter(|&seconds| time.nanoseconds == 0 && fits(seconds, 11))
 }
 
-/// Writes a number with leading zeros and a NUL. One that does not fit becomes 0: there is a PAX record for it.
+/// Writes a number with leading zeros and a NUL. One that does not fit becomes 0: there is a PAX record for
+/// it.
 fn octal(field: &mut [u8], value: u64) {
     let Some((last, digits)) = field.split_last_mut() else { return };
     *last = 0;

@@ -1,5 +1,5 @@
-//! What the extension headers before a member say about it: PAX records (`x`), GNU's long names (`L`, `K`), and what a
-//! global header (`g`) may say at all.
+//! What the extension headers before a member say about it: PAX records (`x`), GNU's long names (`L`, `K`),
+//! and what a global header (`g`) may say at all.
 
 use super::xattr::Xattrs;
 use super::{Fault, Timestamp, acl, field, records, sparse};
@@ -53,8 +53,8 @@ impl<'a> Extended<'a> {
         }
     }
 
-    /// The name of the member, where it is not the one in its header. For a sparse file, GNU tar puts a name that nobody is
-    /// meant to see into `path`.
+    /// The name of the member, where it is not the one in its header. For a sparse file, GNU tar puts a name
+    /// that nobody is meant to see into `path`.
     pub(super) fn name(&self) -> Result<Option<&'a [u8]>, Fault> {
         match (self.sparse.name().or(self.path), self.long_name) {
             (Some(_), Some(_)) => Err(Fault::rule("name given twice (PAX and GNU)")),
@@ -87,8 +87,8 @@ impl<'a> Extended<'a> {
             b"uid" => once(&mut self.uid, field::decimal(value, "uid")?),
             b"gid" => once(&mut self.gid, field::decimal(value, "gid")?),
             b"mtime" => once(&mut self.mtime, records::parse_time(value)?),
-            // Of no use here, but an archive in which they are no times is none for GNU tar, and one with a NUL in
-            // the name of an owner is none for Go.
+            // Of no use here, but an archive in which they are no times is none for GNU tar, and one with a
+            // NUL in the name of an owner is none for Go.
             b"atime" | b"ctime" => records::parse_time(value).map(drop),
             b"uname" | b"gname" => without_nul(value).map(drop),
             b"hdrcharset" => charset(value),
@@ -105,8 +105,8 @@ impl<'a> Extended<'a> {
         }
     }
 
-    /// Takes a record whose key is a prefix and a name. Any other key says nothing that is kept here: times of access,
-    /// names of owners, comments, and what other vendors add.
+    /// Takes a record whose key is a prefix and a name. Any other key says nothing that is kept here: times
+    /// of access, names of owners, comments, and what other vendors add.
     fn prefixed(&mut self, key: &[u8], value: &'a [u8]) -> Result<(), Fault> {
         if let Some(name) = key.strip_prefix(b"SCHILY.xattr.") {
             self.xattrs.add_schily(name, value)
@@ -129,8 +129,8 @@ pub(super) fn recorded_name(body: &[u8]) -> Option<&[u8]> {
     names.find(|(key, _)| matches!(*key, b"path" | b"GNU.sparse.name")).map(|(_, value)| value)
 }
 
-/// Checks the records of a global header. They apply to nothing here, and to everything for some readers: harmless for
-/// attributes and comments, and refused where it would make names, sizes or links differ.
+/// Checks the records of a global header. They apply to nothing here, and to everything for some readers:
+/// harmless for attributes and comments, and refused where it would make names, sizes or links differ.
 pub(super) fn check_global(body: &[u8]) -> Result<(), Fault> {
     for record in records::split(body) {
         let (key, value) = record?;

@@ -12,7 +12,8 @@ pub(super) fn text<'a>(field: &'a [u8], what: &'static str) -> Result<&'a [u8], 
     Ok(text)
 }
 
-/// Whether all bytes are zero. It looks at eight of them at once: there is nothing wider in WebAssembly as it is used here.
+/// Whether all bytes are zero. It looks at eight of them at once: there is nothing wider in WebAssembly as it
+/// is used here.
 pub(super) fn is_zero(bytes: &[u8]) -> bool {
     let (words, rest) = bytes.as_chunks::<8>();
     let all = words.iter().fold(0, |all, word| all | u64::from_ne_bytes(*word));
@@ -21,10 +22,10 @@ pub(super) fn is_zero(bytes: &[u8]) -> bool {
 
 /// A number: octal digits, or base 256 when the first byte is 0x80 (positive) or 0xff (negative).
 ///
-/// Spaces before the digits are what V7 tar wrote, and the four readers skip them alike. After the digits only spaces and
-/// NULs may follow. A field of nothing but NULs is 0 for all readers; one of spaces is an error for GNU tar and 0 for the
-/// others, so it is refused. So are signs, which Python takes and GNU tar reads as base 64, and a NUL before the digits,
-/// which GNU tar and Go skip and at which Python stops.
+/// Spaces before the digits are what V7 tar wrote, and the four readers skip them alike. After the digits
+/// only spaces and NULs may follow. A field of nothing but NULs is 0 for all readers; one of spaces is an
+/// error for GNU tar and 0 for the others, so it is refused. So are signs, which Python takes and GNU tar
+/// reads as base 64, and a NUL before the digits, which GNU tar and Go skip and at which Python stops.
 pub(super) fn number(field: &[u8], what: &'static str) -> Result<i64, Fault> {
     match field.first() {
         Some(0x80 | 0xff) => base256(field, what),
@@ -57,7 +58,8 @@ pub(super) fn unused(field: &[u8], what: &'static str) -> Result<(), Fault> {
 }
 
 fn base256(field: &[u8], what: &'static str) -> Result<i64, Fault> {
-    // 0x80 and 0xff are the sign: the remaining bytes are two's complement with that sign extended to the left.
+    // 0x80 and 0xff are the sign: the remaining bytes are two's complement with that sign extended to the
+    // left.
     let mut value: i64 = if field[0] == 0xff { -1 } else { 0 };
     for &byte in &field[1..] {
         value = value

@@ -26,7 +26,8 @@ pub(super) enum Family {
     V7,
 }
 
-/// A header with its fields read. Numbers are within their fields and not yet within what a file system takes.
+/// A header with its fields read. Numbers are within their fields and not yet within what a file system
+/// takes.
 #[derive(Debug)]
 pub(super) struct Fields<'a> {
     pub(super) family: Family,
@@ -91,8 +92,8 @@ pub(super) fn parse(block: &[u8; BLOCK]) -> Result<Fields<'_>, Fault> {
 
 /// The sum of all bytes, those of the checksum itself taken as spaces.
 ///
-/// Some old systems summed signed bytes. Readers still accept that, but no writer since does it, and a header that only
-/// sums up that way was made to be odd.
+/// Some old systems summed signed bytes. Readers still accept that, but no writer since does it, and a header
+/// that only sums up that way was made to be odd.
 pub(super) fn checksum(block: &[u8; BLOCK]) -> i64 {
     // Every second byte, four at once in lanes of 16 bits, which 128 bytes of 255 do not fill.
     const LANES: u64 = 0x00ff_00ff_00ff_00ff;
@@ -117,7 +118,8 @@ fn verify_checksum(block: &[u8; BLOCK]) -> Result<(), Fault> {
     Ok(())
 }
 
-/// Reads what ustar adds. Nothing may follow the prefix: star marks its headers there, of which bsdtar takes no notice.
+/// Reads what ustar adds. Nothing may follow the prefix: star marks its headers there, of which bsdtar takes
+/// no notice.
 fn read_ustar<'a>(later: &'a Later, fields: &mut Fields<'a>) -> Result<(), Fault> {
     if !field::is_zero(&later[PREFIX.end..]) {
         return Err(Fault::rule("bytes after the prefix of a ustar header"));
@@ -129,8 +131,8 @@ fn read_ustar<'a>(later: &'a Later, fields: &mut Fields<'a>) -> Result<(), Fault
     read_device(&later[MAJOR], &later[MINOR], fields)
 }
 
-/// The prefix of a name. Where it is short, star and the `tar` of npm keep times of access and change in the last 24 bytes.
-/// All readers end at the first NUL, so times are all that may be behind it.
+/// The prefix of a name. Where it is short, star and the `tar` of npm keep times of access and change in the
+/// last 24 bytes. All readers end at the first NUL, so times are all that may be behind it.
 fn prefix(prefix: &[u8]) -> Result<&[u8], Fault> {
     const SHORT: usize = 131;
     let (short, times) = prefix.split_at(SHORT);
@@ -154,8 +156,8 @@ fn read_v7(later: &Later, fields: &mut Fields<'_>) -> Result<(), Fault> {
     field::unused(&later[MINOR], "device number")
 }
 
-/// Reads what GNU tar adds. Its times, and all else that only incremental and multi-volume archives use, lie where Python
-/// looks for a prefix of the name, so they must be zero.
+/// Reads what GNU tar adds. Its times, and all else that only incremental and multi-volume archives use, lie
+/// where Python looks for a prefix of the name, so they must be zero.
 fn read_gnu<'a>(gnu: &'a GnuHeader, fields: &mut Fields<'a>) -> Result<(), Fault> {
     let quiet = [&gnu.atime[..], &gnu.ctime, &gnu.offset, &gnu.longnames, &gnu.unused, &gnu.pad];
     let sparse = fields.flag == b'S';

@@ -70,8 +70,9 @@ pub(super) fn assemble(
 
 /// The size of the body, on which the header and the PAX record must agree.
 ///
-/// The record is there for sizes that do not fit the header, which is then 0. Readers that know no records go by the
-/// header, and some of those that do did so too where the two differed: what is body to one is an entry to another.
+/// The record is there for sizes that do not fit the header, which is then 0. Readers that know no records go
+/// by the header, and some of those that do did so too where the two differed: what is body to one is an
+/// entry to another.
 fn agreed_size(header: u64, record: Option<u64>) -> Result<u64, Fault> {
     match record {
         None => Ok(header),
@@ -85,7 +86,8 @@ fn kind(fields: &Fields<'_>, extended: &Extended<'_>, size: u64) -> Result<Membe
     let target = link.unwrap_or(fields.link);
     let kind = match fields.flag {
         0 if fields.short_name.ends_with(b"/") => {
-            // Version 7 had no type for directories. Python looks at the short name only, and the others at the long one.
+            // Version 7 had no type for directories. Python looks at the short name only, and the others at
+            // the long one.
             if extended.name()?.is_some() {
                 return Err(Fault::rule("V7 directory with a long name"));
             }
@@ -101,7 +103,8 @@ fn kind(fields: &Fields<'_>, extended: &Extended<'_>, size: u64) -> Result<Membe
         b'6' => MemberKind::Fifo,
         flag => return Err(Fault::rule(format!("unknown type `{}`", flag.escape_ascii()))),
     };
-    // On a file it says nothing to any reader. Docker leaves one on whiteouts that were links to another before.
+    // On a file it says nothing to any reader. Docker leaves one on whiteouts that were links to another
+    // before.
     let may_have_target =
         matches!(kind, MemberKind::File(_) | MemberKind::HardLink(_) | MemberKind::Symlink(_));
     if link.is_some() && !may_have_target {
@@ -138,8 +141,8 @@ fn device(fields: &Fields<'_>, extended: &Extended<'_>) -> Result<MemberKind, Fa
     })
 }
 
-/// Mode, owner and group. Those of a hard link say nothing: they are zeros, whatever the archive has. Docker writes the mode
-/// of the file that is linked to, with the bits of its type.
+/// Mode, owner and group. Those of a hard link say nothing: they are zeros, whatever the archive has. Docker
+/// writes the mode of the file that is linked to, with the bits of its type.
 fn permissions(
     fields: &Fields<'_>,
     extended: &Extended<'_>,
@@ -156,9 +159,9 @@ fn permissions(
     Ok((mode(fields.mode, kind)?, uid, gid))
 }
 
-/// The permission bits. Some writers (Go before 1.9 among them) put the type of the file before them, as `st_mode` has it, or
-/// that of a regular file whatever it is (Commons Compress). The bits of another type would make it that type for some who
-/// read with Go.
+/// The permission bits. Some writers (Go before 1.9 among them) put the type of the file before them, as
+/// `st_mode` has it, or that of a regular file whatever it is (Commons Compress). The bits of another type
+/// would make it that type for some who read with Go.
 fn mode(mode: i64, kind: &MemberKind) -> Result<u32, Fault> {
     const REGULAR: u32 = 0o100_000;
     let own = match kind {

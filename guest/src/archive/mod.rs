@@ -1,17 +1,18 @@
 //! Tar, without input or output: bytes become members, members become bytes.
 //!
-//! The reader is strict in one particular way. GNU tar, bsdtar, Python's `tarfile` and Go's `archive/tar` (which most
-//! container engines use) each forgive different faults, so one archive can hold different files for different readers:
-//! what a scanner saw is then not what was unpacked. Everything on which those four would disagree about a name, a type, a
-//! size or a link is refused here, but for the length of a sparse file whose map ends before it: GNU tar then ends the
-//! file there, and the others make it as long as it is said to be. What they write themselves is read, but for what they
-//! do not all read alike: of GNU tar incremental archives (`-g`), labels (`-V`) and volumes (`-M`), and sparse files of
-//! version 0.1 with long names, which say their names twice; of bsdtar devices with minor numbers that are in PAX records
-//! only; of Python times that are in its notation for numbers close to zero (`-1e-09`).
+//! The reader is strict in one particular way. GNU tar, bsdtar, Python's `tarfile` and Go's `archive/tar`
+//! (which most container engines use) each forgive different faults, so one archive can hold different files
+//! for different readers: what a scanner saw is then not what was unpacked. Everything on which those four
+//! would disagree about a name, a type, a size or a link is refused here, but for the length of a sparse file
+//! whose map ends before it: GNU tar then ends the file there, and the others make it as long as it is said
+//! to be. What they write themselves is read, but for what they do not all read alike: of GNU tar incremental
+//! archives (`-g`), labels (`-V`) and volumes (`-M`), and sparse files of version 0.1 with long names, which
+//! say their names twice; of bsdtar devices with minor numbers that are in PAX records only; of Python times
+//! that are in its notation for numbers close to zero (`-1e-09`).
 //!
-//! [`Decoder::step`] is given the bytes at a header and answers with a [`Member`], or says how many bytes it needs. The
-//! bodies are the caller's: they are skipped, never looked at. [`encode()`] writes ustar headers with PAX records
-//! (POSIX.1-2001, `pax(1)`) only for what ustar cannot hold.
+//! [`Decoder::step`] is given the bytes at a header and answers with a [`Member`], or says how many bytes it
+//! needs. The bodies are the caller's: they are skipped, never looked at. [`encode()`] writes ustar headers
+//! with PAX records (POSIX.1-2001, `pax(1)`) only for what ustar cannot hold.
 
 mod acl;
 mod decode;
@@ -40,7 +41,8 @@ pub const BLOCK: usize = 512;
 /// The end of an archive: two blocks of zeros (POSIX.1-2001).
 pub const TRAILER: [u8; 1024] = [0; 1024];
 
-/// The largest body of one extension header (PAX records, a long name), in bytes. Nothing that is larger is ever held.
+/// The largest body of one extension header (PAX records, a long name), in bytes. Nothing that is larger is
+/// ever held.
 const MAX_EXTENSION: u64 = 1 << 20;
 
 /// The most data regions of one sparse file. At 16 bytes each their list stays at one mebibyte.
@@ -60,7 +62,8 @@ pub fn padding(stored: u64) -> u64 {
 /// One entry of an archive, decoded: what a file system would be asked to make.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Member {
-    /// Where it goes, as bytes: no leading `/` or `./`, no empty, `.` or `..` components, no trailing slash. Empty: the root.
+    /// Where it goes, as bytes: no leading `/` or `./`, no empty, `.` or `..` components, no trailing slash.
+    /// Empty: the root.
     pub name: Vec<u8>,
     /// What it is.
     pub kind: MemberKind,
@@ -76,8 +79,9 @@ pub struct Member {
     pub xattrs: Vec<Xattr>,
     /// How many bytes of body follow in the archive, before [`padding`].
     pub stored: u64,
-    /// For a sparse file, where in it the stored bytes go: (offset, length), ascending, apart from each other, not
-    /// empty. The lengths add up to `stored`; the rest of the file is a hole. For anything else, `None`.
+    /// For a sparse file, where in it the stored bytes go: (offset, length), ascending, apart from each
+    /// other, not empty. The lengths add up to `stored`; the rest of the file is a hole. For anything else,
+    /// `None`.
     pub extents: Option<Vec<(u64, u64)>>,
 }
 

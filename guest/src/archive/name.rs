@@ -8,8 +8,8 @@ const MAX_COMPONENT: usize = 255;
 /// The most components of one name.
 const MAX_COMPONENTS: usize = 4096;
 
-/// Brings a name into its normal form: components joined by `/`, without leading, trailing or repeated slashes, and
-/// without `.` components. `/`, `.` and `./` become the empty name, which is the root.
+/// Brings a name into its normal form: components joined by `/`, without leading, trailing or repeated
+/// slashes, and without `.` components. `/`, `.` and `./` become the empty name, which is the root.
 pub(super) fn normalize(raw: &[u8]) -> Result<Vec<u8>, Fault> {
     if raw.is_empty() {
         return Err(Fault::rule("empty name"));

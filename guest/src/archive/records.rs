@@ -69,8 +69,8 @@ pub(super) fn write(key: &[u8], value: &[u8], out: &mut Vec<u8>) {
     out.push(b'\n');
 }
 
-/// Reads a time: decimal seconds with an optional sign and fraction. What is finer than a nanosecond is cut off towards
-/// minus infinity, as POSIX asks of times that cannot be kept exactly.
+/// Reads a time: decimal seconds with an optional sign and fraction. What is finer than a nanosecond is cut
+/// off towards minus infinity, as POSIX asks of times that cannot be kept exactly.
 pub(super) fn parse_time(text: &[u8]) -> Result<Timestamp, Fault> {
     let malformed = || Fault::rule("mtime: not a decimal time");
     let (negative, magnitude) = match text.split_first() {

@@ -1,8 +1,9 @@
 //! Sparse files: the four ways in which GNU tar writes down where the stored bytes go.
 //!
-//! The old one is entry type `S`, whose map begins in the header and goes on in blocks after it. The three PAX ones
-//! ("Storing Sparse Files" in the manual of GNU tar) are regular files with `GNU.sparse.` records: 0.0 has a pair of
-//! records for each region, 0.1 has one record with all of them, and 1.0 has the map at the beginning of the body.
+//! The old one is entry type `S`, whose map begins in the header and goes on in blocks after it. The three
+//! PAX ones ("Storing Sparse Files" in the manual of GNU tar) are regular files with `GNU.sparse.` records:
+//! 0.0 has a pair of records for each region, 0.1 has one record with all of them, and 1.0 has the map at the
+//! beginning of the body.
 
 use tar::{GnuExtSparseHeader, GnuHeader, GnuSparseHeader};
 
@@ -130,8 +131,8 @@ pub(super) enum Found {
 
 /// Reads the map of version 1.0: decimal lines, first the number of regions, padded to a block.
 ///
-/// `body` is what is there of the body of `size` bytes. What is asked for doubles each time, but never beyond the body,
-/// so that a long map is not read over and over.
+/// `body` is what is there of the body of `size` bytes. What is asked for doubles each time, but never beyond
+/// the body, so that a long map is not read over and over.
 pub(super) fn parse_body(body: &[u8], size: u64) -> Result<Found, Fault> {
     let whole = usize::try_from(size).unwrap_or(usize::MAX);
     let body = &body[..body.len().min(whole)];
@@ -181,8 +182,9 @@ impl Lines<'_> {
     }
 }
 
-/// Reads the map of an entry of type `S`, and the real size of its file. `after` is what is there of the bytes after the
-/// header, where the map goes on block by block as long as a flag says so; after that come `stored` bytes of body.
+/// Reads the map of an entry of type `S`, and the real size of its file. `after` is what is there of the
+/// bytes after the header, where the map goes on block by block as long as a flag says so; after that come
+/// `stored` bytes of body.
 pub(super) fn parse_old(gnu: &GnuHeader, after: &[u8], stored: u64) -> Result<(u64, Found), Fault> {
     let real = u64::try_from(field::number(&gnu.realsize, "real size")?)
         .map_err(|_| Fault::rule("negative real size"))?;
@@ -192,8 +194,8 @@ pub(super) fn parse_old(gnu: &GnuHeader, after: &[u8], stored: u64) -> Result<(u
     let mut length = 0;
     while extended {
         let Some(block) = after.get(length..).and_then(|rest| rest.first_chunk::<BLOCK>()) else {
-            // Another block comes for certain, and so does the body. Asking for some of it as well keeps a long map from
-            // being read over and over.
+            // Another block comes for certain, and so does the body. Asking for some of it as well keeps a
+            // long map from being read over and over.
             let body = usize::try_from(stored + padding(stored)).unwrap_or(usize::MAX);
             return Ok((real, Found::Need(length + BLOCK + body.min(length))));
         };
@@ -221,8 +223,8 @@ struct OldMap {
 }
 
 impl OldMap {
-    /// The map ends at the first slot that is not in use. Readers find that by its offset, by its length or by either, so
-    /// a slot must be used or not used as a whole, and so must all the slots after it.
+    /// The map ends at the first slot that is not in use. Readers find that by its offset, by its length or
+    /// by either, so a slot must be used or not used as a whole, and so must all the slots after it.
     fn read(&mut self, slots: &[GnuSparseHeader]) -> Result<(), Fault> {
         if self.ended {
             return Err(Fault::rule("sparse map that goes on after its end"));
@@ -245,12 +247,12 @@ impl OldMap {
     }
 }
 
-/// Checks a map against the size of the file and the bytes stored, and drops the regions without data, with which GNU tar
-/// marks a hole at the end.
+/// Checks a map against the size of the file and the bytes stored, and drops the regions without data, with
+/// which GNU tar marks a hole at the end.
 ///
-/// GNU tar looks for the bytes of each region in a block of their own, and the others right behind those of the region before:
-/// only the last bytes may leave a block unfinished, or what is body to the one is the next header to the others. Whoever
-/// asks a file system for the regions gets them in whole blocks.
+/// GNU tar looks for the bytes of each region in a block of their own, and the others right behind those of
+/// the region before: only the last bytes may leave a block unfinished, or what is body to the one is the
+/// next header to the others. Whoever asks a file system for the regions gets them in whole blocks.
 pub(super) fn check(mut extents: Extents, real: u64, stored: u64) -> Result<Extents, Fault> {
     let mut end = 0u64;
     let mut sum = 0u64;

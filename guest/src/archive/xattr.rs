@@ -1,7 +1,8 @@
 //! Extended attributes in PAX records, in the three ways in which they are written.
 //!
-//! `SCHILY.xattr.NAME` (star, GNU tar, Go, and bsdtar beside its own) holds the value as it is. `LIBARCHIVE.xattr.NAME`
-//! (bsdtar) holds it in base 64 under a URL-encoded name. `RHT.security.selinux` (GNU tar) is one attribute by another name.
+//! `SCHILY.xattr.NAME` (star, GNU tar, Go, and bsdtar beside its own) holds the value as it is.
+//! `LIBARCHIVE.xattr.NAME` (bsdtar) holds it in base 64 under a URL-encoded name. `RHT.security.selinux` (GNU
+//! tar) is one attribute by another name.
 
 use std::collections::BTreeMap;
 
@@ -134,8 +135,9 @@ fn agree(
     }
 }
 
-/// Puts a name into the key of a PAX record, where it cannot hold a `=`: GNU tar's notation. A `%` is escaped only where
-/// [`unescape`] would take it for the beginning of an escape, because bsdtar and Go take every one as it is.
+/// Puts a name into the key of a PAX record, where it cannot hold a `=`: GNU tar's notation. A `%` is escaped
+/// only where [`unescape`] would take it for the beginning of an escape, because bsdtar and Go take every one
+/// as it is.
 pub(super) fn escape(name: &[u8]) -> Vec<u8> {
     let mut escaped = Vec::with_capacity(name.len());
     for (at, &byte) in name.iter().enumerate() {
@@ -150,7 +152,8 @@ pub(super) fn escape(name: &[u8]) -> Vec<u8> {
     escaped
 }
 
-/// Undoes [`escape`], and what GNU tar does, which escapes each `%`. Any other `%` stands for itself, because only GNU tar escapes.
+/// Undoes [`escape`], and what GNU tar does, which escapes each `%`. Any other `%` stands for itself, because
+/// only GNU tar escapes.
 fn unescape(text: &[u8]) -> Vec<u8> {
     let mut name = Vec::with_capacity(text.len());
     let mut rest = text;

@@ -1,4 +1,5 @@
-//! gzip (RFC 1952): members one after the other, each with a checksum and a length, and at most zeros after the last.
+//! gzip (RFC 1952): members one after the other, each with a checksum and a length, and at most zeros after
+//! the last.
 
 use std::io::{self, Read};
 

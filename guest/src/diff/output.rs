@@ -22,7 +22,8 @@ const SKIPPED: usize = 100;
 pub(super) struct RootSays {
     /// In any case: it is not 0755, 0:0, without extended attributes.
     pub(super) always: bool,
-    /// When the archive holds anything else. Of an empty layer the time is not kept, so that its archive is always the same.
+    /// When the archive holds anything else. Of an empty layer the time is not kept, so that its archive is
+    /// always the same.
     pub(super) with_content: bool,
 }
 
@@ -70,8 +71,8 @@ impl<'a, T: Tree> Output<'a, T> {
         Ok(RootSays { always, with_content: always || member.mtime != Timestamp::default() })
     }
 
-    /// Adds what a layer has: an entry of its own, or another name of one that was added before. Sockets, which an archive
-    /// cannot hold, are left out.
+    /// Adds what a layer has: an entry of its own, or another name of one that was added before. Sockets,
+    /// which an archive cannot hold, are left out.
     pub(super) fn add(&mut self, node: &Node, layer: usize) -> Result<()> {
         if node.kind == Kind::Socket {
             self.skip(node.name.clone());
@@ -188,7 +189,8 @@ impl<'a, T: Tree> Output<'a, T> {
         if whiteout::is_marked(&node.name) {
             return Err(unsupported("its name would mean a deletion"));
         }
-        // A layer in aufs' form may have one. No store takes it from an archive, and an engine makes a deletion of it.
+        // A layer in aufs' form may have one. No store takes it from an archive, and an engine makes a
+        // deletion of it.
         if whiteout::is_overlay_whiteout(&node.kind) {
             return Err(unsupported("it is a 0:0 device, which overlayfs takes for a deletion"));
         }

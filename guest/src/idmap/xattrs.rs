@@ -1,8 +1,9 @@
-//! Ids in the values of extended attributes: access control lists name users and groups, and a file's capabilities may be
-//! good only below one root (`include/uapi/linux/posix_acl_xattr.h`, `capability.h`; `capabilities(7)`, "File capability
-//! extended attribute versioning").
+//! Ids in the values of extended attributes: access control lists name users and groups, and a file's
+//! capabilities may be good only below one root (`include/uapi/linux/posix_acl_xattr.h`, `capability.h`;
+//! `capabilities(7)`, "File capability extended attribute versioning").
 //!
-//! A value that is not in the kernel's form stays as it is; whether it can be stored, the kernel knows better.
+//! A value that is not in the kernel's form stays as it is; whether it can be stored, the kernel knows
+//! better.
 
 use super::{Direction, Owners};
 
@@ -59,8 +60,8 @@ fn map_acl(owners: &Owners, direction: Direction, mut value: Vec<u8>) -> Result<
     Ok(value)
 }
 
-/// In an archive, capabilities without a root are those below the root of whoever unpacks it. On disk that is the root of
-/// the maps, and without one it would be the machine's own.
+/// In an archive, capabilities without a root are those below the root of whoever unpacks it. On disk that is
+/// the root of the maps, and without one it would be the machine's own.
 fn map_capability(owners: &Owners, direction: Direction, mut value: Vec<u8>) -> Result<Vec<u8>, String> {
     let Some(&word) = value.first_chunk::<4>() else { return Ok(value) };
     let word = u32::from_le_bytes(word);

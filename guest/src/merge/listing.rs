@@ -28,7 +28,8 @@ pub struct Item {
 pub struct Listing {
     /// The directory itself; `None` where the layer does not have it.
     pub directory: Option<Node>,
-    /// Whether it shows nothing of lower layers. Known only where the dialect says so in a name, or for [`Detail::Full`].
+    /// Whether it shows nothing of lower layers. Known only where the dialect says so in a name, or for
+    /// [`Detail::Full`].
     pub opaque: bool,
     /// What is in it, in the order of the names, each name once.
     pub items: Vec<Item>,
@@ -75,8 +76,8 @@ impl Listing {
         }
     }
 
-    /// Puts the items into the order of their names, which whiteouts of aufs may not be in, and makes one of a name and its
-    /// own whiteout.
+    /// Puts the items into the order of their names, which whiteouts of aufs may not be in, and makes one of
+    /// a name and its own whiteout.
     pub(super) fn settle(&mut self) {
         let compare = |one: &Item, other: &Item| match one.name.cmp(&other.name) {
             Ordering::Equal => other.node.is_some().cmp(&one.node.is_some()),
@@ -145,7 +146,8 @@ pub fn names<T: Tree>(tree: &T, start: &[u8], mut take: impl FnMut(&[u8])) -> Re
 struct Below {
     dialect: Dialect,
     is_start: bool,
-    /// The last mark that is a directory. What is below a mark is no content either: aufs keeps directories of its own, and a whiteout may be one.
+    /// The last mark that is a directory. What is below a mark is no content either: aufs keeps directories
+    /// of its own, and a whiteout may be one.
     skipped: Option<Name>,
 }
 

@@ -11,11 +11,11 @@ use crate::whiteout;
 /// Up to so many names are looked up in a layer one by one; for more the directory is listed.
 const LOOKUPS: usize = 1024;
 
-/// What two trees have in a directory, in the order of the names. Names at which the two must be the same, because the layers
-/// that they share decide, may be left out.
+/// What two trees have in a directory, in the order of the names. Names at which the two must be the same,
+/// because the layers that they share decide, may be left out.
 ///
-/// `old` and `new` are the layers in which the directory may go on ([`Side::layers`]); an empty list stands for a tree
-/// that has no such directory.
+/// `old` and `new` are the layers in which the directory may go on ([`Side::layers`]); an empty list stands
+/// for a tree that has no such directory.
 ///
 /// # Errors
 /// Those of the host.
@@ -62,8 +62,8 @@ struct Stage<'a, T> {
 }
 
 impl<T: Tree> Stage<'_, T> {
-    /// Lists the directory in layers, down to one where it is opaque. Answers whether there was one. `more` says that there
-    /// are layers below these.
+    /// Lists the directory in layers, down to one where it is opaque. Answers whether there was one. `more`
+    /// says that there are layers below these.
     fn list(&mut self, layers: &[usize], more: bool) -> Result<bool> {
         for (index, &layer) in layers.iter().enumerate() {
             if !self.layers.contains_key(&layer) {

@@ -6,11 +6,12 @@ use super::{AUFS_BASE, PREFIX, join, opaque, opaque_attribute, split};
 use crate::error;
 use crate::host::{Attributes, Body, Device, Dialect, Entry, Kind, Name, Result, Timestamp, Writer, Xattr};
 
-/// How many markers are names of one file. The limit of ext4 is 65,000, of btrfs 65,535, and less in one directory.
+/// How many markers are names of one file. The limit of ext4 is 65,000, of btrfs 65,535, and less in one
+/// directory.
 const LINKS: u32 = 30_000;
 
-/// How deep the marker may lie that others are links to, and how far above a name a mark may stand that makes its
-/// own superfluous: either takes a look at each directory on the way.
+/// How deep the marker may lie that others are links to, and how far above a name a mark may stand that makes
+/// its own superfluous: either takes a look at each directory on the way.
 const DEPTH: usize = 64;
 
 /// How many markers are looked up and put at a time.
@@ -22,8 +23,8 @@ const MAX_COMPONENTS: usize = 4096;
 /// The most bytes of names that are kept until the archive has been read.
 const MAX_NAME_BYTES: u64 = 64 << 20;
 
-/// The deletions of an archive, kept until all else of it is in the layer: so nothing can link to them, and their order among
-/// each other does not matter.
+/// The deletions of an archive, kept until all else of it is in the layer: so nothing can link to them, and
+/// their order among each other does not matter.
 ///
 /// No symbolic link is in their names, and their directories are there. So no two names lead to one place.
 #[derive(Debug, Default)]
@@ -39,8 +40,8 @@ impl Markers {
         self.deletions.is_empty() && self.opaque.is_empty()
     }
 
-    /// Whether a directory of this name is known to be there, because marks are in it or below it: it was there
-    /// when they came, and they are forgotten when something else takes its place.
+    /// Whether a directory of this name is known to be there, because marks are in it or below it: it was
+    /// there when they came, and they are forgotten when something else takes its place.
     pub fn tell_of(&self, directory: &[u8]) -> bool {
         let (start, end) = within(directory);
         let is_near = |marked: &BTreeSet<Name>| marked.range(start.clone()..end.clone()).next().is_some();
@@ -67,8 +68,8 @@ impl Markers {
         Ok(())
     }
 
-    /// Forgets what was said until now of names below this one: something that is no directory takes its place, and with the
-    /// directory that may have been there all that was in it is gone, marks as well.
+    /// Forgets what was said until now of names below this one: something that is no directory takes its
+    /// place, and with the directory that may have been there all that was in it is gone, marks as well.
     pub fn replace(&mut self, name: &[u8]) {
         let (start, end) = within(name);
         for marked in [&mut self.deletions, &mut self.opaque] {
@@ -89,8 +90,8 @@ impl Markers {
 
     /// Writes them all down, and answers how many names that took.
     ///
-    /// What is hidden by a name of this layer needs no mark, unless it is a directory, which must then be opaque; nor does
-    /// what lies in a directory of which nothing below the layer is seen.
+    /// What is hidden by a name of this layer needs no mark, unless it is a directory, which must then be
+    /// opaque; nor does what lies in a directory of which nothing below the layer is seen.
     ///
     /// # Errors
     /// Those of the host.
@@ -124,8 +125,9 @@ impl Markers {
         Ok(hand.placed)
     }
 
-    /// Whether nothing of what lies below the layer is seen in a directory: the archive deletes it, or one above it, or makes
-    /// that opaque. A mark in there has nothing to hide, and a union that has nothing to merge there would show it.
+    /// Whether nothing of what lies below the layer is seen in a directory: the archive deletes it, or one
+    /// above it, or makes that opaque. A mark in there has nothing to hide, and a union that has nothing to
+    /// merge there would show it.
     fn is_hidden_in<'a>(&self, directory: &'a [u8]) -> bool {
         let above = |name: &&'a [u8]| (!name.is_empty()).then_some(split(name).0);
         let mut way = std::iter::successors(Some(directory), above).take(DEPTH);
@@ -212,7 +214,8 @@ impl<W: Writer> Hand<'_, W> {
                 self.original = None;
             }
             if self.original.is_none() && self.dialect == Dialect::Aufs && self.placed == 0 {
-                // aufs itself links its marks to this file; beyond what it can carry they are files of their own.
+                // aufs itself links its marks to this file; beyond what it can carry they are files of their
+                // own.
                 self.put_original(AUFS_BASE.to_vec())?;
             }
             match &self.original {

@@ -187,7 +187,8 @@ fn whiteouts_hide_lower_layers_only_and_in_any_order() {
 
 #[test]
 fn whiteouts_may_be_links_to_others() {
-    // As an engine on aufs packs a layer, and as `tar` packs a branch of it: the names of one file are links to its first.
+    // As an engine on aufs packs a layer, and as `tar` packs a branch of it: the names of one file are links
+    // to its first.
     let cases: [(&str, Archive, &[&str]); 4] = [
         ("two deletions", archive().file(".wh.a", "").link(".wh.b", ".wh.a"), &["f .wh.a", "f .wh.b"]),
         (

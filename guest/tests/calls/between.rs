@@ -2,7 +2,8 @@
 
 use crate::store::{DIALECTS, Layer, Store, TIME, members};
 
-/// What makes three layers, lowest first, and the members of the archive from the lowest tree to the uppermost.
+/// What makes three layers, lowest first, and the members of the archive from the lowest tree to the
+/// uppermost.
 type Case = (&'static str, [fn(Layer) -> Layer; 3], &'static [&'static str]);
 
 const CASES: &[Case] = &[

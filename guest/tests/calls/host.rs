@@ -1,5 +1,5 @@
-//! The traits of `layerbox_guest::host` over the code that the real host runs, so that what is tested here is what happens
-//! in a store, less the crossing into the sandbox.
+//! The traits of `layerbox_guest::host` over the code that the real host runs, so that what is tested here is
+//! what happens in a store, less the crossing into the sandbox.
 
 use std::cell::RefCell;
 use std::fs::File;

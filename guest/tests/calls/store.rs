@@ -24,7 +24,8 @@ pub const DIALECTS: [Dialect; 2] = [Dialect::Aufs, Dialect::Overlay];
 /// The time of whatever a test gives none.
 pub const TIME: i64 = 1_000_000_000;
 
-/// A store of one dialect in a temporary directory, which needs root: it makes devices and `trusted.` attributes.
+/// A store of one dialect in a temporary directory, which needs root: it makes devices and `trusted.`
+/// attributes.
 pub struct Store {
     root: PathBuf,
     pub dialect: Dialect,

@@ -1,4 +1,5 @@
-//! `layerbox-aot IN.wasm OUT.cwasm`: compiles a component ahead of time. A tool of the build; it is not installed.
+//! `layerbox-aot IN.wasm OUT.cwasm`: compiles a component ahead of time. A tool of the build; it is not
+//! installed.
 
 use std::path::PathBuf;
 use std::process::ExitCode;

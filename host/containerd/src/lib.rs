@@ -1,7 +1,7 @@
 //! containerd's gRPC services, as far as layerbox speaks them: messages, servers and clients.
 //!
-//! All of it but [`connect`] is generated from the files in `proto/`, which repeat containerd's names and field numbers and nothing else of it. A `package` is a module here;
-//! the last part of it is the version.
+//! All of it but [`connect`] is generated from the files in `proto/`, which repeat containerd's names and
+//! field numbers and nothing else of it. A `package` is a module here; the last part of it is the version.
 
 pub mod connect;
 

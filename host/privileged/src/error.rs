@@ -7,7 +7,8 @@ use nix::libc;
 use crate::LayerId;
 use crate::name::{Name, escape};
 
-/// Why an operation was not done. The cases are those of `error` in `wit/types.wit` that privileged code meets.
+/// Why an operation was not done. The cases are those of `error` in `wit/types.wit` that privileged code
+/// meets.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
     /// An operation of the kernel failed.

@@ -4,10 +4,11 @@ use std::fmt;
 
 use crate::name::escape;
 
-/// The identity of a layer: 1 to 128 of `A-Z a-z 0-9 _ . -`, the first a letter or a digit, not ending in `-removing`.
+/// The identity of a layer: 1 to 128 of `A-Z a-z 0-9 _ . -`, the first a letter or a digit, not ending in
+/// `-removing`.
 ///
-/// As a component of a path it therefore names what lies in the directory it is used in, and as a part of a mount
-/// option it ends neither the option nor the branch.
+/// As a component of a path it therefore names what lies in the directory it is used in, and as a part of a
+/// mount option it ends neither the option nor the branch.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct LayerId(String);
 
@@ -47,7 +48,8 @@ impl fmt::Debug for LayerId {
     }
 }
 
-/// A text that is no layer id, as it came. Only [`Display`](fmt::Display) is fit for a log: it escapes and shortens.
+/// A text that is no layer id, as it came. Only [`Display`](fmt::Display) is fit for a log: it escapes and
+/// shortens.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct InvalidId(pub String);
 

@@ -7,9 +7,9 @@ use crate::Error;
 
 /// A path below the root of one layer, such as `usr/bin/env`; empty for the root itself.
 ///
-/// It neither begins nor ends with `/`, and no component is empty, `.`, `..`, longer than 255 bytes, or holds a NUL.
-/// No encoding is assumed. [`Display`](fmt::Display) is fit for a log or a terminal: what is not printable UTF-8, and
-/// the backslash, is written `\xNN`.
+/// It neither begins nor ends with `/`, and no component is empty, `.`, `..`, longer than 255 bytes, or holds
+/// a NUL. No encoding is assumed. [`Display`](fmt::Display) is fit for a log or a terminal: what is not
+/// printable UTF-8, and the backslash, is written `\xNN`.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Name(Vec<u8>);
 
@@ -45,8 +45,8 @@ impl Name {
         Self(Vec::new())
     }
 
-    /// A name that was read from a directory: the kernel lets no `/`, NUL, `.` or `..` through, but a file system may
-    /// hold deeper trees and longer components than may be put.
+    /// A name that was read from a directory: the kernel lets no `/`, NUL, `.` or `..` through, but a file
+    /// system may hold deeper trees and longer components than may be put.
     pub(crate) fn found(bytes: Vec<u8>) -> Self {
         Self(bytes)
     }
@@ -122,7 +122,8 @@ pub fn escape(bytes: &[u8]) -> String {
     };
     for chunk in bytes.utf8_chunks() {
         for character in chunk.valid().chars() {
-            // `escape_debug` knows what is printable: controls, line breaks and the marks that turn text around are not.
+            // `escape_debug` knows what is printable: controls, line breaks and the marks that turn text
+            // around are not.
             if matches!(character, '"' | '\'') || character.escape_debug().len() == 1 {
                 text.push(character);
             } else {

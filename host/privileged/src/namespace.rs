@@ -1,6 +1,7 @@
 //! Mount namespaces: which one this process is in, and who is in another.
 //!
-//! A mount is seen where it was made and where it is propagated to (mount_namespaces(7)). That nothing is mounted here says nothing of elsewhere.
+//! A mount is seen where it was made and where it is propagated to (mount_namespaces(7)). That nothing is
+//! mounted here says nothing of elsewhere.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -15,7 +16,8 @@ impl Namespace {
         fs::metadata("/proc/self/ns/mnt").ok().map(|found| Namespace(found.ino()))
     }
 
-    /// The first process that is in it, of those that may be looked at. Whoever is in a user namespace of his own does not see into his other ones.
+    /// The first process that is in it, of those that may be looked at. Whoever is in a user namespace of his
+    /// own does not see into his other ones.
     pub(crate) fn somebody(self) -> Option<u32> {
         let mut processes: Vec<u32> = fs::read_dir("/proc")
             .into_iter()

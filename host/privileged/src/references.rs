@@ -1,11 +1,11 @@
 //! How many users each mounted layer has.
 //!
-//! One small file an id on a tmpfs, replaced by rename or written over at once: a process that is killed loses no count, and the machine's
-//! restart, which ends every mount, ends them as well. Beside the count stands how the layer was mounted: in
-//! which mount namespace, and by way of which mount, the one that the store's mount points lie on: `2
-//! 4026531841 29`. Whoever comes to the store another way, from another namespace or through a bind mount of
-//! its root, may not see what is mounted, and takes nothing for unused that is. Callers hold a lock of their
-//! own per layer.
+//! One small file an id on a tmpfs, replaced by rename or written over at once: a process that is killed
+//! loses no count, and the machine's restart, which ends every mount, ends them as well. Beside the count
+//! stands how the layer was mounted: in which mount namespace, and by way of which mount, the one that the
+//! store's mount points lie on: `2 4026531841 29`. Whoever comes to the store another way, from another
+//! namespace or through a bind mount of its root, may not see what is mounted, and takes nothing for unused
+//! that is. Callers hold a lock of their own per layer.
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Read};
@@ -22,14 +22,15 @@ use crate::{Error, LayerId};
 #[derive(Debug)]
 pub struct References {
     counts: PathBuf,
-    /// Where a count is written before it is renamed: of the same name as its layer, so what a killed process left
-    /// is overwritten by the next.
+    /// Where a count is written before it is renamed: of the same name as its layer, so what a killed process
+    /// left is overwritten by the next.
     drafts: PathBuf,
     /// The directory of the mount points.
     points: PathBuf,
     /// The mount that this lies on. None before Linux 5.8: then all ways within a namespace count as one.
     way: Option<u64>,
-    /// A process that was found in another namespace: most likely it still is there when it is asked for again.
+    /// A process that was found in another namespace: most likely it still is there when it is asked for
+    /// again.
     found: Arc<Mutex<Option<u32>>>,
 }
 
@@ -178,12 +179,14 @@ impl References {
         self.write(id, Count { users, ..count })
     }
 
-    /// As [`References::acquire`], where that is a matter of writing over a count; none, with nothing changed, where it is not.
+    /// As [`References::acquire`], where that is a matter of writing over a count; none, with nothing
+    /// changed, where it is not.
     pub fn acquire_more(&self, id: &LayerId) -> Result<Option<u32>, Error> {
         self.write_over(id, |count| count.checked_add(1))
     }
 
-    /// As [`References::release`], where that is a matter of writing over a count: some are left then. None, with nothing changed, where it is not.
+    /// As [`References::release`], where that is a matter of writing over a count: some are left then. None,
+    /// with nothing changed, where it is not.
     pub fn release_one_of_many(&self, id: &LayerId) -> Result<Option<u32>, Error> {
         self.write_over(id, |count| count.checked_sub(1).filter(|&left| left > 0))
     }
@@ -263,7 +266,8 @@ impl References {
         }
     }
 
-    /// Writes a few bytes of one page over as many others: there is no moment at which a kill finds half of them written.
+    /// Writes a few bytes of one page over as many others: there is no moment at which a kill finds half of
+    /// them written.
     fn write_over(&self, id: &LayerId, next: impl Fn(u32) -> Option<u32>) -> Result<Option<u32>, Error> {
         let file = match OpenOptions::new().read(true).write(true).open(self.counts.join(id.as_str())) {
             Ok(file) => file,

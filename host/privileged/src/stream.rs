@@ -1,8 +1,8 @@
 //! The two byte streams of a call: the archive that comes in and the archive that goes out.
 //!
-//! The sandbox sees of a [`Source`] what it reads in order to parse it, and tells the host by position where a body
-//! begins; the body itself goes from the stream to the file without entering the sandbox. A [`Sink`] is the same the
-//! other way round.
+//! The sandbox sees of a [`Source`] what it reads in order to parse it, and tells the host by position where
+//! a body begins; the body itself goes from the stream to the file without entering the sandbox. A [`Sink`]
+//! is the same the other way round.
 
 use std::fs::File;
 use std::io::{self, ErrorKind, Read, Write};
@@ -16,13 +16,15 @@ use rustix::io::Errno;
 
 use crate::Error;
 
-/// The size of a piece in bytes: large enough that a system call's cost vanishes, small enough for the processor's cache.
+/// The size of a piece in bytes: large enough that a system call's cost vanishes, small enough for the
+/// processor's cache.
 pub(crate) const PIECE: usize = 256 * 1024;
 /// The most bytes that one [`Source::read`] answers.
 const LONGEST_READ: usize = 1024 * 1024;
 /// Up to this size a file is read into the buffer of a sink; the kernel's own copying pays only beyond.
 const SMALL: u64 = 64 * 1024;
-/// What fails when the far end of a sink does. Files of a layer are read and archives of others written in the same call, and an error says no more than this.
+/// What fails when the far end of a sink does. Files of a layer are read and archives of others written in
+/// the same call, and an error says no more than this.
 const WRITE: &str = "write the archive";
 /// How many buffers are kept to be used again.
 const SPARE: usize = 16;
@@ -83,12 +85,14 @@ pub struct Source {
 }
 
 impl Source {
-    /// A source that reads from the beginning of `reader`. An [`Error`] wrapped in an `io::Error` is passed on as it is.
+    /// A source that reads from the beginning of `reader`. An [`Error`] wrapped in an `io::Error` is passed
+    /// on as it is.
     pub fn new(reader: Box<dyn Read + Send>) -> Self {
         Self { reader, window: Chunk::default(), position: 0, spare: Vec::new(), waited: Duration::ZERO }
     }
 
-    /// The next bytes: at least one and at most `max` (clamped to 1 MiB), or none at the end. They become the window.
+    /// The next bytes: at least one and at most `max` (clamped to 1 MiB), or none at the end. They become the
+    /// window.
     ///
     /// # Errors
     /// [`Error::Io`] when the stream breaks.
@@ -98,12 +102,13 @@ impl Source {
         Ok(self.window.clone())
     }
 
-    /// Delivers `length` bytes from `position` on, in chunks. What goes past the window is taken from the stream in pieces
-    /// of 256 KiB, and then the window is empty and lies behind it.
+    /// Delivers `length` bytes from `position` on, in chunks. What goes past the window is taken from the
+    /// stream in pieces of 256 KiB, and then the window is empty and lies behind it.
     ///
     /// # Errors
-    /// [`Error::InvalidArgument`] for a position that lies neither in the window nor at its end, [`Error::Refused`] when the
-    /// stream ends early, [`Error::Io`] when it breaks, and what `deliver` answers.
+    /// [`Error::InvalidArgument`] for a position that lies neither in the window nor at its end,
+    /// [`Error::Refused`] when the stream ends early, [`Error::Io`] when it breaks, and what `deliver`
+    /// answers.
     pub fn take(
         &mut self,
         position: u64,
@@ -190,7 +195,8 @@ impl fmt::Debug for Source {
 /// The far end of a sink.
 enum Far {
     Writer(Box<dyn Write + Send>),
-    /// A descriptor, whether sendfile(2) may be tried on it (it does not write to files opened to append), and what is asked before each operation.
+    /// A descriptor, whether sendfile(2) may be tried on it (it does not write to files opened to append),
+    /// and what is asked before each operation.
     Descriptor(File, bool, Option<Ready>),
 }
 
@@ -253,7 +259,8 @@ impl Sink {
         Self { far: Far::Descriptor(File::from(fd), true, None), ..Self::new(Box::new(std::io::sink())) }
     }
 
-    /// As [`Sink::from_fd`], for a descriptor that may be non-blocking: `ready` is asked before each operation on it.
+    /// As [`Sink::from_fd`], for a descriptor that may be non-blocking: `ready` is asked before each
+    /// operation on it.
     pub fn watched(fd: OwnedFd, ready: Ready) -> Self {
         Self {
             far: Far::Descriptor(File::from(fd), true, Some(ready)),

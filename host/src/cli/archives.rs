@@ -114,7 +114,8 @@ const BAR: &str =
 /// The line for one that comes through a pipe.
 const SPINNER: &str = "{spinner} {binary_bytes}  {entries}  {binary_bytes_per_sec}  {elapsed}";
 
-/// A bar on stderr: how much of the archive was read (of how much, for a regular file), the entries made, and the rate.
+/// A bar on stderr: how much of the archive was read (of how much, for a regular file), the entries made, and
+/// the rate.
 fn progress_bar(input: &File, progress: &Arc<Progress>) -> ProgressBar {
     let metadata = input.metadata().ok().filter(|metadata| metadata.is_file());
     let length = metadata.map(|metadata| {

@@ -1,7 +1,8 @@
 //! The configuration file: TOML, each key once, and none that we do not know.
 //!
-//! A key is given by the option of its name, by its environment variable, or here; the first one that says something counts. The file decides what runs, so
-//! it is read by [`crate::trust`]. A section is a structure of its own, in [`File`].
+//! A key is given by the option of its name, by its environment variable, or here; the first one that says
+//! something counts. The file decides what runs, so it is read by [`crate::trust`]. A section is a structure
+//! of its own, in [`File`].
 
 use std::ffi::OsString;
 use std::fmt;
@@ -78,9 +79,11 @@ impl LimitsTable {
     }
 }
 
-/// Reads the file that `--config` or `LAYERBOX_CONFIG` names, or the usual one, which may be absent. Tells which it was.
+/// Reads the file that `--config` or `LAYERBOX_CONFIG` names, or the usual one, which may be absent. Tells
+/// which it was.
 pub(super) fn read(named: Option<PathBuf>) -> Result<(File, Option<PathBuf>), Stop> {
-    // Where there is no usual file, it does not matter what the directories there are like; one that we may not even look for is not ours.
+    // Where there is no usual file, it does not matter what the directories there are like; one that we may
+    // not even look for is not ours.
     let usual = || usual_file().filter(|path| path.symlink_metadata().is_ok());
     let Some(path) = named.or_else(usual) else { return Ok((File::default(), None)) };
     let bytes = trust::read(&path, MAX_FILE).map_err(|failure| failure.during("open", None))?;
@@ -93,8 +96,9 @@ pub(super) fn read(named: Option<PathBuf>) -> Result<(File, Option<PathBuf>), St
     Ok((file, Some(path)))
 }
 
-/// Whether this is root of the machine, or of a container, whose store, configuration and cache are the system's. Root of a user namespace that a user has made is
-/// that user: what is root's there is somebody else's.
+/// Whether this is root of the machine, or of a container, whose store, configuration and cache are the
+/// system's. Root of a user namespace that a user has made is that user: what is root's there is somebody
+/// else's.
 pub(super) fn is_system() -> bool {
     if !nix::unistd::geteuid().is_root() {
         return false;
@@ -123,7 +127,8 @@ pub(super) fn environment(variable: &str) -> Option<OsString> {
     std::env::var_os(variable).filter(|value| !value.is_empty())
 }
 
-/// An environment variable that holds a word. One that holds something else is an error: whoever sets it wants something.
+/// An environment variable that holds a word. One that holds something else is an error: whoever sets it
+/// wants something.
 pub(super) fn word_of_environment<T>(variable: &str) -> Result<Option<T>, Usage>
 where
     T: FromStr<Err = String>,
@@ -170,7 +175,8 @@ impl<'de> Deserialize<'de> for Absolute {
     }
 }
 
-/// A value that is a string with a form of its own; where that makes sense it can also be written as a number, or as true or false.
+/// A value that is a string with a form of its own; where that makes sense it can also be written as a
+/// number, or as true or false.
 #[derive(Debug, Clone)]
 pub(super) struct Word<T>(pub(super) T);
 

@@ -26,13 +26,15 @@ const SYSTEM_ROOT: &str = "/var/lib/layerbox";
 pub(super) struct Context {
     /// The store, and how it is used.
     pub(super) settings: Settings,
-    /// The backend that was named as an option: what a store is to be converted to. What holds for a machine is about stores that are made.
+    /// The backend that was named as an option: what a store is to be converted to. What holds for a machine
+    /// is about stores that are made.
     pub(super) target: BackendChoice,
     /// The configuration file, where one was named.
     pub(super) config: Option<PathBuf>,
     /// The service that was named.
     pub(super) socket: Option<PathBuf>,
-    /// Whether archives may hold device nodes, where that was said: a service has its own mind where it was not.
+    /// Whether archives may hold device nodes, where that was said: a service has its own mind where it was
+    /// not.
     pub(super) devices: Option<bool>,
     /// How long the component may compute, where that was said; as with the devices.
     pub(super) guest_time: Option<Duration>,
@@ -60,7 +62,8 @@ impl Context {
         if let Some(path) = read {
             log.note(format_args!("configuration: {}", path.display()));
         }
-        // The option is about the store at hand; variable and file are there for all stores, and must not keep anybody from an old one.
+        // The option is about the store at hand; variable and file are there for all stores, and must not
+        // keep anybody from an old one.
         let usual_backend = match global.backend {
             Some(_) => None,
             None => first(None, "LAYERBOX_BACKEND", file.backend)?,
@@ -116,8 +119,8 @@ impl Context {
         Ok(calls)
     }
 
-    /// The settings for looking at a component or trying it: that of `file`, which need not be trusted and may have any digest, else the one that
-    /// runs otherwise.
+    /// The settings for looking at a component or trying it: that of `file`, which need not be trusted and
+    /// may have any digest, else the one that runs otherwise.
     pub(super) fn trial(&self, file: Option<PathBuf>) -> Settings {
         let settings = self.settings.clone();
         match file {
@@ -126,7 +129,8 @@ impl Context {
         }
     }
 
-    /// Prints the result of a command: `value` as JSON, or else what `text` writes. A reader that goes away early is no failure.
+    /// Prints the result of a command: `value` as JSON, or else what `text` writes. A reader that goes away
+    /// early is no failure.
     pub(super) fn print<T: Serialize + ?Sized>(
         &self,
         value: &T,

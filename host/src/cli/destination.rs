@@ -73,7 +73,8 @@ impl Destination {
             let file = open(&name, follow, 0).map_err(failure)?;
             return Ok(Destination { file, on_commit: OnCommit::Nothing });
         }
-        // What others may see of it, where it takes the place of another file, is decided before a byte is in it.
+        // What others may see of it, where it takes the place of another file, is decided before a byte is in
+        // it.
         let mode = if old.is_some() { 0o600 } else { 0o666 & !umask.bits() };
         let unnamed = open(OsStr::new("."), OFlags::TMPFILE, mode);
         // open(2): EOPNOTSUPP from a file system without it, EISDIR and ENOENT from an old kernel. A
@@ -152,7 +153,8 @@ impl Target {
     }
 }
 
-/// Gives a file the owner and the mode of the one that it will replace, as far as that can be done: it is its writer's, for its writer alone, where nothing can.
+/// Gives a file the owner and the mode of the one that it will replace, as far as that can be done: it is its
+/// writer's, for its writer alone, where nothing can.
 fn take_after(file: &File, old: &Stat) {
     // Only root gives files away; others can give theirs to a group that they are in (chown(2)).
     if fchown(file, Some(old.st_uid), Some(old.st_gid)).is_err() {
@@ -165,8 +167,8 @@ fn take_after(file: &File, old: &Stat) {
     let _ = file.set_permissions(Permissions::from_mode(mode));
 }
 
-/// A name beside the target that nobody else takes: `.app.tar.4711`. Of a long one the beginning, so that it is
-/// no longer than a name may be (255 bytes).
+/// A name beside the target that nobody else takes: `.app.tar.4711`. Of a long one the beginning, so that it
+/// is no longer than a name may be (255 bytes).
 fn temporary_name(target: &OsStr) -> OsString {
     const LONGEST: usize = 240;
     let mut name = OsString::from(".");

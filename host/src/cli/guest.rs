@@ -63,7 +63,8 @@ pub(super) fn inspect(context: &Context, file: Option<PathBuf>, wit: bool) -> Ou
         memory_limit: context.settings.limits.memory,
     };
     context.print(&object, |out| write_text(out, context, &inspection))?;
-    // The list stands above, on stdout; the error says it once more, for those who only see stderr, and has the exit status.
+    // The list stands above, on stdout; the error says it once more, for those who only see stderr, and has
+    // the exit status.
     Ok(inspection.allowed().map_err(|failure| failure.during("guest inspect", None))?)
 }
 

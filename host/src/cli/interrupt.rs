@@ -7,8 +7,8 @@ use std::thread;
 use anyhow::{Context as _, Result};
 use nix::sys::signal::{SigSet, Signal};
 
-/// Blocks the signals that ask a process to end, before any other thread is there, and has one thread wait for them. From then on they set the flag
-/// and do nothing else.
+/// Blocks the signals that ask a process to end, before any other thread is there, and has one thread wait
+/// for them. From then on they set the flag and do nothing else.
 pub(super) fn catch() -> Result<Arc<AtomicBool>> {
     let signals = SigSet::from_iter([Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP]);
     signals.thread_block().context("blocking signals")?;

@@ -1,4 +1,5 @@
-//! What clap finds wrong with the arguments, in the form that all errors have: one line with the command, the layer and everything that is wrong, and a hint.
+//! What clap finds wrong with the arguments, in the form that all errors have: one line with the command, the
+//! layer and everything that is wrong, and a hint.
 
 use std::error::Error as _;
 use std::ffi::OsString;
@@ -117,7 +118,8 @@ fn texts(error: &clap::Error, kind: ContextKind) -> Option<Vec<String>> {
     (!texts.is_empty()).then_some(texts)
 }
 
-/// An argument that clap shows with its value, `--backend <BACKEND>`, without it; one that is no option (`<ID>...`) by its name.
+/// An argument that clap shows with its value, `--backend <BACKEND>`, without it; one that is no option
+/// (`<ID>...`) by its name.
 fn option(shown: &str) -> &str {
     if shown.starts_with('-') { shown.split([' ', '=', '[']).next().unwrap_or(shown) } else { bare(shown) }
 }

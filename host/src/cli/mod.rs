@@ -1,8 +1,9 @@
 //! The command line: it reads the arguments, calls the driver, and prints what comes back.
 //!
-//! A command is a function that is given the context and its own arguments and returns an outcome. What a user can rely on is in three modules:
-//! `arguments` holds the commands' definitions and with them the help and the manual page, `report` the form of errors and the exit statuses,
-//! `output` the form of names and numbers. `demo` is a story of its own.
+//! A command is a function that is given the context and its own arguments and returns an outcome. What a
+//! user can rely on is in three modules: `arguments` holds the commands' definitions and with them the help
+//! and the manual page, `report` the form of errors and the exit statuses, `output` the form of names and
+//! numbers. `demo` is a story of its own.
 
 mod archives;
 mod arguments;
@@ -83,11 +84,13 @@ impl From<io::Error> for Stop {
 
 /// Runs the command that the arguments of the process name, and returns its exit status.
 ///
-/// `shipped` is the component that runs unless `--guest` names another. The umask of the process becomes 0: files in layers get exactly the modes
-/// that archives give them. Nothing that it starts gains privileges (`no_new_privs`).
+/// `shipped` is the component that runs unless `--guest` names another. The umask of the process becomes 0:
+/// files in layers get exactly the modes that archives give them. Nothing that it starts gains privileges
+/// (`no_new_privs`).
 pub fn main(shipped: Shipped) -> ExitCode {
     let umask = nix::sys::stat::umask(nix::sys::stat::Mode::empty());
-    // What it starts (the shell of the demo) needs no set-user-id program. A kernel that does not know of this (before 3.5) runs none of it.
+    // What it starts (the shell of the demo) needs no set-user-id program. A kernel that does not know of
+    // this (before 3.5) runs none of it.
     let _ = rustix::thread::set_no_new_privs(true);
     let arguments: Vec<OsString> = std::env::args_os().collect();
     let early = arguments::early(&arguments);
@@ -151,7 +154,8 @@ fn subject(command: &Command) -> (&'static str, Option<String>) {
     }
 }
 
-/// Calls the command's function. What explains the program needs no context: it works without a home, and with a broken configuration.
+/// Calls the command's function. What explains the program needs no context: it works without a home, and
+/// with a broken configuration.
 fn run(context: impl FnOnce() -> Result<Context, Stop>, command: Command) -> Outcome {
     match command {
         Command::Create { id, parent } => layers::create(&context()?, &id, parent.as_deref()),

@@ -1,4 +1,5 @@
-//! The forms of things that are printed: names that are bytes, text that must stay on one line, sizes, colors.
+//! The forms of things that are printed: names that are bytes, text that must stay on one line, sizes,
+//! colors.
 
 use std::borrow::Cow;
 use std::fmt::{self, Write as _};
@@ -7,8 +8,8 @@ use std::io;
 use super::arguments::Color;
 use crate::error::Escaped;
 
-/// A name of bytes, in the form that JSON has for it: exact text where the bytes are UTF-8, else a form to read, with the exact bytes beside it in
-/// hexadecimal.
+/// A name of bytes, in the form that JSON has for it: exact text where the bytes are UTF-8, else a form to
+/// read, with the exact bytes beside it in hexadecimal.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct ByteName {
     /// The name itself; or, if there is `hex`, the name as [`Escaped`] writes it.
@@ -43,8 +44,8 @@ fn hex(bytes: &[u8]) -> String {
     })
 }
 
-/// Text that others composed, with each control character as `\xNN`: it stays on its line and cannot steer a terminal. Parts of it may come from a component
-/// or a damaged store.
+/// Text that others composed, with each control character as `\xNN`: it stays on its line and cannot steer a
+/// terminal. Parts of it may come from a component or a damaged store.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct OneLine<'a>(pub(super) &'a str);
 
@@ -72,7 +73,8 @@ pub(super) fn unless_enough(printed: io::Result<()>) -> io::Result<()> {
     }
 }
 
-/// A number of bytes for people: `999 B`, `1.2 KiB`, `340 MiB`; with a decimal below 100, where it tells something.
+/// A number of bytes for people: `999 B`, `1.2 KiB`, `340 MiB`; with a decimal below 100, where it tells
+/// something.
 pub(super) fn human_size(bytes: u64) -> String {
     const UNITS: [&str; 7] = ["B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
     // The greatest unit of which there is at least one: 10 bits each.

@@ -66,7 +66,8 @@ $XDG_DATA_HOME/layerbox, ~/.local/share/layerbox
 The store of any other user.
 ";
 
-/// One page for all commands: that of the program, and a section for each command with its own headings below.
+/// One page for all commands: that of the program, and a section for each command with its own headings
+/// below.
 fn page() -> io::Result<Vec<u8>> {
     let root = in_full(Cli::command());
     let mut page = Vec::new();

@@ -119,7 +119,8 @@ impl fmt::Display for Usage {
     }
 }
 
-/// Prints what clap has to say, help and version included, and returns the exit status: 0 for those, 2 for errors.
+/// Prints what clap has to say, help and version included, and returns the exit status: 0 for those, 2 for
+/// errors.
 pub(super) fn parse_error(error: &clap::Error, arguments: &[OsString], early: Early) -> u8 {
     // Whoever names no command is shown which there are.
     let reporter =

@@ -65,10 +65,11 @@ pub(super) struct Leaf<'a> {
     pub(super) parent: Option<&'a str>,
 }
 
-/// Draws a tree: the branches in front of each node and the node's index, in the order of the lines. Siblings stay in the order given.
+/// Draws a tree: the branches in front of each node and the node's index, in the order of the lines. Siblings
+/// stay in the order given.
 ///
-/// A node whose parent is not there is drawn as a root, and so is one of a ring of parents: each node comes exactly once. Works without recursion, so
-/// a chain of layers can be of any length.
+/// A node whose parent is not there is drawn as a root, and so is one of a ring of parents: each node comes
+/// exactly once. Works without recursion, so a chain of layers can be of any length.
 pub(super) fn tree(nodes: &[Leaf<'_>], branches: Branches) -> Vec<(String, usize)> {
     let index: HashMap<&str, usize> = nodes.iter().enumerate().map(|(at, node)| (node.id, at)).collect();
     let parent = |node: &Leaf<'_>| node.parent.and_then(|id| index.get(id).copied());

@@ -82,7 +82,8 @@ pub(super) fn verify(context: &Context, arguments: Verify) -> Outcome {
     if failed > 0 { Err(Stop::Status(Class::Failed.status())) } else { Ok(()) }
 }
 
-/// The settings of the stores that the suite makes: they are the suite's affair, but for the component and its limits.
+/// The settings of the stores that the suite makes: they are the suite's affair, but for the component and
+/// its limits.
 fn settings(context: &Context, file: Option<PathBuf>) -> Settings {
     Settings { devices: true, ..context.trial(file) }
 }

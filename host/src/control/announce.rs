@@ -1,4 +1,5 @@
-//! How a command line finds the service that owns a store: a symbolic link in the store's directory on the tmpfs, to the socket of the service.
+//! How a command line finds the service that owns a store: a symbolic link in the store's directory on the
+//! tmpfs, to the socket of the service.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -8,7 +9,8 @@ use crate::error::Failure;
 /// The name of the link.
 pub(super) const NAME: &str = "service";
 
-/// Says that the store whose directory on the tmpfs is `runtime` is owned by the service that listens at `socket`. The caller owns the store.
+/// Says that the store whose directory on the tmpfs is `runtime` is owned by the service that listens at
+/// `socket`. The caller owns the store.
 ///
 /// # Errors
 ///

@@ -16,7 +16,8 @@ use crate::error::{Error, Failure};
 use crate::serve::calls::CallError;
 use crate::serve::observer::Observer;
 
-/// How many bytes of names go into one part of a list. As JSON they are at most six times as many, which is still far from the longest frame.
+/// How many bytes of names go into one part of a list. As JSON they are at most six times as many, which is
+/// still far from the longest frame.
 const PART: usize = 256 << 10;
 
 /// Runs a call and sends all that is to be said in answer.

@@ -30,7 +30,8 @@ pub struct Client {
 }
 
 impl Client {
-    /// The service that owns the store of `settings`; none where there is no store, no service, or one that is gone.
+    /// The service that owns the store of `settings`; none where there is no store, no service, or one that
+    /// is gone.
     ///
     /// # Errors
     ///
@@ -60,8 +61,9 @@ impl Client {
     ///
     /// # Errors
     ///
-    /// [`Failure::NoService`]; [`Failure::Service`] for one that speaks another version; [`Failure::Conflict`] where it has another backend or component
-    /// than `settings` ask for; those of opening a store.
+    /// [`Failure::NoService`]; [`Failure::Service`] for one that speaks another version;
+    /// [`Failure::Conflict`] where it has another backend or component than `settings` ask for; those of
+    /// opening a store.
     pub(super) fn named(socket: &Path, settings: &Settings, make: bool) -> Result<Client, Failure> {
         let no_service = |errno: Errno| Failure::NoService {
             socket: socket.display().to_string(),
@@ -127,7 +129,8 @@ impl Client {
         }
     }
 
-    /// Makes a call, and hands the parts of its answer to `part`, the last one included. What is read of an archive is told to `reading`.
+    /// Makes a call, and hands the parts of its answer to `part`, the last one included. What is read of an
+    /// archive is told to `reading`.
     fn exchange(
         &self,
         call: Call,

@@ -1,7 +1,8 @@
-//! Frames: a length of four bytes, the most significant first, and so many bytes of JSON. A descriptor comes with the first byte of its frame.
+//! Frames: a length of four bytes, the most significant first, and so many bytes of JSON. A descriptor comes
+//! with the first byte of its frame.
 //!
-//! A frame that is longer than [`LONGEST`], that is no JSON of its kind, or that brings more descriptors than there is room for is an error, after
-//! which nothing on the connection can be understood.
+//! A frame that is longer than [`LONGEST`], that is no JSON of its kind, or that brings more descriptors than
+//! there is room for is an error, after which nothing on the connection can be understood.
 
 use std::io::{self, IoSlice, IoSliceMut, Read as _, Write as _};
 use std::mem::MaybeUninit;
@@ -75,7 +76,8 @@ pub(super) fn send(
     (&mut &*stream).write_all(&bytes[sent..])
 }
 
-/// Sends a short message if that can be done at once, and else does not: it is one that will be followed by a newer one.
+/// Sends a short message if that can be done at once, and else does not: it is one that will be followed by a
+/// newer one.
 ///
 /// # Errors
 ///
@@ -109,7 +111,8 @@ pub(super) fn receive(stream: &UnixStream) -> io::Result<Option<Frame>> {
     if length > LONGEST || descriptors.len() > 1 {
         return Err(io::ErrorKind::InvalidData.into());
     }
-    // Memory is taken as the bytes come, not as they are promised. A descriptor that comes with them is closed by the kernel.
+    // Memory is taken as the bytes come, not as they are promised. A descriptor that comes with them is
+    // closed by the kernel.
     let mut bytes = Vec::new();
     stream.take(length as u64).read_to_end(&mut bytes)?;
     if bytes.len() < length {

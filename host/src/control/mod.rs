@@ -1,11 +1,13 @@
-//! Between the command line and the service: where a service owns a store, the calls of a command line go to it, over a unix socket; where none does,
-//! the command line opens the store itself.
+//! Between the command line and the service: where a service owns a store, the calls of a command line go to
+//! it, over a unix socket; where none does, the command line opens the store itself.
 //!
-//! What a call is about crosses as frames of JSON (`protocol`); the archives do not. The command line passes the descriptor of its file or pipe,
-//! and the service reads or writes that. A command line that goes away ends its call (`streams`).
+//! What a call is about crosses as frames of JSON (`protocol`); the archives do not. The command line passes
+//! the descriptor of its file or pipe, and the service reads or writes that. A command line that goes away
+//! ends its call (`streams`).
 //!
-//! The service is found through the store ([`announce`](announce())), or named by its socket. It answers root and its own user, who could open the store themselves;
-//! so it also opens a root that it has not owned before, when it is named and asked to.
+//! The service is found through the store ([`announce`](announce())), or named by its socket. It answers root
+//! and its own user, who could open the store themselves; so it also opens a root that it has not owned
+//! before, when it is named and asked to.
 
 mod announce;
 mod answer;
@@ -34,7 +36,8 @@ use crate::driver::{
 };
 use crate::error::{Error, Failure};
 
-/// How long a command waits for a store that somebody has locked: for the service that is just opening it, mostly.
+/// How long a command waits for a store that somebody has locked: for the service that is just opening it,
+/// mostly.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// How often it looks for that service meanwhile.
@@ -53,13 +56,13 @@ pub enum Calls {
 }
 
 impl Calls {
-    /// Finds the service that owns the store of `settings`, or opens the store; with `make`, a root that is missing or empty becomes one. With a
-    /// `socket`, the service there does it.
+    /// Finds the service that owns the store of `settings`, or opens the store; with `make`, a root that is
+    /// missing or empty becomes one. With a `socket`, the service there does it.
     ///
     /// # Errors
     ///
-    /// Those of [`Driver::open`], here or there; [`Failure::NoService`] where none answers at `socket`; [`Failure::StoreInUse`] where the store is locked
-    /// and no service answers for it.
+    /// Those of [`Driver::open`], here or there; [`Failure::NoService`] where none answers at `socket`;
+    /// [`Failure::StoreInUse`] where the store is locked and no service answers for it.
     pub fn open(
         settings: &Settings,
         socket: Option<&Path>,

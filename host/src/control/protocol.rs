@@ -1,8 +1,9 @@
 //! What the command line and the service say to each other.
 //!
-//! The service begins with [`Hello`]. The command line names a store with [`Open`] and is answered [`Opened`]; then it sends any number of
-//! [`Call`]s, one after the other, each of which is answered by any number of [`Reply::Reading`] and [`Reply::Part`], and [`Reply::Done`] or
-//! [`Reply::Failed`]. The archive of a call is a descriptor that comes with it.
+//! The service begins with [`Hello`]. The command line names a store with [`Open`] and is answered
+//! [`Opened`]; then it sends any number of [`Call`]s, one after the other, each of which is answered by any
+//! number of [`Reply::Reading`] and [`Reply::Part`], and [`Reply::Done`] or [`Reply::Failed`]. The archive of
+//! a call is a descriptor that comes with it.
 
 use serde::{Deserialize, Serialize};
 

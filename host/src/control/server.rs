@@ -1,7 +1,7 @@
 //! The service's end: a socket that command lines connect to, and a thread for each of them.
 //!
-//! Only root and the service's own user are answered: they could open the stores themselves. What [`announce`](super::announce()) leaves with each store leads
-//! to this socket.
+//! Only root and the service's own user are answered: they could open the stores themselves. What
+//! [`announce`](super::announce()) leaves with each store leads to this socket.
 
 use std::collections::HashMap;
 use std::io;
@@ -32,7 +32,8 @@ pub(super) const CONNECTIONS: usize = 256;
 /// How long the rest of a frame may take to come, once it has begun.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// Where a service listens whose socket nobody has named: below the directory for what a reboot must clear, by the root of its store.
+/// Where a service listens whose socket nobody has named: below the directory for what a reboot must clear,
+/// by the root of its store.
 ///
 /// # Errors
 ///
@@ -50,7 +51,8 @@ pub struct Handle {
     wake: UnixStream,
 }
 
-/// Serves the command lines that connect to `listener`, on threads of its own. From now on every store that is open, or is opened, is announced.
+/// Serves the command lines that connect to `listener`, on threads of its own. From now on every store that
+/// is open, or is opened, is announced.
 ///
 /// # Errors
 ///
@@ -181,7 +183,8 @@ impl Drop for Seat<'_> {
 /// Lets command lines in until `woken` ends.
 fn accept(listener: &UnixListener, woken: &UnixStream, shared: &Arc<Shared>) {
     loop {
-        // Those who come meanwhile wait in the backlog. Were they turned away, they would take the service for one that is gone, and wait for its stores.
+        // Those who come meanwhile wait in the backlog. Were they turned away, they would take the service
+        // for one that is gone, and wait for its stores.
         shared.wait_for_room();
         let mut both = [PollFd::new(listener, PollFlags::IN), PollFd::new(woken, PollFlags::IN)];
         match poll(&mut both, None) {
@@ -212,7 +215,8 @@ fn admit(stream: UnixStream, shared: &Arc<Shared>) {
     let theirs = shared.clone();
     let spawned = thread::Builder::new().name("control-call".to_owned()).spawn(move || {
         let seat = Seat { shared: &theirs, number };
-        // Whatever was wrong, the connection is closed now, which says all that there is to say to its other end.
+        // Whatever was wrong, the connection is closed now, which says all that there is to say to its other
+        // end.
         drop(serve(&seat, &Caller(stream)));
     });
     if spawned.is_err() {

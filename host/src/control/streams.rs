@@ -1,8 +1,9 @@
-//! The archives of a call, in the service: descriptors of the command line, which the service reads and writes itself for as long as the command
-//! line is there.
+//! The archives of a call, in the service: descriptors of the command line, which the service reads and
+//! writes itself for as long as the command line is there.
 //!
-//! A descriptor from outside can block for as long as whoever has its other end likes. Nothing here waits for it alone: every wait is also for the end of
-//! the connection, and then the operation is an error, which ends the call.
+//! A descriptor from outside can block for as long as whoever has its other end likes. Nothing here waits for
+//! it alone: every wait is also for the end of the connection, and then the operation is an error, which ends
+//! the call.
 
 use std::fs::File;
 use std::io::{self, Read, Write};
@@ -63,7 +64,8 @@ pub(super) struct Input {
 }
 
 impl Input {
-    /// Reads from a descriptor of the caller, and counts the bytes in `read`; with `progress`, tells the caller how far it is.
+    /// Reads from a descriptor of the caller, and counts the bytes in `read`; with `progress`, tells the
+    /// caller how far it is.
     ///
     /// # Errors
     ///
@@ -127,8 +129,9 @@ pub(super) fn output(descriptor: OwnedFd, caller: Caller) -> Result<Sink, Failur
     if kind.is_socket() {
         return Ok(Sink::new(Box::new(Socket { file, caller })));
     }
-    // A write to a pipe that has room for a part of it waits for the rest, unless the pipe is non-blocking. That is a property of an open file which the
-    // command line shares with others, so the service opens the pipe once more for itself.
+    // A write to a pipe that has room for a part of it waits for the rest, unless the pipe is non-blocking.
+    // That is a property of an open file which the command line shares with others, so the service opens the
+    // pipe once more for itself.
     let own = if kind.is_fifo() {
         let path = format!("/proc/self/fd/{}", file.as_raw_fd());
         let flags = nix::fcntl::OFlag::O_NONBLOCK;

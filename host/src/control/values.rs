@@ -1,5 +1,5 @@
-//! What the driver answers, in the form in which it crosses to the command line. Each type stands for the driver's of the same fields, and is
-//! made from it and back without loss.
+//! What the driver answers, in the form in which it crosses to the command line. Each type stands for the
+//! driver's of the same fields, and is made from it and back without loss.
 
 use std::path::PathBuf;
 

@@ -97,8 +97,8 @@ impl std::fmt::Debug for Acceptance {
 }
 
 impl Driver {
-    /// Writes the archive of a layer's own content to `out`; with a `parent` that is not the layer's own, of the difference between their
-    /// whole trees. On an error what was written is worthless.
+    /// Writes the archive of a layer's own content to `out`; with a `parent` that is not the layer's own, of
+    /// the difference between their whole trees. On an error what was written is worthless.
     ///
     /// # Errors
     ///
@@ -161,7 +161,8 @@ impl Driver {
         })
     }
 
-    /// What the layer's own content adds up to: known since apply-diff while the layer was not got, else counted.
+    /// What the layer's own content adds up to: known since apply-diff while the layer was not got, else
+    /// counted.
     ///
     /// # Errors
     ///
@@ -185,12 +186,13 @@ impl Driver {
         })
     }
 
-    /// Fills an empty layer from an archive: plain, gzip or zstd. All or nothing: when it fails, the layer is empty as before.
+    /// Fills an empty layer from an archive: plain, gzip or zstd. All or nothing: when it fails, the layer is
+    /// empty as before.
     ///
     /// # Errors
     ///
-    /// [`Failure::Conflict`] where the layer has content, or it or a layer above is mounted; [`Failure::Refused`] and [`Failure::Limit`] for what the archive holds;
-    /// [`Failure::Io`].
+    /// [`Failure::Conflict`] where the layer has content, or it or a layer above is mounted;
+    /// [`Failure::Refused`] and [`Failure::Limit`] for what the archive holds; [`Failure::Io`].
     pub fn apply_diff(
         &self,
         id: &str,
@@ -246,11 +248,13 @@ impl Driver {
             let filled = self.fill(id, parent, archive, options, acceptance);
             let totals =
                 filled.map_err(|failure| self.explain_by_file_system(failure)).inspect_err(|_| {
-                    // The first error is told. What cannot be taken away now is when the store is next opened.
+                    // The first error is told. What cannot be taken away now is when the store is next
+                    // opened.
                     drop(self.store.unstage(id));
                 })?;
             let size = Some(Size { entries: totals.entries, bytes: totals.bytes });
-            // The layer is whole and in its place. A disk too full to keep its size makes the next question for that slower, not this call a failed one.
+            // The layer is whole and in its place. A disk too full to keep its size makes the next question
+            // for that slower, not this call a failed one.
             drop(self.store.update(id, &Record { size, unsynced: !options.sync, ..record }));
             Ok(totals)
         })
@@ -276,7 +280,8 @@ impl Driver {
             max_bytes: limits.bytes,
         };
         let stage = self.store.stage(id)?;
-        // In this order: whoever mounts a layer above looks into stage/ once it is mounted, so one of the two sees the other.
+        // In this order: whoever mounts a layer above looks into stage/ once it is mounted, so one of the two
+        // sees the other.
         self.require_unmounted_above(id)?;
         let (writeback, archive): (_, Box<dyn Read + Send>) = if *sync {
             let stage = stage.try_clone().map_err(|e| Failure::io("dup", &e))?;
@@ -308,7 +313,8 @@ impl Driver {
             .run(lease, |guest, call| guest.apply_diff(call, &id.to_string(), parent.as_ref(), &options))?;
         let counted =
             leftovers.filled.ok_or_else(|| Failure::GuestFailed("it did not finish the layer".to_owned()))?;
-        // The host's own count, but for the marks of deletions, which it cannot tell from entries and the component can.
+        // The host's own count, but for the marks of deletions, which it cannot tell from entries and the
+        // component can.
         let totals = Totals { entries: told.entries.min(counted.entries), bytes: counted.bytes };
         accept.map_or(Ok(()), |accept| accept())?;
         writeback.map_or(Ok(()), Writeback::finish)?;
@@ -316,8 +322,8 @@ impl Driver {
         Ok(totals)
     }
 
-    /// Holds nothing that lies on a layer to be mounted: the layer gets another directory, which a union over it would not see. With its lock held, it gets no
-    /// children meanwhile.
+    /// Holds nothing that lies on a layer to be mounted: the layer gets another directory, which a union over
+    /// it would not see. With its lock held, it gets no children meanwhile.
     fn require_unmounted_above(&self, id: &LayerId) -> Result<(), Failure> {
         if self.store.child(id)?.is_none() {
             return Ok(());
@@ -352,10 +358,11 @@ impl Driver {
         Ok(Comparison { record, other, other_record })
     }
 
-    /// A lease of the layers that a comparison reads, and the locks on them. With `ancestors`, of those below as well.
+    /// A lease of the layers that a comparison reads, and the locks on them. With `ancestors`, of those below
+    /// as well.
     ///
-    /// A layer may change while it is read unless its size is known: that is forgotten when the layer is mounted, or lent to an engine to be mounted, and
-    /// when its directory itself is handed out.
+    /// A layer may change while it is read unless its size is known: that is forgotten when the layer is
+    /// mounted, or lent to an engine to be mounted, and when its directory itself is handed out.
     fn reading(
         &self,
         id: &LayerId,
@@ -382,7 +389,8 @@ impl Driver {
                 below.extend(record.ancestors.iter().cloned());
             }
         }
-        // Of the layers below nobody knows so quickly whether they change. It makes a difference only where content of them is sent.
+        // Of the layers below nobody knows so quickly whether they change. It makes a difference only where
+        // content of them is sent.
         live.extend(below.iter().cloned());
         trees.extend(below);
         Ok((self.lease(Access::Read).trees(trees, live), guards))

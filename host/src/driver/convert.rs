@@ -21,15 +21,16 @@ pub struct Conversion {
     pub deletions: u64,
 }
 
-/// Rewrites the store at `root` in the form of a backend: the deletions in all of its layers. `auto` is overlayfs; where a conversion was cut off, it is what that
-/// was to lead to, and what was begun is gone on with, or turned back.
+/// Rewrites the store at `root` in the form of a backend: the deletions in all of its layers. `auto` is
+/// overlayfs; where a conversion was cut off, it is what that was to lead to, and what was begun is gone on
+/// with, or turned back.
 ///
 /// # Errors
 ///
 /// [`Failure::StoreInUse`](crate::error::Failure::StoreInUse) where anybody has the store open,
 /// [`Failure::Conflict`](crate::error::Failure::Conflict) where a layer is mounted, and
-/// [`Failure::Refused`](crate::error::Failure::Refused) for a layer that the other form cannot hold: nothing was changed then. After any other failure
-/// it can be called again.
+/// [`Failure::Refused`](crate::error::Failure::Refused) for a layer that the other form cannot hold: nothing
+/// was changed then. After any other failure it can be called again.
 pub fn convert(root: &Path, target: Choice) -> Result<Conversion, Error> {
     require_root("converting a store").map_err(|failure| failure.during("convert", None))?;
     let converted = convert::convert(root, target).map_err(|stop| {

@@ -18,12 +18,14 @@ pub struct Lent {
     pub work: Option<PathBuf>,
     /// The content of the ancestors, nearest first.
     pub ancestors: Vec<PathBuf>,
-    /// What overlayfs must be told beside the directories, so that a union means what it means when the driver mounts it.
+    /// What overlayfs must be told beside the directories, so that a union means what it means when the
+    /// driver mounts it.
     pub options: Vec<String>,
 }
 
 impl Driver {
-    /// Lets somebody else mount a layer. With `writable`, it can change from now on, and what is known of its size is forgotten.
+    /// Lets somebody else mount a layer. With `writable`, it can change from now on, and what is known of its
+    /// size is forgotten.
     ///
     /// # Errors
     ///
@@ -52,7 +54,8 @@ impl Driver {
         })
     }
 
-    /// Ends the changing of a layer: it is unmounted where the driver mounted it, and what it holds is on the disk after the call.
+    /// Ends the changing of a layer: it is unmounted where the driver mounted it, and what it holds is on the
+    /// disk after the call.
     ///
     /// # Errors
     ///

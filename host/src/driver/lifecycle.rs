@@ -21,8 +21,8 @@ impl Driver {
     ///
     /// # Errors
     ///
-    /// [`Failure::Exists`], [`Failure::NoSuchParent`], [`Failure::InvalidId`], [`Failure::TooDeep`]; [`Failure::Occupied`] where content without a record
-    /// lies in the layer's place. Nothing was made then.
+    /// [`Failure::Exists`], [`Failure::NoSuchParent`], [`Failure::InvalidId`], [`Failure::TooDeep`];
+    /// [`Failure::Occupied`] where content without a record lies in the layer's place. Nothing was made then.
     pub fn create(&self, id: &str, parent: Option<&str>) -> Result<(), Error> {
         self.call("create", id, |id| {
             require_root("making layers")?;
@@ -31,7 +31,8 @@ impl Driver {
                 return Err(Failure::NoSuchParent(id.to_string()));
             }
             let _guard = self.lock(id, Mode::Exclusive)?;
-            // Shared: the parent cannot be removed before its child is there, and can have other children meanwhile.
+            // Shared: the parent cannot be removed before its child is there, and can have other children
+            // meanwhile.
             let _parent_guard = parent.as_ref().map(|parent| self.lock(parent, Mode::Shared)).transpose()?;
             if self.store.record(id)?.is_some() {
                 return Err(Failure::Exists);
@@ -44,7 +45,8 @@ impl Driver {
             if record.ancestors.len() > depth as usize {
                 return Err(Failure::TooDeep(depth));
             }
-            // What fails below is undone, and everything of the layer goes with it: it must be nothing but what is made here.
+            // What fails below is undone, and everything of the layer goes with it: it must be nothing but
+            // what is made here.
             self.store.require_room(id)?;
             self.store.announce(id)?;
             let made = self
@@ -155,7 +157,8 @@ impl Driver {
         })
     }
 
-    /// Says of a mount that failed that the store cannot be written, or that the kernel has no aufs, where that is so: then the store can be converted.
+    /// Says of a mount that failed that the store cannot be written, or that the kernel has no aufs, where
+    /// that is so: then the store can be converted.
     fn explain_mount_failure(&self, failure: Failure) -> Failure {
         if let Failure::MountFailed { .. } = failure
             && let Err(read_only) = self.store.require_writable()
@@ -171,18 +174,21 @@ impl Driver {
         }
     }
 
-    /// Counts one get more of a layer that is got already, and answers the path of its mount. None where it is not got, and where that cannot be told at
-    /// once: then [`Driver::get`] has the answer. Neither the component nor anything that a stranger wrote has a part in it.
+    /// Counts one get more of a layer that is got already, and answers the path of its mount. None where it
+    /// is not got, and where that cannot be told at once: then [`Driver::get`] has the answer. Neither the
+    /// component nor anything that a stranger wrote has a part in it.
     pub fn get_again(&self, id: &str) -> Option<PathBuf> {
         self.count_at_once(id, References::acquire_more).map(|id| self.store.mount_point(&id))
     }
 
-    /// Ends one get of a layer that is got more than once. None as for [`Driver::get_again`]; then [`Driver::put`] does it.
+    /// Ends one get of a layer that is got more than once. None as for [`Driver::get_again`]; then
+    /// [`Driver::put`] does it.
     pub fn put_one_of_many(&self, id: &str) -> Option<()> {
         self.count_at_once(id, References::release_one_of_many).map(drop)
     }
 
-    /// Writes over the count of a layer that is mounted and that nobody works on. None, with nothing changed, where that is not so or cannot be told at once.
+    /// Writes over the count of a layer that is mounted and that nobody works on. None, with nothing changed,
+    /// where that is not so or cannot be told at once.
     fn count_at_once(
         &self,
         id: &str,
@@ -334,7 +340,8 @@ impl Driver {
         status().map_err(|failure| failure.during("status", None))
     }
 
-    /// How many layers there are, and how many of them are mounted: the host's own records, which need no instance.
+    /// How many layers there are, and how many of them are mounted: the host's own records, which need no
+    /// instance.
     ///
     /// # Errors
     ///
@@ -371,8 +378,9 @@ impl Driver {
         })
     }
 
-    /// Gives back what a client got that has forgotten it, and answers what came of it. Of a layer that `remembered` knows (it is told the layer
-    /// and its ancestors, the parent first) one get stays counted, whatever was counted before: the client finds it mounted, and gives it back once.
+    /// Gives back what a client got that has forgotten it, and answers what came of it. Of a layer that
+    /// `remembered` knows (it is told the layer and its ancestors, the parent first) one get stays counted,
+    /// whatever was counted before: the client finds it mounted, and gives it back once.
     ///
     /// # Errors
     ///

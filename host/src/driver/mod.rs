@@ -1,7 +1,8 @@
 //! The driver: one method for each call of Docker's graph driver, and `check`.
 //!
-//! A method takes the locks, decides what the call is lent (README has the table), runs the component, and makes what came of it last. What the
-//! component says is never believed where the host knows better: which layers exist, and what their ancestors are, is the host's own record.
+//! A method takes the locks, decides what the call is lent (README has the table), runs the component, and
+//! makes what came of it last. What the component says is never believed where the host knows better: which
+//! layers exist, and what their ancestors are, is the host's own record.
 
 mod archive;
 mod convert;
@@ -54,19 +55,22 @@ pub struct Settings {
     pub root: PathBuf,
     /// The backend that the store must have, or gets when it is made.
     pub backend: Choice,
-    /// The backend that it gets when it is made and `backend` leaves that open. A store that is there may have any.
+    /// The backend that it gets when it is made and `backend` leaves that open. A store that is there may
+    /// have any.
     pub usual_backend: Choice,
     /// Who opens it.
     pub owner: Owner,
     /// The id maps that the store must have, or gets when it is made; none: those that it has.
     pub maps: Option<IdMaps>,
-    /// A component to run instead of the shipped one. The file must be such that only root and we can have written it ([`crate::trust`]).
+    /// A component to run instead of the shipped one. The file must be such that only root and we can have
+    /// written it ([`crate::trust`]).
     pub guest: Option<PathBuf>,
     /// Runs a component of `guest` that anybody may have written: for who tries one, in stores of its own.
     pub stranger: bool,
     /// The digest that the component must have, the shipped one as well.
     pub guest_sha256: Option<Digest>,
-    /// The directory in which compiled code of components other than the shipped one is kept; none: it is not.
+    /// The directory in which compiled code of components other than the shipped one is kept; none: it is
+    /// not.
     pub cache: Option<PathBuf>,
     /// What a call may use.
     pub limits: Limits,
@@ -99,7 +103,8 @@ impl Settings {
 /// A store that is open, with the component that works on it.
 #[derive(Debug)]
 pub struct Driver {
-    /// The record of the snapshots, once somebody asked for it. It is closed before the store's lock is given back: whoever takes that opens it anew.
+    /// The record of the snapshots, once somebody asked for it. It is closed before the store's lock is given
+    /// back: whoever takes that opens it anew.
     snapshots: Mutex<Option<Arc<Database>>>,
     store: Arc<Store>,
     sandbox: Arc<Sandbox>,
@@ -111,13 +116,15 @@ pub struct Driver {
 }
 
 impl Driver {
-    /// Opens the store at the root of `settings`. With `make`, a root that is missing or empty becomes a store.
+    /// Opens the store at the root of `settings`. With `make`, a root that is missing or empty becomes a
+    /// store.
     ///
     /// A root with the directories of Docker's aufs driver is adopted as an aufs store.
     ///
     /// # Errors
     ///
-    /// Those of [`Store::open`] and of the sandbox; [`Failure::NotRoot`] for `make` without the rights to make layers.
+    /// Those of [`Store::open`] and of the sandbox; [`Failure::NotRoot`] for `make` without the rights to
+    /// make layers.
     pub fn open(settings: &Settings, shipped: Shipped, make: bool) -> Result<Driver, Error> {
         Driver::open_within(settings, shipped, make, PATIENCE)
     }
@@ -234,12 +241,14 @@ impl Driver {
         check().map_err(|failure: Failure| failure.during("check", None))
     }
 
-    /// What was mended when the store was opened, once. Whoever does not ask hears of it from [`Driver::check`].
+    /// What was mended when the store was opened, once. Whoever does not ask hears of it from
+    /// [`Driver::check`].
     pub(crate) fn take_mended(&self) -> Vec<Finding> {
         self.store.take_recovered()
     }
 
-    /// Runs the body of a call that writes to the store, and says which call on which layer it was when it fails.
+    /// Runs the body of a call that writes to the store, and says which call on which layer it was when it
+    /// fails.
     fn call<T>(
         &self,
         operation: &'static str,
@@ -251,7 +260,8 @@ impl Driver {
         })
     }
 
-    /// As `call`, for one that writes nothing to the store: where there was no room, that was not on the store's file system.
+    /// As `call`, for one that writes nothing to the store: where there was no room, that was not on the
+    /// store's file system.
     fn reading_call<T>(
         &self,
         operation: &'static str,
@@ -270,7 +280,8 @@ impl Driver {
         failure.explain_by_file_system(self.store.root())
     }
 
-    /// Deletes what the removal of a layer, or of any, has taken out of sight: a service in the background, so that nobody waits for it.
+    /// Deletes what the removal of a layer, or of any, has taken out of sight: a service in the background,
+    /// so that nobody waits for it.
     fn sweep(&self, removed: Option<&LayerId>) -> Result<(), Failure> {
         match (&self.sweeper, removed) {
             (Some(sweeper), _) => sweeper.wake(),
@@ -296,21 +307,23 @@ impl Driver {
         self.store.lock(id, mode)
     }
 
-    /// Locks a layer whose mount or count is to be changed: beside those who read it, and against all others. The locks are given back in their order.
+    /// Locks a layer whose mount or count is to be changed: beside those who read it, and against all others.
+    /// The locks are given back in their order.
     fn lock_to_mount(&self, id: &LayerId) -> Result<[Guard; 2], Failure> {
         let layer = self.lock(id, Mode::Shared)?;
         Ok([self.store.lock_mount(id, Mode::Exclusive)?, layer])
     }
 
-    /// Locks a layer that is to be read, and tells whether it is live, which is how it has to be read then. A layer that is not is kept from being mounted
-    /// meanwhile; of one that is, the mount may go and come.
+    /// Locks a layer that is to be read, and tells whether it is live, which is how it has to be read then. A
+    /// layer that is not is kept from being mounted meanwhile; of one that is, the mount may go and come.
     fn lock_to_read(&self, id: &LayerId) -> Result<(Vec<Guard>, bool), Failure> {
         let layer = self.lock(id, Mode::Shared)?;
         let mount = self.store.lock_mount(id, Mode::Shared)?;
         Ok(if self.is_live(id)? { (vec![layer], true) } else { (vec![mount, layer], false) })
     }
 
-    /// Whether a layer may change at any time: it is mounted, or has been lent to be written since it was filled, which took its size away.
+    /// Whether a layer may change at any time: it is mounted, or has been lent to be written since it was
+    /// filled, which took its size away.
     fn is_live(&self, id: &LayerId) -> Result<bool, Failure> {
         Ok(self.is_mounted(id)? || self.store.existing(id)?.size.is_none())
     }

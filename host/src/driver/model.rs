@@ -94,7 +94,8 @@ impl Changes {
         self.ends.push((self.names.len(), kind));
     }
 
-    /// What lies in `names` one behind the other, with the length of each; none where they do not add up to it.
+    /// What lies in `names` one behind the other, with the length of each; none where they do not add up to
+    /// it.
     pub(super) fn packed(
         names: Vec<u8>,
         entries: impl Iterator<Item = (u32, ChangeKind)>,

@@ -10,7 +10,8 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use crate::sandbox::Limits;
 
-/// A stream of which nobody waits for longer than is allowed. What comes after that is a [`limit`](Error::Limit).
+/// A stream of which nobody waits for longer than is allowed. What comes after that is a
+/// [`limit`](Error::Limit).
 #[derive(Debug)]
 pub struct Patient<R> {
     stream: R,
@@ -19,7 +20,8 @@ pub struct Patient<R> {
 }
 
 impl<R: Read + AsFd> Patient<R> {
-    /// Waits for `stream`, a descriptor that poll(2) knows to wait for (a file always has something to give), as long as `limits` allow from now on.
+    /// Waits for `stream`, a descriptor that poll(2) knows to wait for (a file always has something to give),
+    /// as long as `limits` allow from now on.
     pub fn new(stream: R, limits: &Limits) -> Patient<R> {
         Patient { stream, stall_time: limits.stall_time, total: Deadline::new(limits) }
     }
@@ -97,7 +99,8 @@ impl Deadline {
     }
 }
 
-/// A stream that is looked at only when it gives something: for those that bound their own waiting. See [`Limits::total_time`].
+/// A stream that is looked at only when it gives something: for those that bound their own waiting. See
+/// [`Limits::total_time`].
 #[derive(Debug)]
 pub(super) struct Timed<R> {
     stream: R,

@@ -124,7 +124,8 @@ impl Driver {
         Ok(wrong)
     }
 
-    /// Layers of this record that no row names. Whoever serves it makes and removes such layers all the time, and takes away by himself what is left of that.
+    /// Layers of this record that no row names. Whoever serves it makes and removes such layers all the time,
+    /// and takes away by himself what is left of that.
     fn nameless(&self, database: &Database, repair: bool) -> Result<Vec<Finding>, Failure> {
         let mut found = self.beginning(&database.prefix()).map_err(|error| error.failure)?;
         let rows = database.read().and_then(|reading| reading.all()).map_err(corrupt)?;

@@ -1,7 +1,8 @@
 //! Deletes in the background what removals have taken out of sight.
 //!
-//! A service answers a removal once the layer is out of sight; a layer of a million files then takes seconds to delete, for which nobody waits. What
-//! an earlier process did not get to is deleted as well, from the start on.
+//! A service answers a removal once the layer is out of sight; a layer of a million files then takes seconds
+//! to delete, for which nobody waits. What an earlier process did not get to is deleted as well, from the
+//! start on.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -11,7 +12,8 @@ use std::thread::{Builder, JoinHandle};
 use crate::error::Failure;
 use crate::store::Store;
 
-/// A thread that deletes. It ends when this is dropped, in the midst of its work if need be: the next one goes on with it.
+/// A thread that deletes. It ends when this is dropped, in the midst of its work if need be: the next one
+/// goes on with it.
 #[derive(Debug)]
 pub(super) struct Sweeper {
     wake: Option<Sender<()>>,

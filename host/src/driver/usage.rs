@@ -1,5 +1,6 @@
-//! What a layer takes on the disk, counted as du(1) and containerd do: each inode once, and its blocks. The component knows nothing of blocks, and what
-//! they add up to asks for no knowledge of layers, so the host counts by itself.
+//! What a layer takes on the disk, counted as du(1) and containerd do: each inode once, and its blocks. The
+//! component knows nothing of blocks, and what they add up to asks for no knowledge of layers, so the host
+//! counts by itself.
 
 use layerbox_privileged::layer::{Detail, Tree, WalkOptions};
 use layerbox_privileged::name::Name;
@@ -24,7 +25,8 @@ pub struct DiskUsage {
 }
 
 impl Driver {
-    /// What a layer's own content takes on the disk. Nobody is kept from the layer meanwhile: what changes is counted as it is met.
+    /// What a layer's own content takes on the disk. Nobody is kept from the layer meanwhile: what changes is
+    /// counted as it is met.
     ///
     /// # Errors
     ///

@@ -1,8 +1,9 @@
 //! Content is sent to the disk while its archive still comes, so that little is left to wait for at the end.
 //!
-//! A layer that is reported done must survive a power cut. The kernel begins to write by itself only seconds later, so all of a layer would be written while
-//! the caller waits for the answer, after the archive has been read. Instead a thread of its own has it written a stretch at a time,
-//! with one syncfs(2) and not an fsync(2) for each file, which takes 20 times as long.
+//! A layer that is reported done must survive a power cut. The kernel begins to write by itself only seconds
+//! later, so all of a layer would be written while the caller waits for the answer, after the archive has
+//! been read. Instead a thread of its own has it written a stretch at a time, with one syncfs(2) and not an
+//! fsync(2) for each file, which takes 20 times as long.
 
 use std::io::{self, Read};
 use std::os::fd::OwnedFd;
@@ -14,8 +15,8 @@ use nix::unistd::syncfs;
 
 use crate::error::Failure;
 
-/// How many bytes of an archive come between two beginnings. Less would commit the file system's journal more often than is good for whoever makes files
-/// meanwhile; a layer that is smaller has little to wait for.
+/// How many bytes of an archive come between two beginnings. Less would commit the file system's journal more
+/// often than is good for whoever makes files meanwhile; a layer that is smaller has little to wait for.
 const STRETCH: usize = 32 << 20;
 
 /// What the thread is told.
@@ -37,7 +38,8 @@ pub(super) struct Writeback {
 }
 
 impl Writeback {
-    /// Begins it: what is written into the file system of `directory` while the archive that this gives is read.
+    /// Begins it: what is written into the file system of `directory` while the archive that this gives is
+    /// read.
     ///
     /// # Errors
     ///

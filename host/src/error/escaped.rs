@@ -2,13 +2,14 @@
 
 use std::{fmt, io};
 
-/// Bytes for a terminal or a log: printable UTF-8 as it is, every other byte and the backslash as `\xNN`, so that
-/// one rule reads it back.
+/// Bytes for a terminal or a log: printable UTF-8 as it is, every other byte and the backslash as `\xNN`, so
+/// that one rule reads it back.
 #[derive(Debug, Clone, Copy)]
 pub struct Escaped<'a>(pub &'a [u8]);
 
 impl Escaped<'_> {
-    /// Writes the name as it is displayed. A formatter costs more than the writing, and lists have a hundred thousand names, most of them plain.
+    /// Writes the name as it is displayed. A formatter costs more than the writing, and lists have a hundred
+    /// thousand names, most of them plain.
     ///
     /// # Errors
     ///
@@ -48,8 +49,8 @@ pub(super) fn is_escaped(c: char) -> bool {
     if c.is_ascii() { c == '\\' || c.is_control() } else { is_invisible(c) || !is_printable(c) }
 }
 
-/// Whether the standard library takes a character for one that prints something: no control, format character (the bidirectional ones, tags), separator but the
-/// space, surrogate, private use or unassigned.
+/// Whether the standard library takes a character for one that prints something: no control, format character
+/// (the bidirectional ones, tags), separator but the space, surrogate, private use or unassigned.
 fn is_printable(c: char) -> bool {
     // After another character, because a combining one that stands alone is no text.
     let mut text = [b'a', 0, 0, 0, 0];
@@ -57,7 +58,8 @@ fn is_printable(c: char) -> bool {
     str::from_utf8(&text[..length]).is_ok_and(|text| text.escape_debug().nth(1) == Some(c))
 }
 
-/// Letters, marks and symbols that print nothing (Unicode, Default_Ignorable_Code_Point, and the blank of Braille): two names with and without them look the same.
+/// Letters, marks and symbols that print nothing (Unicode, Default_Ignorable_Code_Point, and the blank of
+/// Braille): two names with and without them look the same.
 fn is_invisible(c: char) -> bool {
     matches!(
         c,

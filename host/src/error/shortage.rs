@@ -9,7 +9,8 @@ use serde::{Deserialize, Serialize};
 
 use super::{Escaped, Failure};
 
-/// Of what a file system has none left; as text in the words of strerror(3), which people and scripts look for, and then what they leave open.
+/// Of what a file system has none left; as text in the words of strerror(3), which people and scripts look
+/// for, and then what they leave open.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error, Serialize, Deserialize)]
 pub enum Shortage {
     /// Bytes (ENOSPC).
@@ -41,7 +42,8 @@ impl Failure {
         Shortage::of(self).is_some()
     }
 
-    /// Says of what there was no room below `root`, or that it cannot be written, where that is why it failed. To be asked before anything is taken away again.
+    /// Says of what there was no room below `root`, or that it cannot be written, where that is why it
+    /// failed. To be asked before anything is taken away again.
     pub(crate) fn explain_by_file_system(self, root: &Path) -> Failure {
         // What has a path of the machine lies there: locks and counts are not in the store.
         let elsewhere = match &self {

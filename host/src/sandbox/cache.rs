@@ -1,9 +1,11 @@
 //! The cache of compiled code: what the compiler made of a component that is not built in.
 //!
-//! Loading compiled code is loading a shared library, so the cache is a directory of our own (mode 0700, files 0600) and is read only where nobody but root
-//! and we could have written it or anything on the way to it ([`crate::trust`]). An entry is named after the digest of the component, the release of
-//! the engine and a digest of all its settings, those of the processor included; in it, a digest over that name and the code comes first, so that one that was
-//! cut short, damaged or renamed is never loaded. Whatever is wrong with the cache is told and done without: the component is compiled.
+//! Loading compiled code is loading a shared library, so the cache is a directory of our own (mode 0700,
+//! files 0600) and is read only where nobody but root and we could have written it or anything on the way to
+//! it ([`crate::trust`]). An entry is named after the digest of the component, the release of the engine and
+//! a digest of all its settings, those of the processor included; in it, a digest over that name and the code
+//! comes first, so that one that was cut short, damaged or renamed is never loaded. Whatever is wrong with
+//! the cache is told and done without: the component is compiled.
 
 use std::ffi::OsStr;
 use std::fs::File;
@@ -43,7 +45,8 @@ pub enum Code {
     BuiltIn,
     /// It was compiled now, and there is no cache.
     Compiled,
-    /// It was compiled now, and is kept in this file; where `instead` says why, in the place of one that could not be used.
+    /// It was compiled now, and is kept in this file; where `instead` says why, in the place of one that
+    /// could not be used.
     Kept {
         /// The entry.
         file: PathBuf,
@@ -56,7 +59,8 @@ pub enum Code {
     NotKept {
         /// Why not.
         why: String,
-        /// Whether that is more than a nuisance: somebody else could have written there, or what lay there was damaged.
+        /// Whether that is more than a nuisance: somebody else could have written there, or what lay there
+        /// was damaged.
         untrusted: bool,
     },
 }
@@ -111,7 +115,8 @@ pub(super) fn component(
 /// `DIGEST-RELEASE-SETTINGS.cwasm`.
 fn entry_name(engine: &Engine, bytes: &[u8]) -> String {
     let settings = Digest::of_value(&engine.precompile_compatibility_hash()).hex();
-    // 128 bits tell settings apart well enough, and the name stays below 255 bytes; the engine checks them once more.
+    // 128 bits tell settings apart well enough, and the name stays below 255 bytes; the engine checks them
+    // once more.
     format!("{}-{}-{}{SUFFIX}", Digest::of(bytes).hex(), layerbox_aot::VERSION, &settings[..32])
 }
 
@@ -179,7 +184,8 @@ impl Cache<'_> {
         written
     }
 
-    /// Removes the oldest entries beyond [`KEPT`], never the one just written, and what a killed process did not finish.
+    /// Removes the oldest entries beyond [`KEPT`], never the one just written, and what a killed process did
+    /// not finish.
     fn prune(&self, name: &str) -> Result<(), Errno> {
         const ABANDONED: i64 = 3600;
         let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();

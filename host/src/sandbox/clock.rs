@@ -1,9 +1,12 @@
-//! What a call may use of the machine's time: the component's own, the host's on its behalf, and how often it may ask for that.
+//! What a call may use of the machine's time: the component's own, the host's on its behalf, and how often it
+//! may ask for that.
 //!
-//! Wasmtime interrupts a component when a counter of the engine, the epoch, has been moved on. A thread moves it while calls are under way; at each
-//! interruption a call looks how long its component has really run. What the host does for it is measured at each of its calls, so that a component cannot
-//! escape its bound by spending its time there: in reading a layer again and again, say. Reading and writing the bytes of an archive and of files, and waiting for
-//! whoever is at its other end, counts for neither; what is moved has bounds of its own. What is done around it, such as finding and making files, counts.
+//! Wasmtime interrupts a component when a counter of the engine, the epoch, has been moved on. A thread moves
+//! it while calls are under way; at each interruption a call looks how long its component has really run.
+//! What the host does for it is measured at each of its calls, so that a component cannot escape its bound by
+//! spending its time there: in reading a layer again and again, say. Reading and writing the bytes of an
+//! archive and of files, and waiting for whoever is at its other end, counts for neither; what is moved has
+//! bounds of its own. What is done around it, such as finding and making files, counts.
 
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -14,10 +17,12 @@ use super::Limits;
 
 /// How often a component that computes is interrupted to look at its clock.
 const TICK: Duration = Duration::from_millis(10);
-/// For how many ticks after the last call the thread goes on: to be woken costs each call as much as a tick does, and calls seldom come alone.
+/// For how many ticks after the last call the thread goes on: to be woken costs each call as much as a tick
+/// does, and calls seldom come alone.
 const LINGER: u32 = 50;
 
-/// What a call takes that is not about the content of a large layer. A longer one lets others go first where the host says so.
+/// What a call takes that is not about the content of a large layer. A longer one lets others go first where
+/// the host says so.
 const SHORT: Duration = Duration::from_millis(100);
 
 /// A clock that stands still at times.
@@ -76,17 +81,20 @@ impl CallClock {
         }
     }
 
-    /// Goes from one side to the other. `waited` is how long bytes were moved and waited for since the beginning of the call.
+    /// Goes from one side to the other. `waited` is how long bytes were moved and waited for since the
+    /// beginning of the call.
     ///
     /// # Errors
     ///
     /// The bound that was reached, in words for a person.
     pub(super) fn cross(&mut self, hook: CallHook, waited: Duration) -> Result<(), String> {
-        // For each list that the host answers the component is asked for room, for a list of names as many times as there are names: too often to look at a
-        // clock each time. It is time of the host's call, and so is what the component calls in turn: to grow its memory is a call of the host, too.
+        // For each list that the host answers the component is asked for room, for a list of names as many
+        // times as there are names: too often to look at a clock each time. It is time of the host's call,
+        // and so is what the component calls in turn: to grow its memory is a call of the host, too.
         match hook {
             CallHook::CallingHost => {
-                // A component that is asked for room is interrupted as well, before the call that asks has ended.
+                // A component that is asked for room is interrupted as well, before the call that asks has
+                // ended.
                 self.waited = waited;
                 self.calls += 1;
                 if self.calls > self.host_calls {
@@ -115,7 +123,8 @@ impl CallClock {
         Ok(())
     }
 
-    /// Holds the host's time to its bound, within something that may take long. `waited` as for [`CallClock::cross`].
+    /// Holds the host's time to its bound, within something that may take long. `waited` as for
+    /// [`CallClock::cross`].
     ///
     /// # Errors
     ///
@@ -164,7 +173,8 @@ impl CallClock {
     }
 }
 
-/// Moves the epoch on while calls are under way. The thread sleeps when there have been none for a while, and ends with the ticker.
+/// Moves the epoch on while calls are under way. The thread sleeps when there have been none for a while, and
+/// ends with the ticker.
 pub(super) struct Ticker {
     shared: Arc<Shared>,
 }

@@ -1,4 +1,5 @@
-//! Between the contract's types and the host's: every conversion in one place, and every check of what a component hands in.
+//! Between the contract's types and the host's: every conversion in one place, and every check of what a
+//! component hands in.
 
 use layerbox_privileged::error::Error as Privileged;
 use layerbox_privileged::id::LayerId;
@@ -160,7 +161,8 @@ pub(super) fn error(failure: Failure) -> types::Error {
         Failure::Io { entry, operation, code: errno } => {
             E::Io(types::IoFailure { entry: some(entry), operation, code: code(errno) })
         }
-        // The contract has numbers only; what the host itself failed at, it tells by itself where no call of the component comes between.
+        // The contract has numbers only; what the host itself failed at, it tells by itself where no call of
+        // the component comes between.
         Failure::Other { entry, operation, what } => E::Io(types::IoFailure {
             entry: some(entry),
             operation: format!("{operation}: {what}"),

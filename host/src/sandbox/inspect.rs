@@ -1,7 +1,7 @@
 //! What a component asks for, told without running it.
 //!
-//! A component names its imports, and the host gives none but those in [`INTERFACES`]. One that names another is refused before it runs, with the list
-//! of what it asked for.
+//! A component names its imports, and the host gives none but those in [`INTERFACES`]. One that names another
+//! is refused before it runs, with the list of what it asked for.
 
 use wasmtime::Engine;
 use wasmtime::component::Component;
@@ -120,7 +120,8 @@ pub struct Inspection {
     pub missing: Vec<String>,
 }
 
-/// Tells from the first bytes what is certainly no component, in words that say what it is (the binary format's preamble: magic, version, layer).
+/// Tells from the first bytes what is certainly no component, in words that say what it is (the binary
+/// format's preamble: magic, version, layer).
 ///
 /// # Errors
 ///
@@ -199,7 +200,8 @@ fn survey(engine: &Engine, component: &Component, bytes: &[u8]) -> Inspection {
     }
 }
 
-/// The contract that the name of an interface belongs to: `layerbox:driver@0.2.0` for `layerbox:driver/tree@0.2.0`.
+/// The contract that the name of an interface belongs to: `layerbox:driver@0.2.0` for
+/// `layerbox:driver/tree@0.2.0`.
 fn contract(name: &str) -> Option<String> {
     let rest = name.strip_prefix(PACKAGE)?.strip_prefix('/')?;
     let version = rest.split_once('@').map_or("no version", |(_, version)| version);
@@ -232,8 +234,8 @@ impl Inspection {
     ///
     /// # Errors
     ///
-    /// [`Failure::GuestRefused`], with what is in the way: another version of the contract, another world, and the lists of what it asks for too much or
-    /// offers too little.
+    /// [`Failure::GuestRefused`], with what is in the way: another version of the contract, another world,
+    /// and the lists of what it asks for too much or offers too little.
     pub fn allowed(&self) -> Result<(), Failure> {
         let ours = format!("{PACKAGE}@{VERSION}");
         let foreign: Vec<&str> =

@@ -1,13 +1,16 @@
 //! `/layers`, as far as a call may change it.
 //!
-//! `create` and `remove` are lent the directory to write, and WASI would let them write all of it: the records of other layers, which decide what later calls
-//! see. So the operations of `wasi:filesystem` that change something are put behind a rule here. The one name that a call may write, rename and remove is the record of
-//! the layer that it makes or removes, and the temporary name of that, `.ID.tmp`. Links could give such a name to another record, directories have no place there,
-//! and times are nobody's business: none of them can be made. What is written is bounded, because a record is small and a disk can be filled.
+//! `create` and `remove` are lent the directory to write, and WASI would let them write all of it: the
+//! records of other layers, which decide what later calls see. So the operations of `wasi:filesystem` that
+//! change something are put behind a rule here. The one name that a call may write, rename and remove is the
+//! record of the layer that it makes or removes, and the temporary name of that, `.ID.tmp`. Links could give
+//! such a name to another record, directories have no place there, and times are nobody's business: none of
+//! them can be made. What is written is bounded, because a record is small and a disk can be filled.
 //!
-//! Files are read and written on the thread of the call and at once. WASI's streams would leave both to a pool of threads wherever a component does not wait, and
-//! keep what was read or is to be written for it: a component that opens thousands of streams could have hundreds of threads and as many buffers by that, which no
-//! bound of the call counts.
+//! Files are read and written on the thread of the call and at once. WASI's streams would leave both to a
+//! pool of threads wherever a component does not wait, and keep what was read or is to be written for it: a
+//! component that opens thousands of streams could have hundreds of threads and as many buffers by that,
+//! which no bound of the call counts.
 
 use std::pin::pin;
 use std::sync::Arc;
@@ -28,7 +31,8 @@ use super::State;
 /// The most bytes that a call may write to `layers/`: as much as a record is ever read of.
 pub(super) const ROOM: u64 = 1 << 20;
 
-/// How often a call may list `layers/`: each list lies in the host whole, for as long as the component keeps its stream, and is as long as there are layers.
+/// How often a call may list `layers/`: each list lies in the host whole, for as long as the component keeps
+/// its stream, and is as long as there are layers.
 pub(super) const LISTINGS: u32 = 16;
 
 /// More was written than there is room for.
@@ -61,7 +65,8 @@ impl Room {
     }
 }
 
-/// Has a blocking operation of a stream done by this thread, as the context of WASI allows: it never is to be waited for.
+/// Has a blocking operation of a stream done by this thread, as the context of WASI allows: it never is to be
+/// waited for.
 fn at_once<T>(operation: impl Future<Output = StreamResult<T>>) -> StreamResult<T> {
     match pin!(operation).poll(&mut Context::from_waker(Waker::noop())) {
         Poll::Ready(done) => done,

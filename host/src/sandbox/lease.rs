@@ -1,7 +1,7 @@
 //! What a call is lent: the capability table of the driver, as one value.
 //!
-//! A lease is made by the driver before the call and dies with it. Every import asks it first, and answers `denied` where it says no. It names layers
-//! by id; paths and descriptors stay in the host.
+//! A lease is made by the driver before the call and dies with it. Every import asks it first, and answers
+//! `denied` where it says no. It names layers by id; paths and descriptors stay in the host.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -34,7 +34,8 @@ pub enum Access {
 pub struct Progress {
     /// Entries that were put.
     pub entries: AtomicU64,
-    /// Entries that got another time than theirs, the nearest that the file system can hold; known at the end.
+    /// Entries that got another time than theirs, the nearest that the file system can hold; known at the
+    /// end.
     pub clamped: AtomicU64,
 }
 
@@ -85,14 +86,14 @@ pub struct UnionLease {
 }
 
 impl UnionLease {
-    /// The count of a layer. A count without a mount belongs to a mount that somebody else took away: it counts nothing, and is cleared where
-    /// counts may be changed. Or to one in another mount namespace or by way of another mount of the store,
-    /// which cannot be changed from here.
+    /// The count of a layer. A count without a mount belongs to a mount that somebody else took away: it
+    /// counts nothing, and is cleared where counts may be changed. Or to one in another mount namespace or by
+    /// way of another mount of the store, which cannot be changed from here.
     ///
     /// # Errors
     ///
-    /// Those of reading the count and of asking for the mount; [`Failure::Busy`] where the count may be changed, and the mount is in a namespace in which
-    /// somebody lives, or at another path.
+    /// Those of reading the count and of asking for the mount; [`Failure::Busy`] where the count may be
+    /// changed, and the mount is in a namespace in which somebody lives, or at another path.
     pub fn count(&self, id: &LayerId) -> Result<u32, Failure> {
         let count = self.references.count(id)?;
         if count > 0 && !self.unions.mounted(id)? {
@@ -109,7 +110,8 @@ impl UnionLease {
     }
 }
 
-/// What a call may change of mounts and counts. A component that does other than its call is for gets no further than this.
+/// What a call may change of mounts and counts. A component that does other than its call is for gets no
+/// further than this.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Change {
     /// They may only be asked for.
@@ -191,7 +193,8 @@ impl Lease {
         self
     }
 
-    /// Holds what was filled to what was read. More ends the filling, so that a component which goes on does not get further.
+    /// Holds what was filled to what was read. More ends the filling, so that a component which goes on does
+    /// not get further.
     pub(super) fn check_expansion(&mut self) -> Result<(), Failure> {
         let (Some((_, filler)), Some(source)) = (&mut self.filler, &self.source) else { return Ok(()) };
         let (written, read) = (filler.written(), source.bytes_read());
@@ -311,11 +314,13 @@ impl Lease {
         }
     }
 
-    /// Whether users of a layer may be passed over: those that are counted, up to so many, and files that are open in it.
+    /// Whether users of a layer may be passed over: those that are counted, up to so many, and files that are
+    /// open in it.
     ///
     /// # Errors
     ///
-    /// [`Failure::Denied`] for what is not lent at all, [`Failure::Busy`] where too many are counted, and where the layer would stay mounted for those who did.
+    /// [`Failure::Denied`] for what is not lent at all, [`Failure::Busy`] where too many are counted, and
+    /// where the layer would stay mounted for those who did.
     pub(super) fn unmounting(&self, id: &LayerId, force: bool) -> Result<&UnionLease, Failure> {
         let lease = self.changing(id)?;
         let users = match lease.change {

@@ -21,7 +21,8 @@ impl GuestLog {
         String::from_utf8_lossy(&kept).into_owned()
     }
 
-    /// The last line, for the message of a call that failed; not what Rust adds behind the message of a panic.
+    /// The last line, for the message of a call that failed; not what Rust adds behind the message of a
+    /// panic.
     pub(super) fn last_line(&self) -> String {
         let text = self.text();
         let line = text

@@ -11,7 +11,8 @@ pub(super) struct Bounds {
 }
 
 impl Bounds {
-    /// So many bytes of linear memory, all memories of the component together; of the rest what a component built by any compiler needs.
+    /// So many bytes of linear memory, all memories of the component together; of the rest what a component
+    /// built by any compiler needs.
     pub(super) fn new(memory: usize) -> Bounds {
         let limits = StoreLimitsBuilder::new()
             .memory_size(memory)

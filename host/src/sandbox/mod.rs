@@ -1,8 +1,10 @@
-//! The sandbox: runs the component, one fresh instance for each call, with exactly the capabilities that the call was lent.
+//! The sandbox: runs the component, one fresh instance for each call, with exactly the capabilities that the
+//! call was lent.
 //!
-//! Nothing that a hostile layer did to the memory of an instance outlives the call, because the instance does not. What a call may use
-//! comes in as a [`Lease`]; an import that the lease does not cover answers `denied`. How much a call may use is bounded by [`Limits`]: a component that
-//! reaches a bound, or traps, is a failed call and nothing more.
+//! Nothing that a hostile layer did to the memory of an instance outlives the call, because the instance does
+//! not. What a call may use comes in as a [`Lease`]; an import that the lease does not cover answers
+//! `denied`. How much a call may use is bounded by [`Limits`]: a component that reaches a bound, or traps, is
+//! a failed call and nothing more.
 
 mod cache;
 mod clock;
@@ -53,11 +55,13 @@ mod bindings {
     });
 }
 
-/// The most bytes that a component can hand over at once, as an argument or as its answer, counted as they are in the host: lists may be far larger there
-/// than in the component, which can name the same memory many times.
+/// The most bytes that a component can hand over at once, as an argument or as its answer, counted as they
+/// are in the host: lists may be far larger there than in the component, which can name the same memory many
+/// times.
 const HANDED_OVER: usize = 128 << 20;
 
-/// The nice value (sched(7)) of calls that turn out to be long, where they give way to others: about a tenth of the weight of a short one.
+/// The nice value (sched(7)) of calls that turn out to be long, where they give way to others: about a tenth
+/// of the weight of a short one.
 const LONG_CALLS: i32 = 10;
 
 /// How much one call may use.
@@ -67,7 +71,8 @@ pub struct Limits {
     pub memory: usize,
     /// Time in which the component itself runs; the time of its imports does not count.
     pub guest_time: Duration,
-    /// Time in which the host works for it; reading and writing the bytes of an archive and of files does not count.
+    /// Time in which the host works for it; reading and writing the bytes of an archive and of files does not
+    /// count.
     pub host_time: Duration,
     /// How often it may call the host.
     pub host_calls: u64,
@@ -77,7 +82,8 @@ pub struct Limits {
     pub entries: u64,
     /// Bytes that an archive may write, or have.
     pub bytes: u64,
-    /// How many times its own length an archive may write, beyond the first [`FREE_EXPANSION`] bytes. Blocks of zeros, which become holes, do not count.
+    /// How many times its own length an archive may write, beyond the first [`FREE_EXPANSION`] bytes. Blocks
+    /// of zeros, which become holes, do not count.
     pub expansion: u64,
     /// How long an archive may give nothing; none: for ever.
     pub stall_time: Option<Duration>,
@@ -88,7 +94,8 @@ pub struct Limits {
 /// What an archive may write whatever its own length is.
 pub const FREE_EXPANSION: u64 = 64 << 20;
 
-/// The directories that an archive may make: the host keeps a few hundred bytes for each until the layer is whole.
+/// The directories that an archive may make: the host keeps a few hundred bytes for each until the layer is
+/// whole.
 pub const MOST_DIRECTORIES: usize = 1_000_000;
 
 impl Limits {
@@ -108,7 +115,8 @@ impl Default for Limits {
             memory: 256 << 20,
             guest_time: Duration::from_secs(300),
             host_time: Duration::from_secs(300) * Limits::HOST_SHARE,
-            // Ten million entries, each put by itself and with its body in some pieces, take a quarter of them.
+            // Ten million entries, each put by itself and with its body in some pieces, take a quarter of
+            // them.
             host_calls: 200_000_000,
             handles: 4096,
             entries: 10_000_000,
@@ -198,11 +206,13 @@ impl Sandbox {
         Sandbox::new(engine, &component, Cow::Borrowed(shipped.component), Code::BuiltIn, limits)
     }
 
-    /// A component that is not built in: from the cache of compiled code in the directory `cache`, or compiled now.
+    /// A component that is not built in: from the cache of compiled code in the directory `cache`, or
+    /// compiled now.
     ///
     /// # Errors
     ///
-    /// [`Failure::GuestRefused`] where the bytes are no component, or one that asks for more than the world allows. The cache makes none.
+    /// [`Failure::GuestRefused`] where the bytes are no component, or one that asks for more than the world
+    /// allows. The cache makes none.
     pub fn other(bytes: Vec<u8>, cache: Option<&Path>, limits: Limits) -> Result<Sandbox, Failure> {
         let engine = engine()?;
         let (component, code) = cache::component(&engine, &bytes, cache)?;
@@ -239,7 +249,8 @@ impl Sandbox {
 
     /// The digest of the component.
     ///
-    /// Counted when it is asked for: no call needs it, and it takes longer than all else at the start of a command.
+    /// Counted when it is asked for: no call needs it, and it takes longer than all else at the start of a
+    /// command.
     pub fn digest(&self) -> Digest {
         *self.digest.get_or_init(|| Digest::of(&self.component))
     }
@@ -259,7 +270,8 @@ impl Sandbox {
         self.show_log = show;
     }
 
-    /// From now on a call that computes for long does so at a low priority, which stays with its thread: that one must not be used for another call.
+    /// From now on a call that computes for long does so at a low priority, which stays with its thread: that
+    /// one must not be used for another call.
     pub fn give_way(&mut self) {
         self.gives_way = true;
     }
@@ -268,7 +280,8 @@ impl Sandbox {
     ///
     /// # Errors
     ///
-    /// What the component answers; [`Failure::GuestFailed`] where it traps; [`Failure::Limit`] where it reaches a bound.
+    /// What the component answers; [`Failure::GuestFailed`] where it traps; [`Failure::Limit`] where it
+    /// reaches a bound.
     pub fn run<T>(
         &self,
         lease: Lease,
@@ -300,7 +313,8 @@ impl Sandbox {
 
     fn store(&self, lease: Lease, limits: &Limits) -> Result<Store<State>, Failure> {
         let mut wasi = WasiCtx::builder();
-        // Fifteen times faster than handing each file operation to another thread, and this thread has nothing else to do.
+        // Fifteen times faster than handing each file operation to another thread, and this thread has
+        // nothing else to do.
         wasi.allow_blocking_current_thread(true);
         wasi.allow_tcp(false).allow_udp(false).allow_ip_name_lookup(false);
         let log = log::GuestLog::default();
@@ -370,7 +384,8 @@ fn trapped(state: &State, trap: &wasmtime::Error, limits: &Limits) -> Failure {
     if trap.root_cause().to_string().contains("fuel allocated for hostcalls") {
         return limit(format!("bytes handed to the host in one call ({HANDED_OVER})"));
     }
-    // A component that gets no more memory ends in some trap of its own; the bounds know that it was asked for.
+    // A component that gets no more memory ends in some trap of its own; the bounds know that it was asked
+    // for.
     if state.limits.were_reached() {
         return limit(format!("memory ({} bytes)", limits.memory));
     }
@@ -425,8 +440,9 @@ calls! {
     layerbox_driver_differ.call_diff_size as diff_size(id: &types::LayerId, parent: Option<&types::LayerId>) -> types::Totals;
 }
 
-/// The runtime of tokio that the functions of WASI want around them: where this thread is in none, one without threads, since nothing in a call ever waits for
-/// it. That of wasmtime-wasi would start a thread for each processor.
+/// The runtime of tokio that the functions of WASI want around them: where this thread is in none, one
+/// without threads, since nothing in a call ever waits for it. That of wasmtime-wasi would start a thread for
+/// each processor.
 fn runtime() -> Option<EnterGuard<'static>> {
     static RUNTIME: LazyLock<Option<Runtime>> =
         LazyLock::new(|| tokio::runtime::Builder::new_current_thread().build().ok());

@@ -1,6 +1,7 @@
 //! The types of a component as WIT: the contract that it was built for, as an auditor reads it.
 //!
-//! It comes from the component's own types, which the engine checks when it links, and from no text that the component carries beside them.
+//! It comes from the component's own types, which the engine checks when it links, and from no text that the
+//! component carries beside them.
 
 use wit_component::{DecodedWasm, WitPrinter};
 

@@ -1,7 +1,8 @@
 //! Which store the calls on a socket are about.
 //!
-//! An engine says once where its layers are (`GraphDriver.Init`, with the `Home`), and never again in its life; a plugin that is restarted is not told. So what
-//! engines said is kept in a file on the tmpfs, and engines are known by their process: several may share a socket.
+//! An engine says once where its layers are (`GraphDriver.Init`, with the `Home`), and never again in its
+//! life; a plugin that is restarted is not told. So what engines said is kept in a file on the tmpfs, and
+//! engines are known by their process: several may share a socket.
 
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
@@ -43,7 +44,8 @@ impl Default for Options {
 }
 
 impl Options {
-    /// Reads `layerbox.devices=refuse|allow` and `layerbox.sync=yes|no`; the name may stand without `layerbox.`.
+    /// Reads `layerbox.devices=refuse|allow` and `layerbox.sync=yes|no`; the name may stand without
+    /// `layerbox.`.
     ///
     /// # Errors
     ///
@@ -159,8 +161,8 @@ impl Engines {
         Ok(())
     }
 
-    /// The store of a client's calls: its own; that of the engine that spoke last, where the client is not known; the service's own, where no engine has
-    /// spoken.
+    /// The store of a client's calls: its own; that of the engine that spoke last, where the client is not
+    /// known; the service's own, where no engine has spoken.
     pub fn target(&self, client: Option<Process>) -> Target {
         let known = self.lock();
         let own = client.and_then(|client| known.iter().find(|engine| engine.process == Some(client)));

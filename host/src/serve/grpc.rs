@@ -22,7 +22,8 @@ pub trait Router: Send + Sync + 'static {
     fn answer(self: Arc<Self>, request: Request<Incoming>) -> impl Future<Output = Response<Body>> + Send;
 }
 
-/// How many connections a socket has at once; more wait to be taken. An engine has a few, with many calls on each.
+/// How many connections a socket has at once; more wait to be taken. An engine has a few, with many calls on
+/// each.
 const CONNECTIONS: usize = 256;
 /// Calls at once on a connection; more wait.
 const CALLS: u32 = 512;

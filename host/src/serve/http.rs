@@ -32,7 +32,8 @@ pub enum Phase {
     Ending,
 }
 
-/// A piece of a stream. The end is a piece of its own, so that a sender that is dropped, whatever for, does not look like one.
+/// A piece of a stream. The end is a piece of its own, so that a sender that is dropped, whatever for, does
+/// not look like one.
 #[derive(Debug)]
 pub enum Piece {
     /// Bytes.
@@ -156,7 +157,8 @@ pub async fn serve<H: Handler>(listener: UnixListener, handler: Arc<H>, phase: w
     accept(listener, CONNECTIONS, phase, |stream| connection(stream, handler.clone(), watcher.clone())).await;
 }
 
-/// Takes connections, at most so many at once, until the phase is [`Phase::Draining`], and returns when all are closed.
+/// Takes connections, at most so many at once, until the phase is [`Phase::Draining`], and returns when all
+/// are closed.
 pub(super) async fn accept<F>(
     listener: UnixListener,
     most: usize,
@@ -203,7 +205,8 @@ async fn connection<H: Handler>(stream: UnixStream, handler: Arc<H>, mut phase: 
             }
         }
     });
-    // A connection that idles is never closed here: dockerd keeps it for its next call, and what crosses the closing it sends again with an empty body.
+    // A connection that idles is never closed here: dockerd keeps it for its next call, and what crosses the
+    // closing it sends again with an empty body.
     let mut builder = hyper::server::conn::http1::Builder::new();
     builder.header_read_timeout(None::<Duration>);
     // A client may say that it sends no more, and wait for the answer.

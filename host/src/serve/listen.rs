@@ -14,8 +14,9 @@ use crate::digest::Digest;
 use crate::error::Failure;
 use crate::store::runtime::private_directory;
 
-/// How many connections wait to be taken. Beyond them a client is refused that does not wait itself, as programs of Go do not; and where somebody connects without
-/// end, as many are taken before that of an honest client.
+/// How many connections wait to be taken. Beyond them a client is refused that does not wait itself, as
+/// programs of Go do not; and where somebody connects without end, as many are taken before that of an honest
+/// client.
 const BACKLOG: i32 = 512;
 
 /// What is spoken on a socket.
@@ -63,8 +64,8 @@ struct Claim {
 }
 
 impl Endpoint {
-    /// Makes a socket that the owner and the group can reach, or for [`Role::Control`] the owner alone. A socket that nobody listens on any more is
-    /// replaced.
+    /// Makes a socket that the owner and the group can reach, or for [`Role::Control`] the owner alone. A
+    /// socket that nobody listens on any more is replaced.
     ///
     /// # Errors
     ///
@@ -110,8 +111,9 @@ impl Endpoint {
         Ok(Endpoint { role, path, listener, state, made: Some(Claim { _lock: lock }) })
     }
 
-    /// The sockets that systemd made (sd_listen_fds(3)). Their names say what is spoken: `docker`, `containerd`, `admin` or `control`; one without a name of its own (then it has that
-    /// of its unit) is Docker's.
+    /// The sockets that systemd made (sd_listen_fds(3)). Their names say what is spoken: `docker`,
+    /// `containerd`, `admin` or `control`; one without a name of its own (then it has that of its unit) is
+    /// Docker's.
     ///
     /// # Errors
     ///
@@ -144,7 +146,8 @@ impl Endpoint {
                     return Err(Failure::InvalidArgument(what));
                 }
             };
-            // One that is bound and no more, or the connection of a client, as a unit with `Accept=yes` has it: nobody could ever be answered.
+            // One that is bound and no more, or the connection of a client, as a unit with `Accept=yes` has
+            // it: nobody could ever be answered.
             if !socket_acceptconn(&listener).map_err(|errno| Failure::io("getsockopt", &errno.into()))? {
                 let what = format!("systemd passed a socket for {} that does not listen", role.name());
                 return Err(Failure::InvalidArgument(what));
@@ -190,7 +193,8 @@ impl Drop for Endpoint {
 /// A socket at a path, listening, of a mode that the umask only takes from.
 fn listening(path: &Path, mode: u32) -> Result<UnixListener, Errno> {
     let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
-    // Linux gives the file the mode that the socket has when it is bound: there is no moment in which others can connect.
+    // Linux gives the file the mode that the socket has when it is bound: there is no moment in which others
+    // can connect.
     rustix::fs::fchmod(&socket, rustix::fs::Mode::from_raw_mode(mode))?;
     rustix::net::bind(&socket, &SocketAddrUnix::new(path)?)?;
     rustix::net::listen(&socket, BACKLOG)?;

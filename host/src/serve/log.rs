@@ -1,6 +1,7 @@
 //! The log of the service: a line on stderr for each call, and for what an operator should know.
 //!
-//! What is logged comes from strangers in part (ids, names of entries, paths), so every value is escaped and stays on its line.
+//! What is logged comes from strangers in part (ids, names of entries, paths), so every value is escaped and
+//! stays on its line.
 
 use std::fmt::{self, Write as _};
 use std::io::Write as _;
@@ -106,7 +107,8 @@ impl fmt::Display for Plain<'_> {
 fn timestamp(time: SystemTime) -> String {
     let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
     let (days, second) = (since.as_secs() / 86_400, since.as_secs() % 86_400);
-    // Howard Hinnant's days_from_civil, the other way round: eras of 400 years that begin on the first of March.
+    // Howard Hinnant's days_from_civil, the other way round: eras of 400 years that begin on the first of
+    // March.
     let shifted = days + 719_468;
     let (era, day) = (shifted / 146_097, shifted % 146_097);
     let year = (day - day / 1460 + day / 36_524 - day / 146_096) / 365;

@@ -1,11 +1,13 @@
-//! What the service counts, in the text form of Prometheus (version 0.0.4). Few enough series that a library would be longer than this.
+//! What the service counts, in the text form of Prometheus (version 0.0.4). Few enough series that a library
+//! would be longer than this.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-/// The upper ends of the histogram's buckets, in seconds: a mount takes milliseconds, an unpack seconds to minutes.
+/// The upper ends of the histogram's buckets, in seconds: a mount takes milliseconds, an unpack seconds to
+/// minutes.
 const BUCKETS: [f64; 12] = [0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 10.0, 60.0, 300.0, 1800.0];
 
 /// The counters.
@@ -16,7 +18,8 @@ pub struct Metrics {
 
 #[derive(Debug, Default)]
 struct Counted {
-    /// By operation and outcome. Both are words of this program, never of a client, so there is no end of series.
+    /// By operation and outcome. Both are words of this program, never of a client, so there is no end of
+    /// series.
     calls: BTreeMap<(&'static str, &'static str), u64>,
     durations: BTreeMap<&'static str, Histogram>,
     in_flight: BTreeMap<&'static str, u64>,

@@ -1,7 +1,8 @@
 //! The service: keeps stores open and answers engines, operators and command lines.
 //!
-//! Waiting is done by one thread (tokio); calls of the driver, which block, are done by threads of their own ([`calls`]). A front end ([`docker`], [`admin`])
-//! is a [`http::Handler`] on a socket of [`listen`]; containerd's ([`containerd`]) is a [`grpc::Router`].
+//! Waiting is done by one thread (tokio); calls of the driver, which block, are done by threads of their own
+//! ([`calls`]). A front end ([`docker`], [`admin`]) is a [`http::Handler`] on a socket of [`listen`];
+//! containerd's ([`containerd`]) is a [`grpc::Router`].
 
 pub mod admin;
 pub mod calls;
@@ -81,12 +82,14 @@ pub struct Service {
     pub observer: Arc<Observer>,
 }
 
-/// Threads that wait; none of them ever blocks. One, because two hand each call to each other, at the cost of waking the other one each time.
+/// Threads that wait; none of them ever blocks. One, because two hand each call to each other, at the cost of
+/// waking the other one each time.
 const WAITERS: usize = 1;
 /// How long calls that were cut off may take to clean up.
 const CLEANING: Duration = Duration::from_secs(5);
 
-/// Runs the service until it is asked to end. `ready` is given the line that says so, once calls are answered.
+/// Runs the service until it is asked to end. `ready` is given the line that says so, once calls are
+/// answered.
 ///
 /// # Errors
 ///
@@ -244,8 +247,8 @@ impl Service {
     }
 }
 
-/// Takes as many descriptors as this process may have. What a login gives by default, 1024, is for programs that still use select(2); here a call holds one
-/// for each layer of a stack.
+/// Takes as many descriptors as this process may have. What a login gives by default, 1024, is for programs
+/// that still use select(2); here a call holds one for each layer of a stack.
 fn raise_descriptors(log: Log) {
     let raised = getrlimit(Resource::RLIMIT_NOFILE)
         .and_then(|(_, hard)| setrlimit(Resource::RLIMIT_NOFILE, hard, hard));
@@ -254,7 +257,8 @@ fn raise_descriptors(log: Log) {
     }
 }
 
-/// Ends the server of command lines as the service ends. It runs on threads of its own, and so does the waiting for them.
+/// Ends the server of command lines as the service ends. It runs on threads of its own, and so does the
+/// waiting for them.
 async fn until_closed(server: server::Handle, mut phase: watch::Receiver<Phase>) {
     http::passed(&mut phase, Phase::Running).await;
     let server = Arc::new(server);

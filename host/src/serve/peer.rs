@@ -16,7 +16,8 @@ pub struct Process {
 }
 
 impl Process {
-    /// The number of the process that connected. None where it cannot be told: it lives in a pid namespace that is not seen from here.
+    /// The number of the process that connected. None where it cannot be told: it lives in a pid namespace
+    /// that is not seen from here.
     pub fn pid_of(stream: &tokio::net::UnixStream) -> Option<i32> {
         stream.peer_cred().ok()?.pid()
     }
@@ -68,8 +69,8 @@ fn look(pid: i32, root: &Path) -> Sight {
     if hands_on(&ours, &theirs, root) { Sight::Seen } else { Sight::Unseen }
 }
 
-/// Whether the mount that holds `root` here is in a group whose mounts appear there as well: as a peer of the group, or as its slave
-/// (mount_namespaces(7), SHARED SUBTREES).
+/// Whether the mount that holds `root` here is in a group whose mounts appear there as well: as a peer of the
+/// group, or as its slave (mount_namespaces(7), SHARED SUBTREES).
 fn hands_on(ours: &[Mount], theirs: &[Mount], root: &Path) -> bool {
     holding(ours, root).zip(holding(theirs, root)).is_some_and(|(here, there)| here.hands_on_to(there))
 }
@@ -93,7 +94,8 @@ mod tests {
         let shared =
             parsed("21 1 0:1 / / rw shared:1 - ext4 /dev/a rw\n30 21 0:2 / /var/lib rw shared:7 - ext4 b rw");
         let cases = [
-            // A peer of the group, its slave, a mount of its own, another group, and one that only looks like ours.
+            // A peer of the group, its slave, a mount of its own, another group, and one that only looks like
+            // ours.
             ("21 1 0:1 / / rw shared:1 - ext4 a rw\n30 21 0:2 / /var/lib rw shared:7 - ext4 b rw", true),
             ("30 21 0:2 / /var/lib rw master:7 - ext4 b rw", true),
             ("30 21 0:2 / /var/lib rw - ext4 b rw", false),

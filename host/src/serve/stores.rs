@@ -1,8 +1,9 @@
 //! The stores that the service owns: one driver for each root, all of them with the same component.
 //!
-//! A store is known by the path of its root, and that may come to lead elsewhere: somebody removes the directory or puts another one there, or mounts something on the
-//! way. Such a store is closed, and what the path leads to is opened instead, when it is next asked for. One whose engine has ended is closed as well: its
-//! disk may be about to go.
+//! A store is known by the path of its root, and that may come to lead elsewhere: somebody removes the
+//! directory or puts another one there, or mounts something on the way. Such a store is closed, and what the
+//! path leads to is opened instead, when it is next asked for. One whose engine has ended is closed as well:
+//! its disk may be about to go.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -31,30 +32,35 @@ pub struct Stores {
     opening: Mutex<()>,
     /// By canonical root. Never held for long.
     open: Mutex<BTreeMap<PathBuf, Arc<Driver>>>,
-    /// By canonical root: those of them that are asked for as snapshots. One for each store, however many sockets lead to it: it gives layers their ids.
+    /// By canonical root: those of them that are asked for as snapshots. One for each store, however many
+    /// sockets lead to it: it gives layers their ids.
     snapshots: Mutex<BTreeMap<PathBuf, Arc<Snapshots>>>,
     /// Where command lines reach the service, once they do.
     socket: OnceLock<PathBuf>,
 }
 
 impl Stores {
-    /// No store yet. Those that are opened get everything but the root and the id maps from `settings`; what is mended then is told in `log`.
+    /// No store yet. Those that are opened get everything but the root and the id maps from `settings`; what
+    /// is mended then is told in `log`.
     pub fn new(settings: Settings, sandbox: Arc<Sandbox>, log: Log) -> Stores {
         let settings = Settings { owner: Owner::Service, ..settings };
         let (opening, open, snapshots) = (Mutex::default(), Mutex::default(), Mutex::default());
         Stores { settings, sandbox, log, opening, open, snapshots, socket: OnceLock::new() }
     }
 
-    /// The store at `root`, opened where it is not. With `make`, a root that is missing or empty becomes a store.
+    /// The store at `root`, opened where it is not. With `make`, a root that is missing or empty becomes a
+    /// store.
     ///
     /// # Errors
     ///
-    /// Those of [`Driver::with_sandbox`]; [`Failure::Conflict`] where the store is open with other id maps than `maps`.
+    /// Those of [`Driver::with_sandbox`]; [`Failure::Conflict`] where the store is open with other id maps
+    /// than `maps`.
     pub fn open(&self, root: &Path, maps: Option<IdMaps>, make: bool) -> Result<Arc<Driver>, Error> {
         self.open_as(root, (self.settings.backend, BackendChoice::Auto), maps, make)
     }
 
-    /// As [`Stores::open`], for a backend that it must have or gets when it is made, and one that it gets when it is made and the first leaves that open.
+    /// As [`Stores::open`], for a backend that it must have or gets when it is made, and one that it gets
+    /// when it is made and the first leaves that open.
     ///
     /// # Errors
     ///
@@ -73,14 +79,14 @@ impl Stores {
         if let Some(driver) = self.get(root) {
             return found(driver);
         }
-        // Two engines that come at once must not both try. Calls on stores that are open do not wait here: opening may take as long as a command line
-        // holds the store.
+        // Two engines that come at once must not both try. Calls on stores that are open do not wait here:
+        // opening may take as long as a command line holds the store.
         let _opening = self.opening.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(driver) = self.get(root) {
             return found(driver);
         }
-        // It is the same store on another mount, mostly, whose lock nobody can take before it is closed. Calls under way end on what they began with, and are
-        // waited for as those of command lines are.
+        // It is the same store on another mount, mostly, whose lock nobody can take before it is closed.
+        // Calls under way end on what they began with, and are waited for as those of command lines are.
         if let Ok(root) = root.canonicalize() {
             self.close_displaced(&root);
         }
@@ -116,7 +122,8 @@ impl Stores {
         Ok(snapshots)
     }
 
-    /// Closes the store that was opened at a canonical root, where that leads elsewhere now. Calls under way go on with it to their end.
+    /// Closes the store that was opened at a canonical root, where that leads elsewhere now. Calls under way
+    /// go on with it to their end.
     fn close_displaced(&self, root: &Path) {
         let Some(driver) = self.opened(root).filter(|driver| !driver.store().is_in_place()) else { return };
         {
@@ -133,15 +140,17 @@ impl Stores {
         self.log.info(what, &[("root", root.display().to_string().into())]);
     }
 
-    /// Closes all stores whose paths lead elsewhere now. Nobody says so when a directory is removed, and one that is may never be asked for again.
+    /// Closes all stores whose paths lead elsewhere now. Nobody says so when a directory is removed, and one
+    /// that is may never be asked for again.
     pub fn close_all_displaced(&self) {
         let roots: Vec<PathBuf> =
             self.open.lock().unwrap_or_else(PoisonError::into_inner).keys().cloned().collect();
         roots.iter().for_each(|root| self.close_displaced(root));
     }
 
-    /// Closes the store at `root` if nothing of it is in use: nothing is mounted, no call stays under way, nobody has its snapshots. No file of it is open then, so
-    /// that its disk can be taken away. It is opened again when it is next asked for.
+    /// Closes the store at `root` if nothing of it is in use: nothing is mounted, no call stays under way,
+    /// nobody has its snapshots. No file of it is open then, so that its disk can be taken away. It is opened
+    /// again when it is next asked for.
     pub fn close_unused(&self, root: &Path) {
         let Some(driver) = self.get(root) else { return };
         let has_snapshots =
@@ -157,7 +166,8 @@ impl Stores {
             if !is_among(&open, &driver) {
                 return;
             }
-            // That of the map and the one here. Further ones are made of the first only, which nobody can get at meanwhile.
+            // That of the map and the one here. Further ones are made of the first only, which nobody can get
+            // at meanwhile.
             if Arc::strong_count(&driver) <= 2 {
                 open.remove(driver.root());
                 self.withdraw_from(&driver);
@@ -173,7 +183,8 @@ impl Stores {
         self.log.info(what, &[("root", driver.root().display().to_string().into())]);
     }
 
-    /// Logs what the opening of a store has mended. A `check` by somebody who comes later is about how the store is, so it is not told there again.
+    /// Logs what the opening of a store has mended. A `check` by somebody who comes later is about how the
+    /// store is, so it is not told there again.
     fn tell_mended(&self, driver: &Driver) {
         for Finding { place, what, repair, repaired, passing } in driver.take_mended() {
             let root = driver.root().display().to_string();
@@ -194,7 +205,8 @@ impl Stores {
         }
     }
 
-    /// Tells the command lines of all stores, those open and those to come, that the service listens at `socket`. Only the first socket counts.
+    /// Tells the command lines of all stores, those open and those to come, that the service listens at
+    /// `socket`. Only the first socket counts.
     ///
     /// # Errors
     ///

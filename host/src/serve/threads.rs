@@ -1,7 +1,8 @@
-//! The threads that calls run on: a call has one to itself, and the next call may get it when the one before left it as it found it.
+//! The threads that calls run on: a call has one to itself, and the next call may get it when the one before
+//! left it as it found it.
 //!
-//! Starting a thread takes longer than most calls. But a call that computes for long lowers the priority of its thread, and nobody without CAP_SYS_NICE can raise it
-//! again: such a thread ends with its call.
+//! Starting a thread takes longer than most calls. But a call that computes for long lowers the priority of
+//! its thread, and nobody without CAP_SYS_NICE can raise it again: such a thread ends with its call.
 
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -16,7 +17,8 @@ const IDLE: Duration = Duration::from_secs(10);
 
 type Work = Box<dyn FnOnce() + Send>;
 
-/// Threads that wait, with the ends of their channels. The one that came last is taken first: its stack is still in the caches.
+/// Threads that wait, with the ends of their channels. The one that came last is taken first: its stack is
+/// still in the caches.
 type Waiting = Vec<(ThreadId, Sender<Work>)>;
 
 /// Threads for calls.

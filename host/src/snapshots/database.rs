@@ -1,7 +1,8 @@
 //! The record of the snapshots: `snapshots.redb` in the store's root.
 //!
-//! One transaction a change, on the disk when it is committed. A row is written after its layer is there, and taken away before its layer is: what a crash leaves
-//! is a layer without a row, which is removed when the record is next opened.
+//! One transaction a change, on the disk when it is committed. A row is written after its layer is there, and
+//! taken away before its layer is: what a crash leaves is a layer without a row, which is removed when the
+//! record is next opened.
 //!
 //! An error of the disk ends the call that met it, and no other: the file is opened anew for the next one.
 
@@ -35,7 +36,8 @@ const TOKEN: &str = "token";
 
 /// Bytes of pages that are kept in memory. Rows are small, and few are asked for at once.
 const CACHE: usize = 4 << 20;
-/// The longest name, namespace or snapshotter in bytes. containerd's keys hold a namespace and what its client calls the snapshot, which may be anything.
+/// The longest name, namespace or snapshotter in bytes. containerd's keys hold a namespace and what its
+/// client calls the snapshot, which may be anything.
 const LONGEST: usize = 4096;
 
 type Result<T> = std::result::Result<T, SnapshotError>;
@@ -44,7 +46,8 @@ type Result<T> = std::result::Result<T, SnapshotError>;
 pub struct Database {
     path: PathBuf,
     token: String,
-    /// Held by every transaction, so that none is under way when the file is opened anew. None where that failed.
+    /// Held by every transaction, so that none is under way when the file is opened anew. None where that
+    /// failed.
     open: RwLock<Option<Open>>,
     /// Whether somebody here makes layers that have no row yet, and removes those that have none any more.
     served: AtomicBool,
@@ -118,7 +121,8 @@ impl Database {
         format!("snapshot-{}-", self.token)
     }
 
-    /// Says that a layer without a row is from now on the business of the caller, for as long as this process has the record open.
+    /// Says that a layer without a row is from now on the business of the caller, for as long as this process
+    /// has the record open.
     pub fn serve(&self) {
         self.served.store(true, Ordering::Relaxed);
     }
@@ -179,7 +183,8 @@ impl Database {
         begin().or_else(|_| begin())
     }
 
-    /// As [`Database::change`], for one that makes room: on a disk that is full it uses what was set apart for it.
+    /// As [`Database::change`], for one that makes room: on a disk that is full it uses what was set apart
+    /// for it.
     ///
     /// # Errors
     ///
@@ -322,7 +327,8 @@ impl Change<'_> {
         find(&self.transaction.open_table(ROWS)?, scope, name)
     }
 
-    /// The key that a new name gets. In a scope of all namespaces none of them may have it, or nobody could say which is meant.
+    /// The key that a new name gets. In a scope of all namespaces none of them may have it, or nobody could
+    /// say which is meant.
     ///
     /// # Errors
     ///
@@ -383,14 +389,15 @@ impl Change<'_> {
     ///
     /// # Errors
     ///
-    /// [`SnapshotError::Record`], [`SnapshotError::Full`]; whether something has changed only reading tells then.
+    /// [`SnapshotError::Record`], [`SnapshotError::Full`]; whether something has changed only reading tells
+    /// then.
     pub fn commit(self) -> Result<()> {
         Ok(self.transaction.commit()?)
     }
 }
 
-/// The row of a name. A scope of all namespaces finds a name that one namespace has, and takes none of several. containerd's begin with theirs, which then is
-/// the one that is meant.
+/// The row of a name. A scope of all namespaces finds a name that one namespace has, and takes none of
+/// several. containerd's begin with theirs, which then is the one that is meant.
 fn find(
     rows: &impl ReadableTable<&'static str, &'static [u8]>,
     scope: &Scope,

@@ -1,8 +1,9 @@
 //! The file of the record, as redb reads and writes it: with room of its own, and with a note of what failed.
 //!
-//! Its blocks are set apart when it grows, and some more behind its end. So what is written where the file has been long does not fail for want of room, and a removal
-//! finds some on a disk that is full: that is how the disk gets room again. redb does nothing more with a file after any error of reading or writing it; whoever
-//! has it open asks [`State::failed`], and opens it anew.
+//! Its blocks are set apart when it grows, and some more behind its end. So what is written where the file
+//! has been long does not fail for want of room, and a removal finds some on a disk that is full: that is how
+//! the disk gets room again. redb does nothing more with a file after any error of reading or writing it;
+//! whoever has it open asks [`State::failed`], and opens it anew.
 
 use std::fs::File;
 use std::io;
@@ -70,7 +71,8 @@ impl Disk {
     pub(super) fn new(file: File, state: Arc<State>) -> Result<Disk, DatabaseError> {
         let backend = FileBackend::new(file.try_clone()?)?;
         let disk = Disk { backend, file, state };
-        // What was set apart has been used, or this file is an older one's. Where there is no room for it now, there is the next time.
+        // What was set apart has been used, or this file is an older one's. Where there is no room for it
+        // now, there is the next time.
         if disk.backend.len()? > 0 {
             drop(disk.set_apart(disk.backend.len()?));
         }

@@ -8,7 +8,8 @@
 //! value     := quoted | [^\s,]+
 //! quoted    := a string of Go, in double quotes; a value can also be between two '/' or two '|'
 //! ```
-//! A selector without an operator holds where the field is there. White space may stand before a field, an operator and a value. Of several filters, one must hold.
+//! A selector without an operator holds where the field is there. White space may stand before a field, an
+//! operator and a value. Of several filters, one must hold.
 //!
 //! What follows `~=` is a regular expression of Go. One that is none matches nothing, as in containerd, which
 //! says so in its log alone. A request may have few of them and little text, for they take memory and time:

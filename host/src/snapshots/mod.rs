@@ -1,10 +1,12 @@
 //! Snapshots, as containerd knows them: layers with names, labels, times and a kind.
 //!
-//! A snapshot is a layer of the driver. An active one is created on its parent; it is committed by a change of the record alone. What an engine mounts by itself
-//! it is told by [`mounts`]; what it cannot (aufs, or more layers than its options hold) the driver mounts, and the engine binds that.
+//! A snapshot is a layer of the driver. An active one is created on its parent; it is committed by a change
+//! of the record alone. What an engine mounts by itself it is told by [`mounts`]; what it cannot (aufs, or
+//! more layers than its options hold) the driver mounts, and the engine binds that.
 //!
-//! Names and layers agree after any crash: a name is recorded after its layer is made, and forgotten before its layer is removed, so there are only ever layers too
-//! many. Their ids begin with the record's own token ([`database::Database::prefix`]), and [`Snapshots::open`] removes them.
+//! Names and layers agree after any crash: a name is recorded after its layer is made, and forgotten before
+//! its layer is removed, so there are only ever layers too many. Their ids begin with the record's own token
+//! ([`database::Database::prefix`]), and [`Snapshots::open`] removes them.
 
 pub mod database;
 mod disk;
@@ -92,15 +94,16 @@ impl Snapshots {
     ///
     /// # Errors
     ///
-    /// [`SnapshotError::Exists`] for a key that is used; [`SnapshotError::NotFound`] for a parent that is not there, [`SnapshotError::Argument`] for one that is
-    /// not committed.
+    /// [`SnapshotError::Exists`] for a key that is used; [`SnapshotError::NotFound`] for a parent that is not
+    /// there, [`SnapshotError::Argument`] for one that is not committed.
     pub fn prepare(&self, scope: &Scope, new: New) -> Result<Vec<Mount>> {
         let New { key, parent, labels, kind } = new;
         // Where the row will be, and the parent's layer.
         let look = |change: &database::Change<'_>| -> Result<(Key, Option<String>)> {
             let place = change.vacant(scope, &key)?;
             let Some(parent) = &parent else { return Ok((place, None)) };
-            // In the namespace of its parent, also where the call names none: else the parent could be removed below it.
+            // In the namespace of its parent, also where the call names none: else the parent could be
+            // removed below it.
             let (above, layer) = self.parent(change, scope, parent)?;
             Ok((above.beside(&key), Some(layer)))
         };
@@ -141,14 +144,16 @@ impl Snapshots {
             let layer = format!("{}{number}", self.database.prefix());
             match self.driver.create(&layer, parent) {
                 Ok(()) => return Ok(layer),
-                // Somebody at a command line has made one of this name. The snapshot is another thing, and does not exist yet.
+                // Somebody at a command line has made one of this name. The snapshot is another thing, and
+                // does not exist yet.
                 Err(Error { failure: Failure::Exists, .. }) => {}
                 Err(error) => return Err(error.into()),
             }
         }
     }
 
-    /// Has [`Snapshots::sweep`] remove a layer if it has no row: after an error of the disk only reading tells whether a change of the record was made.
+    /// Has [`Snapshots::sweep`] remove a layer if it has no row: after an error of the disk only reading
+    /// tells whether a change of the record was made.
     fn doubt(&self, layer: String) {
         self.doubtful.lock().unwrap_or_else(PoisonError::into_inner).push(layer);
     }
@@ -215,7 +220,8 @@ impl Snapshots {
     ///
     /// # Errors
     ///
-    /// [`SnapshotError::NotFound`], [`SnapshotError::Exists`] for the name; [`SnapshotError::Precondition`] for what is not active.
+    /// [`SnapshotError::NotFound`], [`SnapshotError::Exists`] for the name; [`SnapshotError::Precondition`]
+    /// for what is not active.
     pub fn commit(&self, scope: &Scope, name: &str, key: &str, labels: Labels) -> Result<()> {
         let (_, _, first) = committable(&self.database.change()?, scope, name, key)?;
         self.driver.seal(&first.layer)?;
@@ -288,7 +294,8 @@ impl Snapshots {
         Ok(Snapshot { name: key.name().to_owned(), row })
     }
 
-    /// Changes labels: those that `fields` name (`labels.NAME`), all of them (`labels`, or no field at all). One that is to be empty is taken away.
+    /// Changes labels: those that `fields` name (`labels.NAME`), all of them (`labels`, or no field at all).
+    /// One that is to be empty is taken away.
     ///
     /// # Errors
     ///
@@ -356,8 +363,8 @@ impl Snapshots {
         Ok(parent.map_or(layer, |parent| parent.to_string()))
     }
 
-    /// The namespace of the snapshot whose layer this is: what it was made in or, where no namespace was named, what its name begins with, as all names do that
-    /// containerd gives.
+    /// The namespace of the snapshot whose layer this is: what it was made in or, where no namespace was
+    /// named, what its name begins with, as all names do that containerd gives.
     ///
     /// # Errors
     ///
@@ -370,7 +377,8 @@ impl Snapshots {
     ///
     /// # Errors
     ///
-    /// [`SnapshotError::Precondition`] where it is committed, or a view: what mounts of it are still about says nothing of it any more.
+    /// [`SnapshotError::Precondition`] where it is committed, or a view: what mounts of it are still about
+    /// says nothing of it any more.
     pub fn to_fill(&self, layer: &str) -> Result<Option<String>> {
         let found = self.snapshot_of(layer)?;
         if let Some((key, row)) = found.as_ref().filter(|(_, row)| row.kind != Kind::Active) {
@@ -420,7 +428,8 @@ impl Drop for Nothing<'_> {
     }
 }
 
-/// Where an active snapshot is to be once it is committed, where it is, and its row. Both are in one namespace, also where the call names none.
+/// Where an active snapshot is to be once it is committed, where it is, and its row. Both are in one
+/// namespace, also where the call names none.
 fn committable(
     change: &database::Change<'_>,
     scope: &Scope,

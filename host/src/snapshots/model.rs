@@ -93,8 +93,9 @@ pub struct Snapshot {
 pub struct Scope {
     /// The snapshotter's name in the engine's configuration.
     pub snapshotter: String,
-    /// containerd's namespace. None sees those of all namespaces: containerd's garbage collector works for all of them and names none. What is made without one is
-    /// in its parent's namespace, or in the one without a name.
+    /// containerd's namespace. None sees those of all namespaces: containerd's garbage collector works for
+    /// all of them and names none. What is made without one is in its parent's namespace, or in the one
+    /// without a name.
     pub namespace: Option<String>,
 }
 

@@ -23,7 +23,8 @@ const ROOM: usize = 4096 - 512;
 
 /// How a layer is mounted, if the engine can do it.
 ///
-/// `view`: the layer itself is left out, and nothing can be written. None where the options would not fit, or a path cannot stand in them: then the host mounts.
+/// `view`: the layer itself is left out, and nothing can be written. None where the options would not fit, or
+/// a path cannot stand in them: then the host mounts.
 pub fn direct(lent: &Lent, view: bool) -> Option<Mount> {
     let content = lent.content.to_str()?;
     let mut lower = Vec::new();
@@ -44,7 +45,8 @@ pub fn direct(lent: &Lent, view: bool) -> Option<Mount> {
     if !lower.iter().chain([&content, &work]).all(plain) {
         return None;
     }
-    // containerd names lower directories relative to the one that they have in common, once they take too much room.
+    // containerd names lower directories relative to the one that they have in common, once they take too
+    // much room.
     let names = lower.iter().map(|path| path.rsplit('/').next().unwrap_or_default().len() + 1).sum::<usize>();
     let others = options.iter().map(|option| option.len() + 1).sum::<usize>();
     if names + others + "lowerdir=".len() > ROOM {

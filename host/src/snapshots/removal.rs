@@ -30,13 +30,15 @@ impl Removal {
         waiting.added += 1;
     }
 
-    /// Removes them all, once whoever else removes has ended. What cannot be removed yet, because another layer lies on it, comes after that one.
+    /// Removes them all, once whoever else removes has ended. What cannot be removed yet, because another
+    /// layer lies on it, comes after that one.
     pub(super) fn sweep(&self, driver: &Driver) -> Result<(), SnapshotError> {
         let _one = self.sweeping.lock().unwrap_or_else(PoisonError::into_inner);
         self.remove_all(&|layer| driver.remove(layer, true))
     }
 
-    /// As [`Removal::sweep`]. Does not wait for whoever else removes: that one removes what has been added meanwhile.
+    /// As [`Removal::sweep`]. Does not wait for whoever else removes: that one removes what has been added
+    /// meanwhile.
     pub(super) fn sweep_unless_swept(
         &self,
         remove: &dyn Fn(&str) -> Result<(), Error>,

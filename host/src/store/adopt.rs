@@ -1,4 +1,5 @@
-//! What a root is before it is opened: nothing yet, a store, or the store of Docker's aufs driver, which is taken over as it lies.
+//! What a root is before it is opened: nothing yet, a store, or the store of Docker's aufs driver, which is
+//! taken over as it lies.
 
 use std::io;
 
@@ -13,7 +14,8 @@ use super::maps::IdMaps;
 use super::record::{Format, Record, read_small};
 use crate::error::Failure;
 
-/// Lies in the root while the store of Docker's driver is taken over. Records without it and without `layerbox.json` are those of a store that has lost the latter.
+/// Lies in the root while the store of Docker's driver is taken over. Records without it and without
+/// `layerbox.json` are those of a store that has lost the latter.
 pub(super) const MARKER: &str = ".adopting";
 
 /// The directories that Docker's driver has as well.
@@ -43,7 +45,8 @@ pub(super) fn survey(dir: &Dir) -> Result<State, Failure> {
     for entry in dir.entries().map_err(|e| Failure::io("getdents", &e))? {
         let name = entry.map_err(|e| Failure::io("getdents", &e))?.file_name();
         let name = name.to_string_lossy().into_owned();
-        // What the making of a store leaves when it is cut off counts as nothing, and so does what mkfs puts into a new file system.
+        // What the making of a store leaves when it is cut off counts as nothing, and so does what mkfs puts
+        // into a new file system.
         if !["lock", ".layerbox.json.tmp", "lost+found", MARKER].contains(&name.as_str()) {
             others.push(name);
         }
@@ -103,7 +106,8 @@ fn close(dir: &Dir, maps: &IdMaps) -> Result<(), Failure> {
     super::files::set_mode(dir, ".", mode & kept)
 }
 
-/// Lets root of the id maps pass on the way to a mounted layer: a container's first process opens its root file system as that user.
+/// Lets root of the id maps pass on the way to a mounted layer: a container's first process opens its root
+/// file system as that user.
 fn let_root_pass(dir: &Dir, maps: &IdMaps) -> Result<(), Failure> {
     if maps.is_empty() {
         return Ok(());
@@ -121,7 +125,8 @@ fn let_root_pass(dir: &Dir, maps: &IdMaps) -> Result<(), Failure> {
 /// Takes over the store of Docker's aufs driver: writes the host's records beside Docker's, changes nothing
 /// of Docker's but what others may in its root.
 ///
-/// A layer whose list of ancestors cannot be read, or names a layer that is not there, is left out; `check` tells.
+/// A layer whose list of ancestors cannot be read, or names a layer that is not there, is left out; `check`
+/// tells.
 pub(super) fn adopt(dir: &Dir, maps: IdMaps) -> Result<Format, Failure> {
     touch(dir, MARKER)?;
     sync_directory(dir, ".")?;

@@ -1,4 +1,5 @@
-//! What lies on a layer: a mark in `children/` for each, so that no record but theirs is read to tell whether it can be removed.
+//! What lies on a layer: a mark in `children/` for each, so that no record but theirs is read to tell whether
+//! it can be removed.
 
 use std::io;
 
@@ -31,7 +32,8 @@ impl Store {
     ///
     /// # Errors
     ///
-    /// Those of reading a directory; [`Failure::Corrupt`] where there may be one, and the records of it are damaged.
+    /// Those of reading a directory; [`Failure::Corrupt`] where there may be one, and the records of it are
+    /// damaged.
     pub fn child(&self, id: &LayerId) -> Result<Option<LayerId>, Failure> {
         let entries = match self.dir.read_dir(format!("children/{id}")) {
             Ok(entries) => Some(entries),
@@ -60,7 +62,8 @@ impl Store {
         }
     }
 
-    /// Holds a mark of a child without a record to be one that a crash has left of a child that never came to be, or is no more: not of one whose record was lost.
+    /// Holds a mark of a child without a record to be one that a crash has left of a child that never came to
+    /// be, or is no more: not of one whose record was lost.
     fn require_no_child(&self, child: &LayerId) -> Result<(), Failure> {
         // Whoever works on it is about to remove it.
         let Some(_guard) = self.unclaimed(child)? else { return Ok(()) };

@@ -1,4 +1,5 @@
-//! The small files and directories that the store's records are made of, and how they are written so that a crash leaves the old or the new.
+//! The small files and directories that the store's records are made of, and how they are written so that a
+//! crash leaves the old or the new.
 
 use std::io::{self, Write};
 
@@ -28,11 +29,12 @@ pub(super) fn ids_in(dir: &Dir, name: &str) -> Result<Vec<LayerId>, Failure> {
     Ok(ids)
 }
 
-/// Writes a file so that after a crash it has its old content or its new one: temporary name, sync, rename, sync of the directory.
+/// Writes a file so that after a crash it has its old content or its new one: temporary name, sync, rename,
+/// sync of the directory.
 pub(super) fn write_atomically(dir: &Dir, directory: &str, name: &str, bytes: &[u8]) -> Result<(), Failure> {
     let temporary = format!("{directory}/.{name}.tmp");
-    // What a write that was cut off has left is taken away, and never written through: in `layers/` a component that has gone wrong could have put a
-    // link there to a record of the host's.
+    // What a write that was cut off has left is taken away, and never written through: in `layers/` a
+    // component that has gone wrong could have put a link there to a record of the host's.
     if dir.symlink_metadata(&temporary).is_ok_and(|found| found.is_dir()) {
         dir.remove_dir_all(&temporary).map_err(|e| Failure::io("rmdir", &e))?;
     }
@@ -55,13 +57,15 @@ fn write_synced(dir: &Dir, path: &str, bytes: &[u8]) -> Result<(), Failure> {
     file.sync_all().map_err(|e| Failure::io("fsync", &e))
 }
 
-/// Makes a directory with exactly this mode: whatever the umask is, and without a set-gid bit that the directory above handed down.
+/// Makes a directory with exactly this mode: whatever the umask is, and without a set-gid bit that the
+/// directory above handed down.
 pub(super) fn make_directory(dir: &Dir, path: &str, mode: u32) -> Result<(), Failure> {
     dir.create_dir_with(path, DirBuilder::new().mode(mode)).map_err(|e| Failure::io("mkdir", &e))?;
     set_mode(dir, path, mode)
 }
 
-/// Sets the mode of a directory. By its descriptor: for a path, the library goes by way of `/proc`, and panics where that fails.
+/// Sets the mode of a directory. By its descriptor: for a path, the library goes by way of `/proc`, and
+/// panics where that fails.
 pub(super) fn set_mode(dir: &Dir, path: &str, mode: u32) -> Result<(), Failure> {
     let flags = nix::fcntl::OFlag::O_DIRECTORY | nix::fcntl::OFlag::O_NOFOLLOW;
     let options = OpenOptions::new().read(true).custom_flags(flags.bits()).clone();
@@ -70,13 +74,15 @@ pub(super) fn set_mode(dir: &Dir, path: &str, mode: u32) -> Result<(), Failure> 
     nix::sys::stat::fchmod(&made, mode).map_err(|e| Failure::io("fchmod", &e.into()))
 }
 
-/// Brings the names in a directory to the disk. Opened as a file, because a `Dir` is a descriptor that cannot be synced.
+/// Brings the names in a directory to the disk. Opened as a file, because a `Dir` is a descriptor that cannot
+/// be synced.
 pub(super) fn sync_directory(dir: &Dir, name: &str) -> Result<(), Failure> {
     let directory = dir.open(name).map_err(|e| Failure::io("open", &e))?;
     directory.sync_all().map_err(|e| Failure::io("fsync", &e))
 }
 
-/// Whether there is something at this path. That it cannot be told is an error: whoever asks takes something away, or not, by the answer.
+/// Whether there is something at this path. That it cannot be told is an error: whoever asks takes something
+/// away, or not, by the answer.
 pub(super) fn exists(dir: &Dir, path: &str) -> Result<bool, Failure> {
     match dir.symlink_metadata(path) {
         Ok(_) => Ok(true),

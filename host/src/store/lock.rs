@@ -1,11 +1,14 @@
 //! Locks between processes and between threads: one on the store, one for each layer.
 //!
-//! All are flock(2) on a file of their own, so that a process that dies holds none. The store's is held by its owner: a service alone, or
-//! command lines side by side. Each layer has two, whose files lie on the tmpfs and are removed by the last holder. One is shared by calls that read the layer
-//! and exclusive for a call that fills or removes it. The other is for its mount and its count, and is only taken beside the first one, shared: whoever changes
-//! them has it alone, and need not wait for a reader, which may be as slow as whoever takes its archive.
+//! All are flock(2) on a file of their own, so that a process that dies holds none. The store's is held by
+//! its owner: a service alone, or command lines side by side. Each layer has two, whose files lie on the
+//! tmpfs and are removed by the last holder. One is shared by calls that read the layer and exclusive for a
+//! call that fills or removes it. The other is for its mount and its count, and is only taken beside the
+//! first one, shared: whoever changes them has it alone, and need not wait for a reader, which may be as slow
+//! as whoever takes its archive.
 //!
-//! Who holds a lock is asked of the kernel (`/proc/locks`, proc_locks(5)), for the message to those who wait in vain.
+//! Who holds a lock is asked of the kernel (`/proc/locks`, proc_locks(5)), for the message to those who wait
+//! in vain.
 
 use std::collections::BTreeMap;
 use std::fs::{File, Metadata};
@@ -48,7 +51,8 @@ pub struct Guard {
     _claim: Option<Claim>,
 }
 
-/// Which layers a process has locked, or waits to lock: a process that has the store to itself need not ask the file system.
+/// Which layers a process has locked, or waits to lock: a process that has the store to itself need not ask
+/// the file system.
 #[derive(Debug, Default)]
 pub(super) struct Claims(Arc<Mutex<BTreeMap<LayerId, usize>>>);
 
@@ -100,7 +104,8 @@ impl Guard {
             let mut head = Read::by_ref(&mut file).take(256);
             head.read_to_end(&mut owner).map_err(|e| Failure::io("read", &e))?;
         }
-        // Command lines come to an end, and another service does not: there is only one that just ends to wait for.
+        // Command lines come to an end, and another service does not: there is only one that just ends to
+        // wait for.
         let alone = mode == Mode::Exclusive && !owner.is_empty();
         match wait(file, mode, if alone { patience.min(HAND_OVER) } else { patience }) {
             Ok(lock) => {
@@ -128,7 +133,8 @@ impl Guard {
         self.mode == Mode::Exclusive
     }
 
-    /// Whether others who come find the file that is locked. They do not where somebody has removed it, with all else that the store was.
+    /// Whether others who come find the file that is locked. They do not where somebody has removed it, with
+    /// all else that the store was.
     pub(super) fn is_to_be_found(&self) -> bool {
         let links = |file: &File| file.metadata().map_or(1, |found| found.nlink());
         self.lock.as_ref().is_none_or(|file| links(file) > 0)
@@ -144,7 +150,8 @@ impl Guard {
         Ok(self)
     }
 
-    /// Takes the lock on the layer of a claim, of those whose files lie in a directory; waits so long for others.
+    /// Takes the lock on the layer of a claim, of those whose files lie in a directory; waits so long for
+    /// others.
     ///
     /// # Errors
     ///
@@ -173,7 +180,8 @@ impl Guard {
                 }
                 other => other,
             })?;
-            // The last holder may have removed the file after it was opened here: then this lock locks out nobody.
+            // The last holder may have removed the file after it was opened here: then this lock locks out
+            // nobody.
             match std::fs::metadata(&path) {
                 Ok(now) if now.ino() == before.ino() && now.dev() == before.dev() => {
                     return Ok(Guard { lock: Some(lock), mode, path: Some(path), _claim: Some(claim) });
@@ -185,8 +193,9 @@ impl Guard {
         }
     }
 
-    /// Writes down who has the store alone, for where the kernel does not tell: on btrfs a file has one device in `/proc/locks` and another in stat(2). Only the
-    /// message to others wants it, and a full disk is no reason to stay away.
+    /// Writes down who has the store alone, for where the kernel does not tell: on btrfs a file has one
+    /// device in `/proc/locks` and another in stat(2). Only the message to others wants it, and a full disk
+    /// is no reason to stay away.
     fn sign(&self, text: &str) {
         if let Some(lock) = &self.lock {
             drop(lock.write_all_at(text.as_bytes(), 0).and_then(|()| lock.set_len(text.len() as u64)));
@@ -194,7 +203,8 @@ impl Guard {
     }
 }
 
-/// The file that the lock on a store is taken on. On a file system that cannot be written it is opened as it is, and where there is none the root stands for it.
+/// The file that the lock on a store is taken on. On a file system that cannot be written it is opened as it
+/// is, and where there is none the root stands for it.
 fn lock_file(dir: &Dir) -> io::Result<File> {
     let options = cap_std::fs::OpenOptions::new().read(true).write(true).create(true).mode(0o600).clone();
     let opened = match dir.open_with("lock", &options) {
@@ -207,7 +217,8 @@ fn lock_file(dir: &Dir) -> io::Result<File> {
     opened.map(cap_std::fs::File::into_std)
 }
 
-/// How often the list of locks is read. The kernel gives it page by page, and where a lock goes in between, another one is left out.
+/// How often the list of locks is read. The kernel gives it page by page, and where a lock goes in between,
+/// another one is left out.
 const READINGS: usize = 3;
 
 /// Who holds a lock on a file, as a text; none where the kernel does not tell.
@@ -227,7 +238,8 @@ fn holders(file: &Metadata) -> Option<String> {
     }
 }
 
-/// Who holds the lock of a line, `1: FLOCK  ADVISORY  WRITE 946 fe:00:10421791 0 EOF`, where it is one on this file. Those who wait have an arrow there.
+/// Who holds the lock of a line, `1: FLOCK  ADVISORY  WRITE 946 fe:00:10421791 0 EOF`, where it is one on
+/// this file. Those who wait have an arrow there.
 fn holder(line: &str, file: &Metadata) -> Option<u32> {
     let mut words = line.split_ascii_whitespace().skip(1);
     let (kind, process, place) = (words.next()?, words.nth(2)?, words.next()?);
@@ -242,7 +254,8 @@ fn holder(line: &str, file: &Metadata) -> Option<u32> {
 impl Drop for Guard {
     fn drop(&mut self) {
         let (Some(path), Some(lock)) = (self.path.take(), self.lock.take()) else { return };
-        // Whoever can have it alone is the last. A file that stays behind is a few bytes on a tmpfs, so errors do not matter here.
+        // Whoever can have it alone is the last. A file that stays behind is a few bytes on a tmpfs, so
+        // errors do not matter here.
         let alone = || flock(&lock, FlockOperation::NonBlockingLockExclusive).is_ok();
         if self.mode == Mode::Exclusive || alone() {
             drop(std::fs::remove_file(path));
@@ -277,7 +290,8 @@ mod tests {
 
     #[test]
     fn the_kernel_tells_who_holds_a_lock() {
-        // A file of tmpfs has the same device there as the kernel tells of in /proc/locks; with btrfs or overlayfs it has another.
+        // A file of tmpfs has the same device there as the kernel tells of in /proc/locks; with btrfs or
+        // overlayfs it has another.
         let path = Path::new("/dev/shm").join(format!("layerbox-holders-{}", std::process::id()));
         let open =
             || File::options().read(true).write(true).create(true).truncate(false).open(&path).unwrap();

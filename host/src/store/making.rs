@@ -1,5 +1,6 @@
-//! How a layer comes to be: a note that it is being made, its directories, their names brought to the disk, and at last its record, with which it exists.
-//! Whatever a crash leaves of that before the record has the note, by which [`super::recover`] finds it.
+//! How a layer comes to be: a note that it is being made, its directories, their names brought to the disk,
+//! and at last its record, with which it exists. Whatever a crash leaves of that before the record has the
+//! note, by which [`super::recover`] finds it.
 
 use std::io;
 
@@ -13,8 +14,8 @@ use super::record::Record;
 use crate::error::Failure;
 
 impl Store {
-    /// Holds the place of a layer that is to be made to be free. What a call that was cut off has left there has a note, and is nobody's; an empty mount
-    /// point is nothing.
+    /// Holds the place of a layer that is to be made to be free. What a call that was cut off has left there
+    /// has a note, and is nobody's; an empty mount point is nothing.
     ///
     /// # Errors
     ///
@@ -95,7 +96,8 @@ impl Store {
         ignore_missing(self.dir.remove_file(format!("pending/{id}")), "unlink")
     }
 
-    /// Brings the names in `layers/` to the disk, and notes that they are ours; the component brings the bytes there itself.
+    /// Brings the names in `layers/` to the disk, and notes that they are ours; the component brings the
+    /// bytes there itself.
     ///
     /// # Errors
     ///
@@ -106,8 +108,9 @@ impl Store {
         Ok(())
     }
 
-    /// Brings all names of a new layer to the disk, and before them the mark that it lies on its parent. A file system that logs what is synced alone (btrfs)
-    /// would else keep the record of a layer and lose its directories, or the mark, without which the parent could be removed.
+    /// Brings all names of a new layer to the disk, and before them the mark that it lies on its parent. A
+    /// file system that logs what is synced alone (btrfs) would else keep the record of a layer and lose its
+    /// directories, or the mark, without which the parent could be removed.
     ///
     /// # Errors
     ///
@@ -125,7 +128,8 @@ impl Store {
         self.sync_layers()
     }
 
-    /// Makes the layer exist: from here on it is whole, and survives a crash. Its names must be on the disk ([`Store::sync_made`]).
+    /// Makes the layer exist: from here on it is whole, and survives a crash. Its names must be on the disk
+    /// ([`Store::sync_made`]).
     ///
     /// # Errors
     ///

@@ -1,7 +1,7 @@
 //! The id maps of a store: which owners on the disk stand for which in archives (`user_namespaces(7)`).
 //!
-//! An engine that gives its containers a user namespace says so when it opens the store. The maps are recorded there, so that whoever opens the
-//! store later reads the same owners out of it.
+//! An engine that gives its containers a user namespace says so when it opens the store. The maps are
+//! recorded there, so that whoever opens the store later reads the same owners out of it.
 
 use serde::{Deserialize, Serialize};
 
@@ -35,11 +35,13 @@ impl IdMaps {
         self.uids.is_empty() && self.gids.is_empty()
     }
 
-    /// Holds them to what the component can work with: what it refuses would be recorded, and no layer of the store could be filled.
+    /// Holds them to what the component can work with: what it refuses would be recorded, and no layer of the
+    /// store could be filled.
     ///
     /// # Errors
     ///
-    /// [`Failure::InvalidArgument`] for ranges that are empty, go past the last id or overlap, and for maps that have no root.
+    /// [`Failure::InvalidArgument`] for ranges that are empty, go past the last id or overlap, and for maps
+    /// that have no root.
     pub fn check(&self) -> Result<(), Failure> {
         for (ranges, whose) in [(&self.uids, "user"), (&self.gids, "group")] {
             let invalid =

@@ -1,8 +1,9 @@
-//! How layers have deletions written down, as far as the host has to know it: the names and numbers of the two forms, and how one mark is looked at.
+//! How layers have deletions written down, as far as the host has to know it: the names and numbers of the
+//! two forms, and how one mark is looked at.
 //!
-//! What a layer means, only the component knows. The host must know a mark when it sees one in two places: where a store is rewritten in the other form
-//! ([`super::convert`]), and where a mark of the other form is found ([`super::check`]). Everything here goes by descriptors below one layer, and follows no
-//! link.
+//! What a layer means, only the component knows. The host must know a mark when it sees one in two places:
+//! where a store is rewritten in the other form ([`super::convert`]), and where a mark of the other form is
+//! found ([`super::check`]). Everything here goes by descriptors below one layer, and follows no link.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
@@ -65,7 +66,8 @@ pub(super) fn is_device(kind: &Kind) -> bool {
     *kind == Kind::CharacterDevice(Device { major: 0, minor: 0 })
 }
 
-/// What the names of the attributes begin with that are overlayfs' own in a store of this backend; none for aufs.
+/// What the names of the attributes begin with that are overlayfs' own in a store of this backend; none for
+/// aufs.
 pub(super) fn own_attributes(backend: Backend) -> Option<&'static str> {
     match backend {
         Backend::Aufs => None,
@@ -109,8 +111,8 @@ pub(super) fn look(directory: BorrowedFd<'_>, last: &[u8]) -> Result<There, Fail
     }
 }
 
-/// Opens a directory below an open one (of an empty path: that one) for reading. No link is followed on the way and no mount point crossed. A path can be
-/// longer than the kernel takes at once.
+/// Opens a directory below an open one (of an empty path: that one) for reading. No link is followed on the
+/// way and no mount point crossed. A path can be longer than the kernel takes at once.
 ///
 /// # Errors
 ///

@@ -17,8 +17,9 @@
 //! lock            one service, or any number of command lines, hold it
 //! ```
 //!
-//! The host keeps its own record of the ancestors because they decide what a call is lent: if it took the component's word (or `layers/`, which
-//! the component writes), a component gone wrong could read any layer of the store.
+//! The host keeps its own record of the ancestors because they decide what a call is lent: if it took the
+//! component's word (or `layers/`, which the component writes), a component gone wrong could read any layer
+//! of the store.
 
 mod adopt;
 pub mod check;
@@ -74,7 +75,8 @@ pub struct Store {
     /// What `dir` is, and by way of which mount.
     identity: RootIdentity,
     format: Format,
-    /// Whether the machine has started since the store was last open: then no lock tells which layers were worked on.
+    /// Whether the machine has started since the store was last open: then no lock tells which layers were
+    /// worked on.
     first_since_boot: bool,
     /// What was mended when it was opened, for the next check to tell.
     recovered: Mutex<Vec<check::Finding>>,
@@ -95,7 +97,8 @@ impl Store {
         Guard::layer(&self.runtime.join(LOCKS), self.claims.claim(id), mode, PATIENCE)
     }
 
-    /// Takes the lock on a layer's mount and count, as [`Store::lock`] does on the layer, which the caller has locked.
+    /// Takes the lock on a layer's mount and count, as [`Store::lock`] does on the layer, which the caller
+    /// has locked.
     ///
     /// # Errors
     ///
@@ -104,7 +107,8 @@ impl Store {
         Guard::layer(&self.runtime.join(MOUNT_LOCKS), self.claims.claim(id), mode, PATIENCE)
     }
 
-    /// The lock of a layer that no living process works on; none where one does. Whoever works on it cleans up itself.
+    /// The lock of a layer that no living process works on; none where one does. Whoever works on it cleans
+    /// up itself.
     fn unclaimed(&self, id: &LayerId) -> Result<Option<Guard>, Failure> {
         match Guard::layer(&self.runtime.join(LOCKS), self.claims.claim(id), Mode::Exclusive, Duration::ZERO)
         {
@@ -114,8 +118,9 @@ impl Store {
         }
     }
 
-    /// Keeps others from locking a layer that nobody has locked, for what takes some microseconds and is worth less than the making of a lock. None where
-    /// somebody has, where another process may use the store, and where another call is here already.
+    /// Keeps others from locking a layer that nobody has locked, for what takes some microseconds and is
+    /// worth less than the making of a lock. None where somebody has, where another process may use the
+    /// store, and where another call is here already.
     pub(crate) fn unlocked(&self, id: &LayerId) -> Option<Unclaimed<'_>> {
         self.lock.is_exclusive().then(|| self.claims.unclaimed(id)).flatten()
     }
@@ -154,8 +159,9 @@ impl Store {
         &self.root
     }
 
-    /// Whether the path of the root still leads to what was opened there. It does not when the directory was removed, emptied or replaced, or something was
-    /// mounted or unmounted on the way: then nothing that is done here comes to be where the path leads. Where that cannot be told, calls will say why.
+    /// Whether the path of the root still leads to what was opened there. It does not when the directory was
+    /// removed, emptied or replaced, or something was mounted or unmounted on the way: then nothing that is
+    /// done here comes to be where the path leads. Where that cannot be told, calls will say why.
     pub fn is_in_place(&self) -> bool {
         match RootIdentity::at(&self.root) {
             Ok(now) => now == self.identity && self.lock.is_to_be_found(),

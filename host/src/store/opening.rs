@@ -1,4 +1,5 @@
-//! How a store is opened: by whom, as what, and whether it is made or taken over; and what can be told of one that is not open.
+//! How a store is opened: by whom, as what, and whether it is made or taken over; and what can be told of one
+//! that is not open.
 
 use std::io;
 use std::os::unix::fs::DirBuilderExt as _;
@@ -63,14 +64,15 @@ impl Default for Opening {
 impl Store {
     /// Opens the store at `given`, which no service or, for a service, nobody else may use meanwhile.
     ///
-    /// A root with Docker's three directories and no `layerbox.json` is adopted as an aufs store. What an interrupted process left is still there:
-    /// that is for [`Store::recover`].
+    /// A root with Docker's three directories and no `layerbox.json` is adopted as an aufs store. What an
+    /// interrupted process left is still there: that is for [`Store::recover`].
     ///
     /// # Errors
     ///
-    /// [`Failure::NoStore`], [`Failure::StoreInUse`], [`Failure::Converting`]; [`Failure::Conflict`] for a root that holds something else, a store of another
-    /// format, of another backend than the one asked for by name, or of other id maps; [`Failure::InvalidArgument`] for a new one where its layers could
-    /// never be mounted. A root that is refused is as it was.
+    /// [`Failure::NoStore`], [`Failure::StoreInUse`], [`Failure::Converting`]; [`Failure::Conflict`] for a
+    /// root that holds something else, a store of another format, of another backend than the one asked for
+    /// by name, or of other id maps; [`Failure::InvalidArgument`] for a new one where its layers could never
+    /// be mounted. A root that is refused is as it was.
     pub fn open(given: &Path, opening: Opening) -> Result<Store, Failure> {
         let missing = || Failure::NoStore(given.display().to_string());
         if opening.make {
@@ -140,7 +142,8 @@ impl Opening {
         Ok((if is_service { lock } else { lock.share()? }, format))
     }
 
-    /// Holds a path that is to become a new store to be one that its backend can be told: a store that could never be mounted is not made.
+    /// Holds a path that is to become a new store to be one that its backend can be told: a store that could
+    /// never be mounted is not made.
     fn require_path(&self, root: &Path) -> Result<(), Failure> {
         Backend::detect(self.new_backend())?.can_name(root).map_err(Failure::InvalidArgument)
     }

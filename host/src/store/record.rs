@@ -14,7 +14,8 @@ use crate::error::Failure;
 /// The version of the store's form that this program reads and writes.
 const VERSION: u32 = 1;
 
-/// Records are small: 500 ancestors of 128 bytes are some 70 KB. Anything larger is damage, and is not read into memory.
+/// Records are small: 500 ancestors of 128 bytes are some 70 KB. Anything larger is damage, and is not read
+/// into memory.
 const MAX_RECORD: u64 = 1 << 20;
 
 /// `layerbox.json`.
@@ -112,7 +113,8 @@ pub struct Record {
     pub ancestors: Vec<LayerId>,
     /// What the layer holds, while nothing can have changed it.
     pub size: Option<Size>,
-    /// Whether it was filled without being brought to the disk (`apply-diff --no-sync`): after a power cut it may not be whole.
+    /// Whether it was filled without being brought to the disk (`apply-diff --no-sync`): after a power cut it
+    /// may not be whole.
     pub unsynced: bool,
 }
 

@@ -1,7 +1,8 @@
 //! What an interrupted process left behind is taken away when a store is opened.
 //!
-//! Only the traces themselves are looked at (`pending/`, `stage/`, `trash/`, and locks that nobody holds), never all layers, so that opening a store does not
-//! take longer when it has more of them. [`super::check`] looks at everything.
+//! Only the traces themselves are looked at (`pending/`, `stage/`, `trash/`, and locks that nobody holds),
+//! never all layers, so that opening a store does not take longer when it has more of them. [`super::check`]
+//! looks at everything.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -20,7 +21,8 @@ use super::lock::Mode;
 use super::runtime::{LOCKS, MOUNT_LOCKS};
 use crate::error::Failure;
 
-/// How long the opening of a store goes on deleting what a removal has left. The rest goes with the next removal, or in the background of a service.
+/// How long the opening of a store goes on deleting what a removal has left. The rest goes with the next
+/// removal, or in the background of a service.
 const DELETING: Duration = Duration::from_millis(100);
 
 impl Store {
@@ -28,7 +30,8 @@ impl Store {
     ///
     /// # Errors
     ///
-    /// Those of renaming, removing and unmounting. That there is no room on the disk is none: it must not keep anybody from removing layers.
+    /// Those of renaming, removing and unmounting. That there is no room on the disk is none: it must not
+    /// keep anybody from removing layers.
     pub fn recover(&self, unions: &Unions, references: &References) -> Result<(), Failure> {
         if self.is_read_only() {
             // What lies there stays as it is; mounts and counts lie elsewhere.
@@ -47,7 +50,8 @@ impl Store {
         }
     }
 
-    /// Goes on with the deletion that another process did not get to. That something cannot be deleted is no reason to keep the store closed.
+    /// Goes on with the deletion that another process did not get to. That something cannot be deleted is no
+    /// reason to keep the store closed.
     fn recover_trash(&self) {
         if self.is_trash_empty() {
             return;
@@ -121,7 +125,8 @@ impl Store {
         Ok(())
     }
 
-    /// Takes away records that were being written when the machine went down. To find them takes a look at all layers, once after each start of the machine.
+    /// Takes away records that were being written when the machine went down. To find them takes a look at
+    /// all layers, once after each start of the machine.
     fn recover_temporary(&self) -> Result<(), Failure> {
         if !self.first_since_boot {
             return Ok(());
@@ -147,7 +152,8 @@ impl Store {
         Ok(())
     }
 
-    /// Looks at the layers that a process worked on when it was killed: their locks are still there, and nobody holds them.
+    /// Looks at the layers that a process worked on when it was killed: their locks are still there, and
+    /// nobody holds them.
     fn recover_abandoned(
         &self,
         unions: &Unions,
@@ -166,7 +172,8 @@ impl Store {
                 ignore_missing(self.dir.remove_file(format!("{directory}/.{id}.tmp")), "unlink")?;
             }
             references.forget_draft(&id)?;
-            // It was mounted, and nobody was told. Somebody may have found it even so, and keep it busy: then `check` tells of it.
+            // It was mounted, and nobody was told. Somebody may have found it even so, and keep it busy: then
+            // `check` tells of it.
             let unused = unions.mounted(&id)? && matches!(references.count(&id), Ok(0));
             if unused && unions.unmount(&id, false).is_ok() {
                 self.note(format!("mnt/{id}"), "a call that was cut off left it mounted", "unmount it");

@@ -1,7 +1,8 @@
 //! What the path of a root leads to, so that it can be told later whether it still leads there.
 //!
-//! A mount counts as well as a directory: an engine binds its data on itself when it starts, and takes that away when it ends. What was opened below such a mount stays
-//! there, cut off from all paths, and Landlock lets nobody move a file in it any more: it knows of no path to it that a rule could be about.
+//! A mount counts as well as a directory: an engine binds its data on itself when it starts, and takes that
+//! away when it ends. What was opened below such a mount stays there, cut off from all paths, and Landlock
+//! lets nobody move a file in it any more: it knows of no path to it that a rule could be about.
 
 use std::os::fd::AsFd;
 use std::path::Path;

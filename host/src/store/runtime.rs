@@ -41,12 +41,13 @@ pub(super) fn runtime_directory(name: &str) -> Result<PathBuf, Failure> {
     Ok(directory)
 }
 
-/// A directory for what a reboot must clear: below `/run/layerbox` for root, below `$XDG_RUNTIME_DIR` or `/run/user/UID` where that cannot be written. Only its
-/// owner can enter it.
+/// A directory for what a reboot must clear: below `/run/layerbox` for root, below `$XDG_RUNTIME_DIR` or
+/// `/run/user/UID` where that cannot be written. Only its owner can enter it.
 ///
 /// # Errors
 ///
-/// Those of making directories; [`Failure::Untrusted`] for one that is there and is not the caller's alone. The error is that of the best place.
+/// Those of making directories; [`Failure::Untrusted`] for one that is there and is not the caller's alone.
+/// The error is that of the best place.
 pub(crate) fn private_directory(names: &[&str]) -> Result<PathBuf, Failure> {
     private_directory_in(candidates(), names)
 }
@@ -68,8 +69,9 @@ fn private_directory_in(places: Vec<PathBuf>, names: &[&str]) -> Result<PathBuf,
     Err(first.unwrap_or_else(|| Failure::io("mkdir", &io::ErrorKind::NotFound.into())))
 }
 
-/// Whether a place is not for this caller, now and at other times. After any other failure, such as a full disk, the next process may succeed there: this one
-/// must not go elsewhere, where it would not see the locks and counts that the next one sees.
+/// Whether a place is not for this caller, now and at other times. After any other failure, such as a full
+/// disk, the next process may succeed there: this one must not go elsewhere, where it would not see the locks
+/// and counts that the next one sees.
 fn is_for_others(failure: &Failure) -> bool {
     use Errno::{EACCES, ENOENT, ENOTDIR, EPERM, EROFS};
     match failure {
@@ -81,7 +83,8 @@ fn is_for_others(failure: &Failure) -> bool {
     }
 }
 
-/// The directories that [`runtime_directory`] would take, where they are there: the first is the one that it takes, unless that cannot be written any more.
+/// The directories that [`runtime_directory`] would take, where they are there: the first is the one that it
+/// takes, unless that cannot be written any more.
 pub(super) fn existing_directories(name: &str) -> impl Iterator<Item = PathBuf> {
     let candidates = candidates().into_iter().filter(|ours| is_private(ours).unwrap_or(false));
     candidates.map(move |ours| ours.join(name)).filter(|directory| is_private(directory).unwrap_or(false))
@@ -99,7 +102,8 @@ fn candidates() -> Vec<PathBuf> {
     candidates
 }
 
-/// The user, as the user namespace has it that this one was made in: root of a namespace is a different user for each who made one.
+/// The user, as the user namespace has it that this one was made in: root of a namespace is a different user
+/// for each who made one.
 fn outer_user() -> u32 {
     let own = nix::unistd::geteuid().as_raw();
     let map = std::fs::read_to_string("/proc/self/uid_map").unwrap_or_default();

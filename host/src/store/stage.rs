@@ -1,4 +1,5 @@
-//! The way of content into a layer: it is staged, and takes the place of the layer's empty directory in one step when it is whole.
+//! The way of content into a layer: it is staged, and takes the place of the layer's empty directory in one
+//! step when it is whole.
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -27,8 +28,8 @@ impl Store {
         self.open_directory("stage", id)
     }
 
-    /// Holds none of these layers to be one that an archive is being applied to: its directory will be another, and a union over the one that it has now would
-    /// lose it.
+    /// Holds none of these layers to be one that an archive is being applied to: its directory will be
+    /// another, and a union over the one that it has now would lose it.
     ///
     /// # Errors
     ///
@@ -40,7 +41,8 @@ impl Store {
         }
     }
 
-    /// Those of the layers asked for that an archive is being applied to. What a call that was cut off has left does not count.
+    /// Those of the layers asked for that an archive is being applied to. What a call that was cut off has
+    /// left does not count.
     ///
     /// # Errors
     ///
@@ -67,8 +69,8 @@ impl Store {
         self.empty_trash_of(id)
     }
 
-    /// Puts the staged content in the place of the layer's empty directory, in one step. With `sync` the step is on the disk after it; what was staged must
-    /// have been before.
+    /// Puts the staged content in the place of the layer's empty directory, in one step. With `sync` the step
+    /// is on the disk after it; what was staged must have been before.
     ///
     /// # Errors
     ///
@@ -103,7 +105,8 @@ impl Store {
         Ok(true)
     }
 
-    /// What aufs keeps for itself in a directory that it has once mounted writable, and whether that is a directory.
+    /// What aufs keeps for itself in a directory that it has once mounted writable, and whether that is a
+    /// directory.
     fn kept_by_aufs(&self) -> &'static [(&'static str, bool)] {
         match self.format.backend() {
             Backend::Aufs => &[(".wh..wh.aufs", false), (".wh..wh.plnk", true), (".wh..wh.orph", true)],
@@ -111,7 +114,8 @@ impl Store {
         }
     }
 
-    /// Takes away what aufs has left in the directory of an empty layer, which must not be mounted. Answers whether there is nothing any more.
+    /// Takes away what aufs has left in the directory of an empty layer, which must not be mounted. Answers
+    /// whether there is nothing any more.
     ///
     /// # Errors
     ///

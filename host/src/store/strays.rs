@@ -1,10 +1,12 @@
 //! Layers that another program has added to `layers/` since, of which the host has no record.
 //!
-//! Docker's own driver does so, which knows nothing of `meta/` and `children/`, where it goes on with a store that was taken over from it. Such a layer is taken
-//! over when the store is next opened; one of which that cannot be done keeps its parent from being removed, until [`super::check`] has looked at it.
+//! Docker's own driver does so, which knows nothing of `meta/` and `children/`, where it goes on with a store
+//! that was taken over from it. Such a layer is taken over when the store is next opened; one of which that
+//! cannot be done keeps its parent from being removed, until [`super::check`] has looked at it.
 //!
-//! To find them, the names in `layers/` are held against those in `meta/`. Only where `layers/` is not as a call of ours has left it: that is on record on the
-//! tmpfs, so that opening a store does not take longer when it has more layers.
+//! To find them, the names in `layers/` are held against those in `meta/`. Only where `layers/` is not as a
+//! call of ours has left it: that is on record on the tmpfs, so that opening a store does not take longer
+//! when it has more layers.
 
 use std::collections::BTreeMap;
 use std::sync::PoisonError;
@@ -52,7 +54,8 @@ impl Store {
         let known = ids_in(&self.dir, "meta")?;
         let mut found = Vec::new();
         for id in named.iter().filter(|id| known.binary_search(id).is_err()) {
-            // Whoever works on it makes or removes it. A list that cannot be read is nobody's, and so is one without content: `check` tells of them.
+            // Whoever works on it makes or removes it. A list that cannot be read is nobody's, and so is one
+            // without content: `check` tells of them.
             if let Some(guard) = self.unclaimed(id)?
                 && self.is_stray(id)?
                 && let Ok(ancestors) = self.ancestors_on_disk(id)
@@ -96,7 +99,8 @@ impl Store {
         Ok(has("layers")? && !has("meta")? && !has("pending")?)
     }
 
-    /// Writes the record of a layer; false, with nothing changed, where its ancestors are not its parent and that one's own, or somebody works on that.
+    /// Writes the record of a layer; false, with nothing changed, where its ancestors are not its parent and
+    /// that one's own, or somebody works on that.
     fn take_in(&self, id: &LayerId, record: &Record) -> Result<bool, Failure> {
         let mut _guard = None;
         if let Some(parent) = record.ancestors.first() {

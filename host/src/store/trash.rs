@@ -13,7 +13,8 @@ use super::files::{exists, ids_in, ignore_missing, is_absent};
 use crate::error::Failure;
 
 impl Store {
-    /// Makes the layer not exist, then takes its content out of sight. The content is deleted by [`Store::empty_trash`].
+    /// Makes the layer not exist, then takes its content out of sight. The content is deleted by
+    /// [`Store::empty_trash`].
     ///
     /// # Errors
     ///
@@ -136,7 +137,8 @@ impl Store {
             return traces;
         }
         for record in [format!("layers/{id}"), format!("layers/.{id}.tmp"), format!("meta/.{id}.tmp")] {
-            // A component that has gone wrong may have made a directory of it. Were that an error, the store could not be opened again.
+            // A component that has gone wrong may have made a directory of it. Were that an error, the store
+            // could not be opened again.
             if self.dir.symlink_metadata(&record).is_ok_and(|found| found.is_dir()) {
                 self.throw_away(&record)?;
             }
@@ -146,8 +148,8 @@ impl Store {
         self.conclude(id)
     }
 
-    /// Moves a directory out of sight, under a name that nothing else has; where there is no room for a name, deletes it where it is. A missing one
-    /// is no error. Answers whether there was one.
+    /// Moves a directory out of sight, under a name that nothing else has; where there is no room for a name,
+    /// deletes it where it is. A missing one is no error. Answers whether there was one.
     pub(super) fn throw_away(&self, path: &str) -> Result<bool, Failure> {
         match self.to_trash(path) {
             Err(failure) if failure.is_shortage() || self.dir.symlink_metadata("trash").is_err() => {
@@ -191,7 +193,8 @@ impl Store {
         self.delete_trash(&|_| true, go_on)
     }
 
-    /// Deletes what is out of sight of one layer. Another one may be of a million files, and whoever waits for this one does not wait for that.
+    /// Deletes what is out of sight of one layer. Another one may be of a million files, and whoever waits
+    /// for this one does not wait for that.
     ///
     /// # Errors
     ///
@@ -226,7 +229,8 @@ impl Store {
     }
 }
 
-/// Whose content a name in `trash/` stands for, as [`Store::throw_away`] gives them: `diff.ID.PID.N`. None for a name that is not of this form.
+/// Whose content a name in `trash/` stands for, as [`Store::throw_away`] gives them: `diff.ID.PID.N`. None
+/// for a name that is not of this form.
 fn layer_of(name: &str) -> Option<&str> {
     let (rest, _attempt) = name.rsplit_once('.')?;
     let (content, _process) = rest.rsplit_once('.')?;

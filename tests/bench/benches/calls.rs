@@ -1,7 +1,9 @@
-//! What calls cost in one process, without a socket, a process or another thread: a fresh instance of the component each, and what it asks the host for.
+//! What calls cost in one process, without a socket, a process or another thread: a fresh instance of the
+//! component each, and what it asks the host for.
 //!
-//! `cargo bench -p layerbox-bench`, as root. `exists` is an instance with next to nothing to do: the price of the sandbox for one call. What the others take beyond it
-//! is the lock of the layer, its records, and the count.
+//! `cargo bench -p layerbox-bench`, as root. `exists` is an instance with next to nothing to do: the price of
+//! the sandbox for one call. What the others take beyond it is the lock of the layer, its records, and the
+//! count.
 
 use std::path::PathBuf;
 use std::process::ExitCode;

@@ -1,4 +1,5 @@
-//! From an archive to a directory. Parents are opened once; owner, mode, attributes and time are set where making the file has not set them already.
+//! From an archive to a directory. Parents are opened once; owner, mode, attributes and time are set where
+//! making the file has not set them already.
 
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::Path;

@@ -1,5 +1,6 @@
-//! The floor: a native program that makes the system calls that the work needs, on one thread, and no others. It trusts its input, reads only archives that the
-//! bench writes, and checks nothing: what it takes is what the kernel takes.
+//! The floor: a native program that makes the system calls that the work needs, on one thread, and no others.
+//! It trusts its input, reads only archives that the bench writes, and checks nothing: what it takes is what
+//! the kernel takes.
 //!
 //! `bench-floor apply ARCHIVE DIRECTORY` · `bench-floor diff DIRECTORY` · `bench-floor walk DIRECTORY`
 

@@ -1,5 +1,5 @@
-//! layerbox without its sandbox: the logic of the component, linked natively, over the code that the host runs. What the binary takes beyond this is the price
-//! of the sandbox, and of the store around it.
+//! layerbox without its sandbox: the logic of the component, linked natively, over the code that the host
+//! runs. What the binary takes beyond this is the price of the sandbox, and of the store around it.
 //!
 //! `bench-native apply ARCHIVE DIRECTORY` · `bench-native diff DIRECTORY` · `bench-native changes DIRECTORY`
 

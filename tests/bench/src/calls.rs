@@ -1,4 +1,5 @@
-//! Single calls: what a call through the service takes, and what a command that finds nothing running takes from its start to its end.
+//! Single calls: what a call through the service takes, and what a command that finds nothing running takes
+//! from its start to its end.
 
 use std::io::{BufRead as _, BufReader};
 use std::path::Path;

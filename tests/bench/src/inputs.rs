@@ -1,5 +1,5 @@
-//! The archives that are measured. They are made once and kept in `target/bench`; but for the Debian root, which is what debootstrap gives that day, they are
-//! the same bytes on every machine.
+//! The archives that are measured. They are made once and kept in `target/bench`; but for the Debian root,
+//! which is what debootstrap gives that day, they are the same bytes on every machine.
 
 use std::fs::{self, File};
 use std::io::{BufWriter, Write};
@@ -153,7 +153,8 @@ fn whiteouts(out: &mut Out) -> Result<()> {
     Ok(())
 }
 
-/// A file of 1 GB, every eighth MiB of it zeros as in images of disks, and a sparse file of 64 GB with a MiB in every GB.
+/// A file of 1 GB, every eighth MiB of it zeros as in images of disks, and a sparse file of 64 GB with a MiB
+/// in every GB.
 fn big(out: &mut Out) -> Result<()> {
     const MIB: u64 = 1 << 20;
     let header = member("image", b'0').size(1024 * MIB);
@@ -166,7 +167,8 @@ fn big(out: &mut Out) -> Result<()> {
     sparse(out, "sparse", 64 << 30, &parts, &noise)
 }
 
-/// A sparse file in GNU's form 1.0 (GNU tar manual, "Storing Sparse Files"). Each part holds the beginning of `content`.
+/// A sparse file in GNU's form 1.0 (GNU tar manual, "Storing Sparse Files"). Each part holds the beginning of
+/// `content`.
 fn sparse(out: &mut Out, name: &str, size: u64, parts: &[(u64, u64)], content: &[u8]) -> Result<()> {
     let mut map = format!("{}\n", parts.len()).into_bytes();
     for (offset, length) in parts {

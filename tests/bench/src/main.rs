@@ -1,9 +1,11 @@
-//! How fast layerbox is, beside what else unpacks layers, and beside a floor that makes only the system calls that the work needs.
+//! How fast layerbox is, beside what else unpacks layers, and beside a floor that makes only the system calls
+//! that the work needs.
 //!
-//! `bench [--json] [--no-strace] [WORD…]`: words choose works (`apply`, `synced`, `diff`, `changes`, `calls`, `scale`) and inputs (`base`, `many`, `links`,
-//! `whiteouts`, `big`, `deep`); none choose all but `scale`. `RUNS` says how many rounds (7), of which the middle one counts, and the best
-//! where a large file is written. Everything happens on one ext4 with a journal, in an image that is
-//! mounted in a namespace of its own. The exit status is 1 where a bound is missed.
+//! `bench [--json] [--no-strace] [WORD…]`: words choose works (`apply`, `synced`, `diff`, `changes`, `calls`,
+//! `scale`) and inputs (`base`, `many`, `links`, `whiteouts`, `big`, `deep`); none choose all but `scale`.
+//! `RUNS` says how many rounds (7), of which the middle one counts, and the best where a large file is
+//! written. Everything happens on one ext4 with a journal, in an image that is mounted in a namespace of its
+//! own. The exit status is 1 where a bound is missed.
 
 mod bounds;
 mod calls;

@@ -1,6 +1,8 @@
-//! One program, run and measured: by the clock, by its use of processors and memory, and under strace by its system calls.
+//! One program, run and measured: by the clock, by its use of processors and memory, and under strace by its
+//! system calls.
 //!
-//! Only a process whose one child it is can tell what a program took (getrusage(2), `RUSAGE_CHILDREN`), so the bench starts itself as that process.
+//! Only a process whose one child it is can tell what a program took (getrusage(2), `RUSAGE_CHILDREN`), so
+//! the bench starts itself as that process.
 
 use std::fs::{self, File};
 use std::path::Path;

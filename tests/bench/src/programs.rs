@@ -216,7 +216,8 @@ impl Field {
         Ok(command)
     }
 
-    /// Removes what was filled, and waits until the disk knows: what deletions leave in the journal is nobody's part of the next run.
+    /// Removes what was filled, and waits until the disk knows: what deletions leave in the journal is
+    /// nobody's part of the next run.
     pub(crate) fn clean(&self, work: Work, who: Who, target: &str) -> Result<()> {
         if work.fills() {
             match who {

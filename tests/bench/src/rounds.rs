@@ -1,4 +1,5 @@
-//! One piece of work on one input: everybody in turn, round after round, so that whatever else the machine does falls on all of them.
+//! One piece of work on one input: everybody in turn, round after round, so that whatever else the machine
+//! does falls on all of them.
 
 use anyhow::Result;
 use layerbox_tests::scratch::Place;
@@ -7,7 +8,8 @@ use crate::inputs::Input;
 use crate::measure::{Sample, least, measured, median, system_calls};
 use crate::programs::{Field, Who, Work};
 
-/// What came of it for one of them: medians, the largest peak, and the system calls for each entry where they were counted.
+/// What came of it for one of them: medians, the largest peak, and the system calls for each entry where they
+/// were counted.
 #[derive(Debug, Clone)]
 pub(crate) struct Figure {
     pub(crate) work: Work,
@@ -50,7 +52,8 @@ pub(crate) fn measure(
         } else {
             None
         };
-        // What writes one large file depends on how soon the machine finds memory for it, on a virtual one by several times: there the best run is nearest to the work.
+        // What writes one large file depends on how soon the machine finds memory for it, on a virtual one by
+        // several times: there the best run is nearest to the work.
         let writes_large = work == Work::Diff || input.name == "big";
         let typical = if writes_large { least } else { median };
         let sample = Sample {

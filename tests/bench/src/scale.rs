@@ -1,6 +1,8 @@
-//! Whether anything grows worse than it should: stores of many layers, many mounts, layers of many entries, a file that is nearly all hole.
+//! Whether anything grows worse than it should: stores of many layers, many mounts, layers of many entries, a
+//! file that is nearly all hole.
 //!
-//! `SCALE=1` is the full size (100,000 layers, 10,000 mounts, 1,000,000 entries, 100 GB); the default, a twentieth of it, shows the same slopes in minutes.
+//! `SCALE=1` is the full size (100,000 layers, 10,000 mounts, 1,000,000 entries, 100 GB); the default, a
+//! twentieth of it, shows the same slopes in minutes.
 
 use std::fs;
 use std::time::Instant;

@@ -1,5 +1,6 @@
-//! A writer of tar archives that does as it is told: any name, any number, any checksum. Formats: POSIX.1-2017 pax, the section "ustar Interchange Format" for
-//! the header, "pax Header Block" for extended headers.
+//! A writer of tar archives that does as it is told: any name, any number, any checksum. Formats:
+//! POSIX.1-2017 pax, the section "ustar Interchange Format" for the header, "pax Header Block" for extended
+//! headers.
 
 /// The size of a header, and what bodies are padded to.
 pub const BLOCK: usize = 512;
@@ -9,7 +10,8 @@ pub const BLOCK: usize = 512;
 pub struct Member {
     /// The name, byte for byte. Over 100 bytes it goes into a PAX record as well.
     pub name: Vec<u8>,
-    /// The type flag: `b'0'` file, `b'1'` hard link, `b'2'` symlink, `b'3'` and `b'4'` devices, `b'5'` directory, `b'6'` FIFO.
+    /// The type flag: `b'0'` file, `b'1'` hard link, `b'2'` symlink, `b'3'` and `b'4'` devices, `b'5'`
+    /// directory, `b'6'` FIFO.
     pub kind: u8,
     /// Permission bits.
     pub mode: u32,
@@ -35,7 +37,8 @@ pub struct Member {
     pub checksum_error: i64,
 }
 
-/// A member of the given kind with the usual attributes: mode 0644 (0755 for directories), owner 0:0, time 1,000,000,000.
+/// A member of the given kind with the usual attributes: mode 0644 (0755 for directories), owner 0:0, time
+/// 1,000,000,000.
 pub fn member(name: impl Into<Vec<u8>>, kind: u8) -> Member {
     Member {
         name: name.into(),
@@ -285,7 +288,8 @@ fn put(header: &mut [u8; BLOCK], offset: usize, width: usize, text: &[u8]) {
     header[offset..offset + length].copy_from_slice(&text[..length]);
 }
 
-/// Writes a number in octal and a NUL, or zero where it does not fit (a PAX record has it then), or base 256 for sizes.
+/// Writes a number in octal and a NUL, or zero where it does not fit (a PAX record has it then), or base 256
+/// for sizes.
 fn octal(header: &mut [u8; BLOCK], offset: usize, width: usize, number: u64) {
     let text = format!("{number:0digits$o}", digits = width - 1);
     if text.len() < width {

@@ -17,7 +17,8 @@ pub enum Applied {
     Limit(String),
 }
 
-/// What applies archives: a store, and the way in which it is driven. A message for what must not happen at all.
+/// What applies archives: a store, and the way in which it is driven. A message for what must not happen at
+/// all.
 ///
 /// # Errors
 /// All methods: the call failed, in the words of the subject.
@@ -43,7 +44,8 @@ pub trait Subject {
     }
 }
 
-/// Tries a row in an empty store. With `strict`, an [open](Row::open) row is held to its outcome as the others are.
+/// Tries a row in an empty store. With `strict`, an [open](Row::open) row is held to its outcome as the
+/// others are.
 ///
 /// # Errors
 /// What came instead of the outcome of the row, or what changed that should not have.
@@ -88,7 +90,8 @@ fn fill(subject: &dyn Subject, id: &str, parent: Option<&str>, archive: &[u8]) -
     }
 }
 
-/// Holds the layer to what the row says; and what can be applied can be archived, applied again, listed and removed.
+/// Holds the layer to what the row says; and what can be applied can be archived, applied again, listed and
+/// removed.
 fn exact(row: &Row, subject: &dyn Subject) -> Result<(), String> {
     let read = |id: &str| look(&subject.content(id)).map_err(|error| format!("layer {id}: {error}"));
     let layer = read("target")?;

@@ -1,10 +1,13 @@
 //! Archives from strangers: one table of them, and what must come of each.
 //!
-//! A [`Row`] is an archive, built byte by byte, and an [`Outcome`]; there are three and no fourth. [`attempt()`] tries a row on whatever applies archives (the
-//! command line, the calls of the contract, the service of an engine: a [`Subject`]) and holds it to the outcome, with an oracle around it: beside the
-//! layer lies `victim/` with a secret, and other layers lie in the store; nothing of them may change, and nothing of the secret may be in the layer.
+//! A [`Row`] is an archive, built byte by byte, and an [`Outcome`]; there are three and no fourth.
+//! [`attempt()`] tries a row on whatever applies archives (the command line, the calls of the contract, the
+//! service of an engine: a [`Subject`]) and holds it to the outcome, with an oracle around it: beside the
+//! layer lies `victim/` with a secret, and other layers lie in the store; nothing of them may change, and
+//! nothing of the secret may be in the layer.
 //!
-//! A new row goes into the file of its group in `rows/`; whoever has the table runs it from then on, in both dialects.
+//! A new row goes into the file of its group in `rows/`; whoever has the table runs it from then on, in both
+//! dialects.
 
 pub mod archive;
 mod attempt;
@@ -129,16 +132,16 @@ pub struct Row {
     pub outcome: Outcome,
     /// What it is tried with.
     pub bounds: Bounds,
-    /// Whether the contract leaves it open what comes of it, and the outcome is what the component that layerbox carries decides. Any of the three will do
-    /// for another.
+    /// Whether the contract leaves it open what comes of it, and the outcome is what the component that
+    /// layerbox carries decides. Any of the three will do for another.
     pub open: bool,
     /// Whether times are left out of the comparison: the file system may hold less than the archive says.
     pub any_time: bool,
 }
 
 impl Row {
-    /// Whether it is named after a rule of the contract, and its name stays the same for good. A component that breaks one rule breaks one of these rows,
-    /// and any number of others.
+    /// Whether it is named after a rule of the contract, and its name stays the same for good. A component
+    /// that breaks one rule breaks one of these rows, and any number of others.
     pub fn is_named(&self) -> bool {
         self.given_name().is_some()
     }
@@ -147,7 +150,8 @@ impl Row {
         rows::NAMES.iter().find(|(_, title)| *title == self.title).map(|&(name, _)| name)
     }
 
-    /// The name by which a row is chosen and quoted: the one that it was given, else group and title in lower case letters, digits and dashes.
+    /// The name by which a row is chosen and quoted: the one that it was given, else group and title in lower
+    /// case letters, digits and dashes.
     pub fn name(&self) -> String {
         if let Some(name) = self.given_name() {
             return name.to_owned();

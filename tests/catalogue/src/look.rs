@@ -12,7 +12,8 @@ use rustix::io::Errno;
 
 use crate::Dialect;
 
-/// The time that members of archives have when nothing else is said, and directories that no archive speaks of.
+/// The time that members of archives have when nothing else is said, and directories that no archive speaks
+/// of.
 const USUAL_TIME: (i64, u64) = (1_000_000_000, 0);
 const IMPLIED_TIME: (i64, u64) = (0, 0);
 /// Content up to this length is shown.
@@ -122,8 +123,9 @@ fn at(directory: &OwnedFd, name: &[u8]) -> io::Result<(Found, Option<File>)> {
             |name, buffer| rustix::fs::fgetxattr(file, name, buffer),
         )?,
         None => {
-            // By the descriptor's number: what takes no directory descriptor takes this, and the name alone is never too long. A walk of its own through /proc, which is
-            // what takes longest here, so not for what can be opened.
+            // By the descriptor's number: what takes no directory descriptor takes this, and the name alone
+            // is never too long. A walk of its own through /proc, which is what takes longest here, so not
+            // for what can be opened.
             let path =
                 [format!("/proc/self/fd/{}/", directory.as_fd().as_raw_fd()).as_bytes(), name].concat();
             let path = CString::new(path)?;
@@ -176,8 +178,9 @@ fn xattrs(
     Ok(all)
 }
 
-/// A layer in lines, sorted: `NAME TYPE`, with content or target, and whatever attribute is not the usual one. Deletions have one form for both dialects, and what
-/// a dialect keeps for itself is left out. With `any_time`, times are left out.
+/// A layer in lines, sorted: `NAME TYPE`, with content or target, and whatever attribute is not the usual
+/// one. Deletions have one form for both dialects, and what a dialect keeps for itself is left out. With
+/// `any_time`, times are left out.
 pub fn describe(layer: &BTreeMap<Vec<u8>, Found>, dialect: Dialect, any_time: bool) -> Vec<String> {
     let mut lines = Vec::new();
     for (path, found) in layer {
@@ -231,7 +234,8 @@ fn kind(found: &Found) -> String {
     }
 }
 
-/// What is not usual: the mode (0644, 0755 of directories, 0777 of symbolic links), the owner, the time, attributes.
+/// What is not usual: the mode (0644, 0755 of directories, 0777 of symbolic links), the owner, the time,
+/// attributes.
 fn attributes(found: &Found, any_time: bool) -> String {
     let mut text = String::new();
     let usual = match found.kind {

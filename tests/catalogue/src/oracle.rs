@@ -29,8 +29,8 @@ impl Snapshot {
         Ok(Snapshot { path: path.to_owned(), found })
     }
 
-    /// Holds the directory to be as it was: names, types, modes, owners, sizes, content, extended attributes, times of modification and of change, and
-    /// inode numbers.
+    /// Holds the directory to be as it was: names, types, modes, owners, sizes, content, extended attributes,
+    /// times of modification and of change, and inode numbers.
     ///
     /// # Errors
     /// What has changed.
@@ -53,8 +53,9 @@ pub struct Oracle {
 }
 
 impl Oracle {
-    /// Lays `victim/` in every directory that a wrong number of `..` in a layer of the store at `root` could lead to, and remembers them and the content of other
-    /// layers. Call [`Oracle::still`] before anything else is done to the store that should change these.
+    /// Lays `victim/` in every directory that a wrong number of `..` in a layer of the store at `root` could
+    /// lead to, and remembers them and the content of other layers. Call [`Oracle::still`] before anything
+    /// else is done to the store that should change these.
     ///
     /// # Errors
     /// A victim cannot be made, or something cannot be read.
@@ -80,7 +81,8 @@ impl Oracle {
         Ok(Oracle { snapshots })
     }
 
-    /// Holds all of it to be as it was, and the layer at `content`, where there is one, to hold nothing of the secret.
+    /// Holds all of it to be as it was, and the layer at `content`, where there is one, to hold nothing of
+    /// the secret.
     ///
     /// # Errors
     /// What has changed, or leaked.

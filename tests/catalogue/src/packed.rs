@@ -1,4 +1,5 @@
-//! Writers of gzip (RFC 1952, RFC 1951) and Zstandard (RFC 8878) that compress nothing, or zeros only, and do as they are told.
+//! Writers of gzip (RFC 1952, RFC 1951) and Zstandard (RFC 8878) that compress nothing, or zeros only, and do
+//! as they are told.
 
 /// A gzip member.
 #[derive(Debug, Clone)]

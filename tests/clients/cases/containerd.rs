@@ -1,4 +1,5 @@
-//! containerd on the service: the life of an image and of its containers, crashes in the middle of it, and blobs that only the component unpacks.
+//! containerd on the service: the life of an image and of its containers, crashes in the middle of it, and
+//! blobs that only the component unpacks.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -168,7 +169,8 @@ fn same_as_overlayfs(place: &Place, version: Version) -> Result<()> {
         engine.import(&archive, "overlayfs")?;
         same(&look("overlayfs")?, &ours, Except::default())?;
     } else {
-        // Those have no differ but ours; what it unpacked is held against what tar and the rules of deletion make of it.
+        // Those have no differ but ours; what it unpacked is held against what tar and the rules of deletion
+        // make of it.
         let expected = place.make("expected")?;
         let script = r#"
             tar --numeric-owner --xattrs --xattrs-include='*' -xpf "$1" -C "$2"
@@ -218,7 +220,8 @@ fn killed(place: &Place, version: Version) -> Result<()> {
             engine.start_daemon()?;
         }
         import.wait()?;
-        // What was cut off is done again, and is whole then. containerd waits for some seconds before it calls a service again that was gone.
+        // What was cut off is done again, and is whole then. containerd waits for some seconds before it
+        // calls a service again that was gone.
         until(Duration::from_secs(30), "the import does not succeed", || {
             Ok(engine.ctr(import_of(&archive))?.code == 0)
         })?;
@@ -263,7 +266,8 @@ fn hostile(place: &Place, version: Version) -> Result<()> {
     {
         let archive = place.join(format!("hostile-{number}.oci"));
         let hostile = layer(place, &format!("hostile-{number}"), &[member], "gzip -n")?;
-        // The second has no layer below it: the collector may still be at what the first one left when it was refused.
+        // The second has no layer below it: the collector may still be at what the first one left when it was
+        // refused.
         let below = small_root(place)?;
         let layers = [below.as_path(), hostile.as_path()];
         let layers = if number == 0 { &layers[..] } else { &layers[1..] };
@@ -337,7 +341,8 @@ fn speed(place: &Place, version: Version) -> Result<()> {
                 None => Ok(true),
             }
         })?;
-        // It is taken away by the collector, for which this waits; what it has not taken yet would be found again instead of unpacked.
+        // It is taken away by the collector, for which this waits; what it has not taken yet would be found
+        // again instead of unpacked.
         engine.ok(&["images", "tag", "--force", name, "other"])?;
         engine.ok(&["images", "rm", "--sync", "other"])?;
         until(Duration::from_secs(20), "a layer is left", || {

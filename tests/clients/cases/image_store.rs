@@ -1,4 +1,5 @@
-//! Today's Docker Engines, which keep images in containerd's store: over the service they do what they do over containerd's own overlayfs.
+//! Today's Docker Engines, which keep images in containerd's store: over the service they do what they do
+//! over containerd's own overlayfs.
 
 use std::fs;
 use std::time::Duration;
@@ -76,8 +77,8 @@ impl Rig {
 
     /// Ends all in good order; nothing may be left then.
     fn finish(mut self) -> Result<()> {
-        // A container of a build that was cut off may have lost its layer when containerd was killed; pruning stumbles over it, and removing it by force does not
-        // ("rw layer snapshot not found").
+        // A container of a build that was cut off may have lost its layer when containerd was killed; pruning
+        // stumbles over it, and removing it by force does not ("rw layer snapshot not found").
         for container in self.engine.ok(["ps", "--all", "--quiet", "--no-trunc"])?.lines() {
             self.engine.ok(["rm", "--force", container])?;
         }

@@ -122,7 +122,8 @@ pub(super) fn cases() -> Vec<Case> {
             let mut rig = Rig::with_small_image(place, "a", Driver::Layerbox, &[])?;
             rig.engine.ok(["save", "--output", "small.tar", "small:1"])?;
             for _ in 0..2 {
-                // dockerd binds its data on itself, and takes that away when it ends in good order: the service has it open through a mount that is there no more.
+                // dockerd binds its data on itself, and takes that away when it ends in good order: the
+                // service has it open through a mount that is there no more.
                 let data = rig.engine.data();
                 let is_mount =
                     mounts_below(rig.engine.directory()).iter().any(|point| Path::new(point) == data);
@@ -176,7 +177,8 @@ fn service_killed(place: &Place, work: Work) -> Result<()> {
             service.kill()?;
             service.restart()?;
         }
-        // It may succeed, since the engine asks again, or fail, since an archive cannot be sent again; it must end.
+        // It may succeed, since the engine asks again, or fail, since an archive cannot be sent again; it
+        // must end.
         let succeeded = child.end()?;
         rig.explained(rig.ticks("up")).with_context(|| format!("after a kill at {moment:?}"))?;
         if succeeded {
@@ -200,7 +202,8 @@ fn engine_killed(place: &Place, work: Work) -> Result<()> {
         let succeeded = child.end()?;
         let restarted = rig.engine.restart();
         rig.explained(restarted).with_context(|| format!("after a kill at {moment:?}"))?;
-        // A new engine ends the containers that it finds. One that was being started it takes for one that never was, and leaves its mount until it is removed.
+        // A new engine ends the containers that it finds. One that was being started it takes for one that
+        // never was, and leaves its mount until it is removed.
         rig.explained(remove_all_but(&rig.engine, "up"))
             .with_context(|| format!("after a kill at {moment:?}"))?;
         rig.explained(rig.is_mounted(0)).with_context(|| format!("after a kill at {moment:?}"))?;
@@ -238,8 +241,8 @@ fn twice_got(place: &Place) -> Result<()> {
     rig.finish()
 }
 
-/// The moments in which an engine holds a layer of an image, or the one in which a container is made ready, are too short to be hit: what it would have got then
-/// is got after it is dead.
+/// The moments in which an engine holds a layer of an image, or the one in which a container is made ready,
+/// are too short to be hit: what it would have got then is got after it is dead.
 fn between_get_and_put(place: &Place) -> Result<()> {
     let mut rig = Rig::with_small_image(place, "a", Driver::Layerbox, &["--live-restore"])?;
     rig.start_ticking("up", &[])?;
@@ -319,7 +322,8 @@ fn work_again(work: Work, engine: &Engine) -> Result<()> {
 /// Removes all containers and images: nothing is mounted then, and nothing is half done.
 fn emptied(rig: &Rig) -> Result<()> {
     remove_all_but(&rig.engine, "")?;
-    // Of a build that was interrupted images are left that have children, and prune leaves them. The order of the list is by time.
+    // Of a build that was interrupted images are left that have children, and prune leaves them. The order of
+    // the list is by time.
     let list = || rig.engine.ok(["images", "--all", "--quiet"]);
     for image in list()?.lines() {
         rig.engine.docker(["rmi", "--force", image])?;

@@ -15,7 +15,8 @@ use crate::rig::{Driver, Rig, until};
 
 /// How often everything is done at least, and at most.
 const ROUNDS: [usize; 2] = [2, 10];
-/// How much slower than overlay2 is still as fast: a tenth, and what the clock and the scheduler make of the shortest of these in spite of all care.
+/// How much slower than overlay2 is still as fast: a tenth, and what the clock and the scheduler make of the
+/// shortest of these in spite of all care.
 const TENTH: f64 = 1.1;
 const JITTER: Duration = Duration::from_millis(10);
 
@@ -29,7 +30,8 @@ pub(super) fn cases() -> Vec<Case> {
     ]
 }
 
-/// What is measured: its name, the call of the engine's command line, and the one that takes away what it made.
+/// What is measured: its name, the call of the engine's command line, and the one that takes away what it
+/// made.
 const STEPS: [(&str, &[&str], &[&str]); 5] = [
     ("import", &["import", "root.tar", "imported:1"], &["rmi", "imported:1"]),
     ("save", &["save", "--output", "saved.tar", "base:1"], &[]),

@@ -19,7 +19,8 @@ pub struct Options {
     pub sequences: u64,
     /// The seed of the first; those after it count up.
     pub seed: u64,
-    /// Whether a component is also held to what the contract leaves open, as the one that layerbox carries decides it.
+    /// Whether a component is also held to what the contract leaves open, as the one that layerbox carries
+    /// decides it.
     pub strict: bool,
     /// Set by somebody else: no further case is begun, and long ones end.
     pub stop: Arc<AtomicBool>,

@@ -1,6 +1,7 @@
 //! What the suite drives: stores, through the calls of the graph driver.
 //!
-//! Whoever wants a component verified implements these two traits over whatever runs it. The suite itself has no way to the component but these.
+//! Whoever wants a component verified implements these two traits over whatever runs it. The suite itself has
+//! no way to the component but these.
 
 use std::path::{Path, PathBuf};
 
@@ -74,7 +75,8 @@ pub trait Subject: Sync {
     /// Why there cannot be one; the case fails with it.
     fn store(&self, dialect: Dialect) -> Result<Box<dyn Store>, String>;
 
-    /// The same, where content need not outlast anything: it may lie in memory. For cases that make thousands of layers.
+    /// The same, where content need not outlast anything: it may lie in memory. For cases that make thousands
+    /// of layers.
     ///
     /// # Errors
     /// As [`Subject::store`].
@@ -89,7 +91,8 @@ pub trait Subject: Sync {
     fn can_mount(&self, dialect: Dialect) -> Result<(), String>;
 }
 
-/// A store, and the component that works on it. One method a call of the contract (`wit/driver.wit`); calls may come from several threads at once.
+/// A store, and the component that works on it. One method a call of the contract (`wit/driver.wit`); calls
+/// may come from several threads at once.
 ///
 /// # Errors
 /// All methods fail as the calls do.

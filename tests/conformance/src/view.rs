@@ -26,7 +26,8 @@ pub fn tree(root: &Path) -> io::Result<Tree> {
             let name = join(&directory, entry?.file_name().as_bytes());
             let node = match node(&at(root, &name)) {
                 Ok(node) => node,
-                // overlayfs lists a whiteout in a directory that no lower layer has, and says at once that nothing is there.
+                // overlayfs lists a whiteout in a directory that no lower layer has, and says at once that
+                // nothing is there.
                 Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
                 Err(error) => return Err(error),
             };
@@ -39,8 +40,8 @@ pub fn tree(root: &Path) -> io::Result<Tree> {
     Ok(Tree { root: node(root)?, names })
 }
 
-/// What a store shows of a layer at the place that `get` answered. A layer that lies on nothing, or on nothing that can be seen, is shown where it
-/// lies: there its marks lie, too, and say nothing.
+/// What a store shows of a layer at the place that `get` answered. A layer that lies on nothing, or on
+/// nothing that can be seen, is shown where it lies: there its marks lie, too, and say nothing.
 ///
 /// # Errors
 /// Those of reading.

@@ -1,8 +1,9 @@
-//! A component that has gone entirely wrong: a million calls of its imports, in every call of the driver, with arguments that lead out. Whatever it does,
-//! nothing outside the layer that the call is about is changed or read.
+//! A component that has gone entirely wrong: a million calls of its imports, in every call of the driver,
+//! with arguments that lead out. Whatever it does, nothing outside the layer that the call is about is
+//! changed or read.
 //!
-//! The component is `tests/guests/attack`. Beside what it is lent lie a directory `victim/`, in the store and outside, a layer `foreign` with a secret in
-//! it, and a layer `held` that somebody has mounted.
+//! The component is `tests/guests/attack`. Beside what it is lent lie a directory `victim/`, in the store and
+//! outside, a layer `foreign` with a secret in it, and a layer `held` that somebody has mounted.
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};

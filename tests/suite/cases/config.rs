@@ -241,8 +241,9 @@ fn usual_of_root(place: &Place) -> Result<()> {
     run(&mut command, b"")?.expect(3)?.says(&root.display().to_string()).map(drop)
 }
 
-/// A user's processes in user namespaces, with the variable that a session has and without it as in a job of cron: they work on one store, the user's own, and
-/// have its locks and counts in one place, which lies on a /run of their own here.
+/// A user's processes in user namespaces, with the variable that a session has and without it as in a job of
+/// cron: they work on one store, the user's own, and have its locks and counts in one place, which lies on a
+/// /run of their own here.
 fn root_of_a_namespace(place: &Place) -> Result<()> {
     const SCRIPT: &str = r#"
         mount -t tmpfs -o mode=755 none /run

@@ -1,4 +1,5 @@
-//! A store that is rewritten for the other backend holds the same layers, mounts, and is what it was when it is rewritten back.
+//! A store that is rewritten for the other backend holds the same layers, mounts, and is what it was when it
+//! is rewritten back.
 
 mod refused;
 

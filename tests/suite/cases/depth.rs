@@ -14,7 +14,8 @@ use crate::store::{Dialect, Store};
 /// So many that neither a page of options nor a table of a hundred entries holds them.
 const MANY: usize = 127;
 
-/// The deepest stack that overlayfs mounts (`OVL_MAX_STACK` in fs/overlayfs/params.c): 500 layers below the uppermost.
+/// The deepest stack that overlayfs mounts (`OVL_MAX_STACK` in fs/overlayfs/params.c): 500 layers below the
+/// uppermost.
 const DEEPEST: usize = 500;
 
 pub(super) fn cases() -> Vec<Case> {

@@ -124,7 +124,8 @@ pub(super) fn cases() -> Vec<Case> {
     }
     for (dialect, filesystem) in [(Dialect::Overlay, "overlay"), (Dialect::Aufs, "aufs")] {
         let all = move |place: &Place| {
-            // One layer after the other, each row over the last: what a whiteout hides may lie several layers below.
+            // One layer after the other, each row over the last: what a whiteout hides may lie several layers
+            // below.
             let layers: Vec<Vec<Member>> = rows().into_iter().map(|row| row.upper).collect();
             merged(place, dialect, &layers)
         };
@@ -179,8 +180,8 @@ fn merged(place: &Place, dialect: Dialect, uppers: &[Vec<Member>]) -> Result<()>
         store.layer(&id, Some(&parent), upper)?;
         model.apply(upper);
     }
-    // A directory that an archive only passes through has the time of the last layer that made it; the model does not follow that.
-    // Hard links across layers are copies to a union.
+    // A directory that an archive only passes through has the time of the last layer that made it; the model
+    // does not follow that. Hard links across layers are copies to a union.
     let except = Except { directory_times: true, links: true, root: true, ..Except::default() };
     same(model.tree(), &store.merged(&format!("l{}", uppers.len()))?, except)
 }

@@ -271,7 +271,8 @@ fn bad_id(place: &Place, id: &str) -> Result<()> {
 fn truncated(place: &Place) -> Result<()> {
     let store = Store::new(place.join("s"), Dialect::Overlay);
     let archive = tar(&[dir("d/"), file("d/a", vec![1; 3000]), file("d/b", "b").xattr("user.x", "y")]);
-    // In the first header, in a body, in its padding, at the start of an extended header and in it, in the last header.
+    // In the first header, in a body, in its padding, at the start of an extended header and in it, in the
+    // last header.
     for (number, length) in [
         100,
         512 + 512 + 1000,
@@ -379,8 +380,8 @@ fn one_write(place: &Place) -> Result<()> {
     Ok(())
 }
 
-/// A process whose root is not its namespace's may not make a user namespace (user_namespaces(7), EPERM), so chroot takes them away without a setting of the
-/// whole machine.
+/// A process whose root is not its namespace's may not make a user namespace (user_namespaces(7), EPERM), so
+/// chroot takes them away without a setting of the whole machine.
 fn not_root(place: &Place) -> Result<()> {
     let root = place.make("root")?;
     tool("mount", ["--rbind", "/", utf8(&root)?].map(AsRef::as_ref))?;

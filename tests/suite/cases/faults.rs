@@ -34,7 +34,8 @@ pub(super) fn cases() -> Vec<Case> {
             store.layer("base", None, &[file("a", "a")])?;
             store.layer("init", Some("base"), &[file("b", "b")])?;
             store.layer("top", Some("init"), &[file("c", "c")])?;
-            // As a kill leaves them right after they were made not to exist: the marks that they are somebody's children are still there.
+            // As a kill leaves them right after they were made not to exist: the marks that they are
+            // somebody's children are still there.
             for id in ["init", "top"] {
                 fs::write(store.root().join("pending").join(id), "")?;
                 fs::remove_file(store.root().join("meta").join(id))?;
@@ -202,7 +203,8 @@ fn failed_mount(place: &Place) -> Result<()> {
     Ok(())
 }
 
-/// Kills `create` at each of the system calls that change something, one after the other. Whatever is there afterwards is whole.
+/// Kills `create` at each of the system calls that change something, one after the other. Whatever is there
+/// afterwards is whole.
 fn atomically(place: &Place) -> Result<()> {
     let store = Store::new(place.join("s"), Dialect::Overlay);
     store.create("base", None)?;

@@ -1,4 +1,5 @@
-//! Archives that other programs made apply to the tree that they were made of, as far as their format can say it.
+//! Archives that other programs made apply to the tree that they were made of, as far as their format can say
+//! it.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
@@ -16,7 +17,8 @@ use crate::scratch::Place;
 use crate::service::Service;
 use crate::store::{Dialect, Store};
 
-/// Python's tarfile walks by itself; a file name of its own (`python3 -c`) keeps it free of helpers. Arguments: format, tree, archive.
+/// Python's tarfile walks by itself; a file name of its own (`python3 -c`) keeps it free of helpers.
+/// Arguments: format, tree, archive.
 const PYTHON: &str = "
 import sys, tarfile
 form, tree, out = sys.argv[1:]
@@ -29,12 +31,14 @@ const WHOLE: Features = Features { sparse: true, ..Features::PLAIN };
 const LONG: Features = Features { names: true, targets: true, owners: true, ..WHOLE };
 
 pub(super) fn cases() -> Vec<Case> {
-    // The format's own limits: GNU's has no fractions of seconds and no extended attributes, ustar has neither, nor long names and large owners.
-    // tarfile writes PAX names as UTF-8 with surrogates escaped, which no other reader undoes: its names stay in UTF-8.
+    // The format's own limits: GNU's has no fractions of seconds and no extended attributes, ustar has
+    // neither, nor long names and large owners. tarfile writes PAX names as UTF-8 with surrogates escaped,
+    // which no other reader undoes: its names stay in UTF-8.
     let plain = Except { xattrs: true, nanoseconds: true, ..Except::default() };
     let gnu_tar = &["--xattrs", "--xattrs-include=*", "--acls", "--numeric-owner"][..];
-    // What bsdtar calls `--xattrs`, it also writes as LIBARCHIVE.xattr; access control lists go into SCHILY.acl records as text.
-    // Of a time before 1970 with a fraction it writes the whole seconds and the nanoseconds after them as if they were one number.
+    // What bsdtar calls `--xattrs`, it also writes as LIBARCHIVE.xattr; access control lists go into
+    // SCHILY.acl records as text. Of a time before 1970 with a fraction it writes the whole seconds and the
+    // nanoseconds after them as if they were one number.
     let bsd = Except { xattrs: true, old_fractions: true, ..Except::default() };
     type Row = (&'static str, &'static str, Vec<&'static str>, Features, Except);
     let rows: Vec<Row> = vec![

@@ -1,4 +1,5 @@
-//! Which component runs: one whose digest is right, and none that is another's, of another world, or no component at all.
+//! Which component runs: one whose digest is right, and none that is another's, of another world, or no
+//! component at all.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;

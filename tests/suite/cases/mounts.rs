@@ -171,7 +171,8 @@ pub(super) fn cases() -> Vec<Case> {
         )
         .early()
         .needs(Need::Filesystem("overlay")),
-        // The kernel gives the number of a namespace that is gone to the next one, which may be that of another case.
+        // The kernel gives the number of a namespace that is gone to the next one, which may be that of
+        // another case.
         case(
             "mounts: what is mounted in another mount namespace is in use while somebody is there",
             elsewhere,
@@ -253,7 +254,8 @@ fn beside_a_reader(place: &Place) -> Result<()> {
 
 fn kept_by_a_reader(place: &Place) -> Result<()> {
     let store = stack(place)?;
-    // Of a layer that was lent since it was filled nobody says that it does not change, so it could be got meanwhile.
+    // Of a layer that was lent since it was filled nobody says that it does not change, so it could be got
+    // meanwhile.
     store.apply("child", &tar(&[file("large", vec![7; 5 << 20])]))?.expect(0)?;
     let diff = slow_diff(&store, "child")?;
     let process = diff.id();

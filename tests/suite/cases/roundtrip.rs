@@ -1,4 +1,5 @@
-//! What goes into a layer comes out of its archive, and into a layer again, with nothing lost; and other programs read the archive as we do.
+//! What goes into a layer comes out of its archive, and into a layer again, with nothing lost; and other
+//! programs read the archive as we do.
 
 use std::fs::{self, File};
 use std::io::Read as _;
@@ -33,8 +34,8 @@ pub(super) fn cases() -> Vec<Case> {
             Ok(())
         }));
     }
-    // What each reader cannot restore, for reasons of its own: libarchive takes the fraction of a time before 1970 for one after it, and leaves the root
-    // that it extracts into as it is.
+    // What each reader cannot restore, for reasons of its own: libarchive takes the fraction of a time before
+    // 1970 for one after it, and leaves the root that it extracts into as it is.
     let bsd = Except { old_fractions: true, root: true, ..Except::default() };
     let readers = [
         (

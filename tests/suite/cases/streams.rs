@@ -34,7 +34,8 @@ fn four_gigabytes(place: &Place) -> Result<()> {
     let report = place.join("apply");
     let mut written = Sha256::new();
     let output = run_with(&mut measured(&store.command(["apply-diff", "base"]), &report)?, |mut stdin| {
-        // Two files: one that is most of it, and one after it, whose place is found only by reading right to the end.
+        // Two files: one that is most of it, and one after it, whose place is found only by reading right to
+        // the end.
         let _ = archive(|bytes| {
             written.update(bytes);
             stdin.write_all(bytes)
@@ -66,7 +67,8 @@ fn four_gigabytes(place: &Place) -> Result<()> {
     Ok(())
 }
 
-/// The archive in the very form that `diff` gives: names in order, no owner names, two blocks of zeros at the end.
+/// The archive in the very form that `diff` gives: names in order, no owner names, two blocks of zeros at the
+/// end.
 fn archive(mut write: impl FnMut(&[u8]) -> std::io::Result<()>) -> std::io::Result<()> {
     let large = file("large", "").size(SIZE);
     write(&large.header())?;

@@ -1,4 +1,5 @@
-//! The conformance suite, held against components that are wrong: each with one fault, and for each fault the one case that must find it.
+//! The conformance suite, held against components that are wrong: each with one fault, and for each fault the
+//! one case that must find it.
 //!
 //! The components are one build of `tests/guests/wrong`, with another word in its data each time (see there).
 
@@ -16,7 +17,8 @@ use crate::harness::{Case, Need, case};
 use crate::scratch::Place;
 use crate::store::bare;
 
-/// Faults, as `tests/guests/wrong/src/fault.rs` names them, and the case that is for each. Cases that look at many rules at once may find it as well.
+/// Faults, as `tests/guests/wrong/src/fault.rs` names them, and the case that is for each. Cases that look at
+/// many rules at once may find it as well.
 const TABLE: [(&str, &str); 22] = [
     ("applies-deletions-as-devices", "hostile/device-0-0"),
     ("applies-dot-dot", "hostile/only-dot-dot"),
@@ -42,9 +44,10 @@ const TABLE: [(&str, &str); 22] = [
     ("takes-another-name-for-opaque", "dialect/aufs-ignores-wh-opq"),
 ];
 
-/// Cases that a wrong component is not held against, because they take longer than all others together. The first four and those of `hostile/`, which
-/// is the table of hostile archives but for the rows that are named after a rule, are broad, and so not what finds a fault here; the others
-/// are about numbers (of files, of levels), which no fault here has to do with.
+/// Cases that a wrong component is not held against, because they take longer than all others together. The
+/// first four and those of `hostile/`, which is the table of hostile archives but for the rows that are named
+/// after a rule, are broad, and so not what finds a fault here; the others are about numbers (of files, of
+/// levels), which no fault here has to do with.
 const EXCEPT: [&str; 18] = [
     "model/",
     "127-layers",

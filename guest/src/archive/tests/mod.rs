@@ -1,4 +1,5 @@
-//! What the tests of the codec have in common: headers built byte by byte, and a reader that drives the decoder.
+//! What the tests of the codec have in common: headers built byte by byte, and a reader that drives the
+//! decoder.
 
 mod attributes;
 mod fields;
@@ -110,8 +111,8 @@ fn archive(parts: &[&[u8]]) -> Vec<u8> {
     [&parts.concat()[..], &TRAILER].concat()
 }
 
-/// Reads an archive to its end: the members and their bodies. It is read twice, once with as few bytes at hand as the
-/// decoder asks for and once with all of them, which must not make a difference.
+/// Reads an archive to its end: the members and their bodies. It is read twice, once with as few bytes at
+/// hand as the decoder asks for and once with all of them, which must not make a difference.
 fn read(archive: &[u8]) -> Result<Vec<(Member, Vec<u8>)>, Malformed> {
     let sparing = read_with(archive, |need, _| need);
     let lavish = read_with(archive, |_, rest| rest);

@@ -1,5 +1,6 @@
-//! Against the real tools: archives that they make are read as what they were made of, and archives that are written here
-//! are listed by them as what was written. A tool that is not installed is passed over with a message.
+//! Against the real tools: archives that they make are read as what they were made of, and archives that are
+//! written here are listed by them as what was written. A tool that is not installed is passed over with a
+//! message.
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
@@ -54,7 +55,8 @@ fn words(line: &str) -> Vec<&OsStr> {
     line.split(' ').filter(|word| !word.is_empty()).map(OsStr::new).collect()
 }
 
-/// What the tools are to pack. Names longer than 100 bytes are left out of what the old formats are asked to hold.
+/// What the tools are to pack. Names longer than 100 bytes are left out of what the old formats are asked to
+/// hold.
 fn fill(root: &Path, long: bool) {
     let tree = root.join("tree");
     std::fs::create_dir_all(tree.join("d")).unwrap();

@@ -21,7 +21,8 @@ fn xattrs(pairs: &[(&[u8], &[u8])]) -> Vec<(Vec<u8>, Vec<u8>)> {
     pairs.iter().map(|(name, value)| (name.to_vec(), value.to_vec())).collect()
 }
 
-/// The fields of a header in text: name, mode, uid, gid, size, mtime, checksum, type, link, device, and the rest.
+/// The fields of a header in text: name, mode, uid, gid, size, mtime, checksum, type, link, device, and the
+/// rest.
 fn dump(block: &[u8]) -> String {
     let fields = [0, 100, 108, 116, 124, 136, 148, 156, 157, 257, 265, 329, 337, 345, 512];
     let parts: Vec<_> = fields

@@ -1,5 +1,5 @@
-//! A long walk goes on in a thread of its own, while what it found before is worked with: looking at names and moving what files hold are each half of the work
-//! of an archive.
+//! A long walk goes on in a thread of its own, while what it found before is worked with: looking at names
+//! and moving what files hold are each half of the work of an archive.
 
 use std::cmp;
 use std::mem;
@@ -18,7 +18,8 @@ const MOST_NODES: u32 = 4096;
 pub(super) const SHORT: usize = 64;
 /// How many answers are kept ready.
 pub(super) const READY: usize = 2;
-/// How many walks of this process may have a thread; more go without. A component can begin as many walks as it has handles.
+/// How many walks of this process may have a thread; more go without. A component can begin as many walks as
+/// it has handles.
 const MOST_THREADS: usize = 16;
 
 static THREADS: AtomicUsize = AtomicUsize::new(0);
@@ -46,8 +47,8 @@ impl Walker {
     /// The next nodes: at most `max` (clamped to 4,096), fewer when they are large. None is the end.
     ///
     /// # Errors
-    /// [`Error::Io`], with EXDEV where something is mounted inside the layer; [`Error::Conflict`] when a name disappears
-    /// from a layer that is not live, or a directory is moved in any. The walk is over then.
+    /// [`Error::Io`], with EXDEV where something is mounted inside the layer; [`Error::Conflict`] when a name
+    /// disappears from a layer that is not live, or a directory is moved in any. The walk is over then.
     pub fn next(&mut self, max: u32) -> Result<Vec<Node>, Error> {
         self.batch(max).map(Batch::into_nodes)
     }

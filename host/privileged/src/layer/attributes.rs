@@ -1,7 +1,8 @@
 //! Attributes: which may be set, in which order, and what is put off to the end.
 //!
-//! The order is owner, mode, extended attributes, time: a change of owner takes set-id bits and capabilities away, a
-//! write takes them too, and each step but the last changes a time that nobody can set (ctime), or none.
+//! The order is owner, mode, extended attributes, time: a change of owner takes set-id bits and capabilities
+//! away, a write takes them too, and each step but the last changes a time that nobody can set (ctime), or
+//! none.
 //!
 //! A time that the file system cannot hold is clamped by the kernel to the nearest that it can, without a
 //! word (`timestamp_truncate()` in the kernel's fs/inode.c, since Linux 5.4). That is accepted, and told:
@@ -45,7 +46,8 @@ impl Made {
 /// The attribute that holds an access control list, of which the mode is a part (acl(5)).
 pub(super) const ACCESS_LIST: &[u8] = b"system.posix_acl_access";
 
-/// The most extended attributes of one entry, and the most bytes of them: what is set waits in memory for it, and what is found is kept there.
+/// The most extended attributes of one entry, and the most bytes of them: what is set waits in memory for it,
+/// and what is found is kept there.
 pub(super) const MOST_XATTRS: usize = 64;
 pub(super) const MOST_XATTR_BYTES: usize = 1024 * 1024;
 
@@ -56,8 +58,8 @@ const MOST_VALUE: usize = 64 * 1024;
 /// Refuses what no file can have, and extended attributes that are not a layer's to set.
 ///
 /// # Errors
-/// [`Error::InvalidArgument`] for numbers out of their range, [`Error::Limit`] for too many extended attributes, [`Error::Refused`] for the rest; all
-/// without an entry.
+/// [`Error::InvalidArgument`] for numbers out of their range, [`Error::Limit`] for too many extended
+/// attributes, [`Error::Refused`] for the rest; all without an entry.
 pub(super) fn check(attributes: &Attributes) -> Result<(), Error> {
     if attributes.mode > 0o7777 || attributes.mtime.nanoseconds > 999_999_999 {
         return Err(Error::InvalidArgument("mode or nanoseconds".into()));
@@ -109,10 +111,12 @@ pub(super) fn refused(rule: &str) -> Error {
     Error::Refused { entry: Vec::new(), rule: rule.into() }
 }
 
-/// Why an extended attribute was not set. The kernel checks values that it acts upon (capabilities, access control lists), and some kinds of files
-/// take none of a namespace: then it is the archive that asks for what cannot be, and not the machine that fails.
+/// Why an extended attribute was not set. The kernel checks values that it acts upon (capabilities, access
+/// control lists), and some kinds of files take none of a namespace: then it is the archive that asks for
+/// what cannot be, and not the machine that fails.
 ///
-/// Some file systems say ENOSPC both of a value that is too large for them and of a disk that is full; `place` lies on the file system.
+/// Some file systems say ENOSPC both of a value that is too large for them and of a disk that is full;
+/// `place` lies on the file system.
 fn not_set(operation: &'static str, name: &[u8], errno: Errno, place: BorrowedFd<'_>) -> Error {
     match errno {
         Errno::NOSPC if has_room(place) => refused(&format!(
@@ -143,7 +147,8 @@ fn is_clamped(time: Timestamp, found: impl FnOnce() -> nix::Result<FileStat>) ->
         && found().map_err(Error::io("fstatat"))?.st_mtime != time.seconds)
 }
 
-/// Sets the attributes of an open regular file. True where its time is another one, which the file system can hold.
+/// Sets the attributes of an open regular file. True where its time is another one, which the file system can
+/// hold.
 pub(super) fn settle_file(file: &File, made: Made, attributes: &Attributes) -> Result<bool, Error> {
     if made.owner_differs(attributes) {
         let (uid, gid) = owner(attributes);
@@ -161,7 +166,8 @@ pub(super) fn settle_file(file: &File, made: Made, attributes: &Attributes) -> R
     is_clamped(attributes.mtime, || fstat(file))
 }
 
-/// Sets the attributes of anything, by its name in an open directory (`.`: of the directory), following nothing. Answers as [`settle_file`].
+/// Sets the attributes of anything, by its name in an open directory (`.`: of the directory), following
+/// nothing. Answers as [`settle_file`].
 pub(super) fn settle(
     dir: BorrowedFd<'_>,
     last: &[u8],

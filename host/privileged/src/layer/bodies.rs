@@ -1,8 +1,8 @@
 //! Bodies on their way to their files: a queue, and a second thread that works it off.
 //!
-//! Whatever changes names stays with the caller; what is left of a regular file once it is open (its bytes, owner, mode,
-//! extended attributes and time) needs no name, and is half of the work. A file is closed by the worker when the last job
-//! for it is done.
+//! Whatever changes names stays with the caller; what is left of a regular file once it is open (its bytes,
+//! owner, mode, extended attributes and time) needs no name, and is half of the work. A file is closed by the
+//! worker when the last job for it is done.
 
 use std::collections::VecDeque;
 use std::fs::File;
@@ -17,7 +17,8 @@ use super::attributes::{Made, settle_file};
 use crate::stream::{Chunk, PIECE};
 use crate::{Attributes, Error, Name};
 
-/// The most jobs that the worker is given (each may hold a descriptor and a window of a source), and the most bytes.
+/// The most jobs that the worker is given (each may hold a descriptor and a window of a source), and the most
+/// bytes.
 const MOST_JOBS: usize = 256;
 const MOST_BYTES: usize = 2 * 1024 * 1024;
 /// How many jobs gather before they are handed over: waking the worker costs as much as some of them.
@@ -51,7 +52,8 @@ pub(super) struct Job {
 pub(super) struct Data {
     pub(super) offset: u64,
     pub(super) bytes: Chunk,
-    /// Whether blocks of zeros may be left out: nothing was written there before, and the file is large enough for it to pay.
+    /// Whether blocks of zeros may be left out: nothing was written there before, and the file is large
+    /// enough for it to pay.
     pub(super) sparse: bool,
 }
 

@@ -17,12 +17,12 @@ use crate::Error;
 /// How many names of a directory are read at once.
 const BATCH: usize = 64 * 1024;
 
-/// How often a directory that was emptied may turn out to be something else, or to be filled again, before the deletion is given up: somebody has the tree open
-/// and works against it.
+/// How often a directory that was emptied may turn out to be something else, or to be filled again, before
+/// the deletion is given up: somebody has the tree open and works against it.
 const RETRIES: u32 = 1000;
 
-/// Told of a name in an open directory before it is removed, and whether as a directory. A directory may be told of as
-/// something else first, where nobody knew.
+/// Told of a name in an open directory before it is removed, and whether as a directory. A directory may be
+/// told of as something else first, where nobody knew.
 pub(super) type Tell<'a> = dyn FnMut(BorrowedFd<'_>, &[u8], bool) -> Result<(), Error> + 'a;
 
 /// A directory that is being emptied, and its sub-directories that are still to be deleted.
@@ -40,7 +40,8 @@ pub fn delete_tree(parent: BorrowedFd<'_>, name: &OsStr) -> Result<(), Error> {
     delete_tree_while(parent, name, &|| true).map(drop)
 }
 
-/// As [`delete_tree`], for as long as `go_on` says, which is asked before each name; `false` where it ended before all was gone.
+/// As [`delete_tree`], for as long as `go_on` says, which is asked before each name; `false` where it ended
+/// before all was gone.
 ///
 /// # Errors
 /// As [`delete_tree`].
@@ -77,7 +78,8 @@ pub(super) fn remove(parent: BorrowedFd<'_>, name: &[u8], tell: &mut Tell<'_>) -
                 descent.enter(dir, level)?;
             }
         } else if let Some(done) = descent.leave()? {
-            // All that was in it is gone. It is removed from the directory that is next, or from where all began.
+            // All that was in it is gone. It is removed from the directory that is next, or from where all
+            // began.
             let outer = descent.inner().map_or(parent, |(outer, _)| outer);
             tell(outer, &done.name, true)?;
             match unlinkat(outer, &*done.name, UnlinkatFlags::RemoveDir) {
@@ -96,7 +98,8 @@ pub(super) fn remove(parent: BorrowedFd<'_>, name: &[u8], tell: &mut Tell<'_>) -
     Ok(())
 }
 
-/// Opens a directory and unlinks all in it that is no directory. `None` when it was none, and was unlinked as what it was.
+/// Opens a directory and unlinks all in it that is no directory. `None` when it was none, and was unlinked as
+/// what it was.
 fn empty(
     parent: BorrowedFd<'_>,
     name: Box<[u8]>,
@@ -122,7 +125,8 @@ fn empty(
     let mut below = Vec::new();
     loop {
         let mut listing = Listing::read(dir.as_fd(), BATCH)?;
-        // In the order of their inodes names are removed a fifth faster: the inode table is then gone through once.
+        // In the order of their inodes names are removed a fifth faster: the inode table is then gone through
+        // once.
         listing.items.sort_unstable_by_key(|item| item.inode);
         for item in &listing.items {
             let found = listing.name(item);

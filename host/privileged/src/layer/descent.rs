@@ -1,5 +1,5 @@
-//! Going down into a tree and back up: at any depth, with a bounded number of descriptors, and without resolving the way
-//! from the top again, which would be quadratic in the depth.
+//! Going down into a tree and back up: at any depth, with a bounded number of descriptors, and without
+//! resolving the way from the top again, which would be quadratic in the depth.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
@@ -11,7 +11,8 @@ use crate::Error;
 /// How many of the directories on the way down stay open.
 const OPEN: usize = 64;
 
-/// The directories from a start down to where a walk is, with what is known of each. The innermost is always open.
+/// The directories from a start down to where a walk is, with what is known of each. The innermost is always
+/// open.
 #[derive(Debug)]
 pub(super) struct Descent<T> {
     levels: Vec<(Slot, T)>,
@@ -48,7 +49,8 @@ impl<T> Descent<T> {
         Ok(())
     }
 
-    /// Goes up. A directory that was closed is opened again as `..` of the innermost, and must be the one that it was.
+    /// Goes up. A directory that was closed is opened again as `..` of the innermost, and must be the one
+    /// that it was.
     ///
     /// # Errors
     /// [`Error::Conflict`] when a directory was moved meanwhile, [`Error::Io`].

@@ -1,5 +1,6 @@
-//! Files that are open before they are asked for. A walk that runs ahead has just looked at them, and so it opens them for whoever sends them: a second look is
-//! not needed then, and both threads have half of the work.
+//! Files that are open before they are asked for. A walk that runs ahead has just looked at them, and so it
+//! opens them for whoever sends them: a second look is not needed then, and both threads have half of the
+//! work.
 
 use std::collections::VecDeque;
 use std::os::fd::{BorrowedFd, OwnedFd};
@@ -14,11 +15,13 @@ use super::ahead::{READY, SHORT};
 use super::permit::Permit;
 use super::resolve::LONGEST;
 
-/// What opens a file so that nothing else happens, whatever it has become: opening a FIFO blocks, opening a terminal makes it ours.
+/// What opens a file so that nothing else happens, whatever it has become: opening a FIFO blocks, opening a
+/// terminal makes it ours.
 pub(super) const HARMLESS: OFlag =
     OFlag::O_RDONLY.union(OFlag::O_NONBLOCK).union(OFlag::O_NOCTTY).union(OFlag::O_CLOEXEC);
 
-/// How many files of one layer are open: those of the answers that are ready, the one that is being worked with, and the next.
+/// How many files of one layer are open: those of the answers that are ready, the one that is being worked
+/// with, and the next.
 const MOST: usize = (READY + 2) * SHORT;
 /// How many of all layers, in a process that may have enough descriptors.
 const MOST_OF_ALL: usize = 4096;
@@ -32,8 +35,8 @@ pub(super) struct Opened {
 }
 
 impl Opened {
-    /// Opens a regular file that was just looked at, where there is room for it. What fails is left to whoever asks for the file, and so is what has a name
-    /// that takes more memory than most.
+    /// Opens a regular file that was just looked at, where there is room for it. What fails is left to
+    /// whoever asks for the file, and so is what has a name that takes more memory than most.
     pub(super) fn open(&self, dir: BorrowedFd<'_>, last: &[u8], path: &[u8]) -> Option<(OwnedFd, Permit)> {
         if path.len() > LONGEST || self.lock().len() >= MOST {
             return None;
@@ -47,7 +50,8 @@ impl Opened {
         self.lock().push_back((path.to_vec(), file, permit));
     }
 
-    /// Gives a file away, and closes those that the walk came upon before it: nobody asked for them in their turn.
+    /// Gives a file away, and closes those that the walk came upon before it: nobody asked for them in their
+    /// turn.
     pub(super) fn take(&self, path: &[u8]) -> Option<OwnedFd> {
         let mut files = self.lock();
         let at = files.iter().position(|(opened, ..)| opened == path)?;

@@ -1,4 +1,5 @@
-//! One layer to read: looking at names, and sending what files hold. [`walk`](super::walk) goes through all of it.
+//! One layer to read: looking at names, and sending what files hold. [`walk`](super::walk) goes through all
+//! of it.
 
 use std::cmp;
 use std::fs::File;
@@ -20,10 +21,11 @@ use crate::{Attributes, Device, Error, Kind, Name, Node, Sink, Timestamp, Xattr}
 
 /// How many parent directories a tree keeps open.
 const PARENTS: usize = 16;
-/// The largest list of names, and the largest value, that the kernel hands out (`XATTR_LIST_MAX`, `XATTR_SIZE_MAX`), so
-/// that a buffer of this size never needs a second try.
+/// The largest list of names, and the largest value, that the kernel hands out (`XATTR_LIST_MAX`,
+/// `XATTR_SIZE_MAX`), so that a buffer of this size never needs a second try.
 const LARGEST_XATTR: usize = 64 * 1024;
-/// What is offered first. The kernel makes a buffer as large as ours for each call; nearly all lists are empty, and values are short.
+/// What is offered first. The kernel makes a buffer as large as ours for each call; nearly all lists are
+/// empty, and values are short.
 const USUAL_XATTR: usize = 1024;
 
 /// The most bytes of extended attributes in an answer about many names: 16 KiB for each of 4,096.
@@ -32,7 +34,8 @@ const MOST_BYTES: usize = 64 * 1024 * 1024;
 /// How much is looked up for a name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Detail {
-    /// Name and kind, without sizes, targets or the numbers of block devices. Character devices carry their numbers.
+    /// Name and kind, without sizes, targets or the numbers of block devices. Character devices carry their
+    /// numbers.
     Names,
     /// Also status, sizes and targets.
     Status,
@@ -51,8 +54,9 @@ pub struct Tree {
 }
 
 impl Tree {
-    /// Reads below `dir`, an open directory. `live` says that somebody may change the layer meanwhile (it was lent to be
-    /// written): names that disappear are then no error, and files are opened in a way that no exchange can abuse.
+    /// Reads below `dir`, an open directory. `live` says that somebody may change the layer meanwhile (it was
+    /// lent to be written): names that disappear are then no error, and files are opened in a way that no
+    /// exchange can abuse.
     pub fn new(dir: OwnedFd, live: bool) -> Self {
         let parents = Mutex::new(Recent::new(PARENTS));
         Self { root: dir, live, parents, room: Arc::default(), opened: Arc::default() }
@@ -72,12 +76,12 @@ impl Tree {
         Ok(Walker::new(Walk::new(&self.root, self.live, options, room, opened)?))
     }
 
-    /// Looks up names, answers in their order: `None` where there is no such name, or the way to it leads over something
-    /// that is not a directory.
+    /// Looks up names, answers in their order: `None` where there is no such name, or the way to it leads
+    /// over something that is not a directory.
     ///
     /// # Errors
-    /// [`Error::Io`], with EXDEV where something is mounted inside the layer; [`Error::Limit`] where there are too many extended attributes, of one name or
-    /// of all.
+    /// [`Error::Io`], with EXDEV where something is mounted inside the layer; [`Error::Limit`] where there
+    /// are too many extended attributes, of one name or of all.
     pub fn stat(&self, names: &[Name], detail: Detail) -> Result<Vec<Option<Node>>, Error> {
         let mut left = MOST_BYTES;
         let mut look_up = |name: &Name| {
@@ -96,8 +100,8 @@ impl Tree {
     /// Sends the first `length` bytes of a regular file.
     ///
     /// # Errors
-    /// [`Error::Conflict`] when the name is no regular file (any more) or the file is shorter, [`Error::Io`] when it cannot
-    /// be read or the sink breaks.
+    /// [`Error::Conflict`] when the name is no regular file (any more) or the file is shorter, [`Error::Io`]
+    /// when it cannot be read or the sink breaks.
     pub fn send(&self, name: &Name, length: u64, to: &mut Sink) -> Result<(), Error> {
         let changed = || Error::Conflict(format!("{name} changed while it was read"));
         let file = match self.opened.take(name.as_bytes()) {
@@ -117,7 +121,8 @@ impl Tree {
         Ok(())
     }
 
-    /// Opens a regular file, and never anything else: opening a FIFO blocks, and opening a device can do anything.
+    /// Opens a regular file, and never anything else: opening a FIFO blocks, and opening a device can do
+    /// anything.
     fn open_regular(&self, parent: BorrowedFd<'_>, last: &[u8]) -> Result<Option<OwnedFd>, Errno> {
         if last.is_empty() {
             return Ok(None);
@@ -132,7 +137,8 @@ impl Tree {
                 Err(error) => Err(Errno::from_raw(error.raw_os_error())),
             };
         }
-        // What O_PATH found stays the same file, whatever its name stands for by now; it is looked at and opened by number.
+        // What O_PATH found stays the same file, whatever its name stands for by now; it is looked at and
+        // opened by number.
         let held = beneath(parent, last, OFlag::O_PATH)?;
         let found = rustix::fs::fstat(&held).map_err(|error| Errno::from_raw(error.raw_os_error()))?;
         if FileType::from_raw_mode(found.st_mode) != FileType::RegularFile {
@@ -181,8 +187,8 @@ pub(super) fn kind_of(status: &Statx) -> FileType {
     FileType::from_raw_mode(status.stx_mode.into())
 }
 
-/// Looks at a name in an open directory (empty: at the directory). `None` where nothing is. A file that has content is opened for `opened`, where that is given and has
-/// room.
+/// Looks at a name in an open directory (empty: at the directory). `None` where nothing is. A file that has
+/// content is opened for `opened`, where that is given and has room.
 ///
 /// # Errors
 /// [`Error::Io`], with EXDEV for a mount point: what lies there is not the layer's.
@@ -260,8 +266,8 @@ pub(super) fn kind_said(kind: FileType, device: Device) -> Kind {
     }
 }
 
-/// The extended attributes of what `path` names, sorted by name; none where the file system has none or it is gone. More of them than an archive can hold
-/// are a limit.
+/// The extended attributes of what `path` names, sorted by name; none where the file system has none or it is
+/// gone. More of them than an archive can hold are a limit.
 fn xattrs_at(path: &[u8]) -> Result<Vec<Xattr>, Error> {
     let names = asked(|buffer| rustix::fs::llistxattr(path, buffer).map(|(names, _)| names.to_vec()));
     xattrs(("llistxattr", names), "lgetxattr", |name, buffer| {
@@ -387,8 +393,8 @@ impl Listing {
 
     /// Puts the names into the order of their bytes.
     ///
-    /// To fetch two names from memory takes longer than to compare them, and those of a large directory often begin alike. So the eight bytes behind what all
-    /// have in common are compared first.
+    /// To fetch two names from memory takes longer than to compare them, and those of a large directory often
+    /// begin alike. So the eight bytes behind what all have in common are compared first.
     pub(super) fn sort(&mut self) {
         let common = self.common();
         let names = &self.names;

@@ -1,4 +1,5 @@
-//! From names to descriptors: all that finds its way in a layer goes through here, and the kernel does the finding.
+//! From names to descriptors: all that finds its way in a layer goes through here, and the kernel does the
+//! finding.
 
 use std::borrow::Borrow;
 use std::collections::VecDeque;
@@ -9,8 +10,8 @@ use nix::fcntl::{OFlag, OpenHow, ResolveFlag};
 
 /// The longest path that one call takes: `PATH_MAX` less some room.
 pub(super) const LONGEST: usize = 4000;
-/// How often openat2 is called again. It gives up with EAGAIN when something was renamed while it went up a `..`, and an
-/// attacker can rename for ever.
+/// How often openat2 is called again. It gives up with EAGAIN when something was renamed while it went up a
+/// `..`, and an attacker can rename for ever.
 const ATTEMPTS: usize = 128;
 
 /// What names a directory for later use, without the right to read it.
@@ -18,7 +19,8 @@ pub(super) const HANDLE: OFlag = OFlag::O_PATH.union(OFlag::O_DIRECTORY);
 /// What opens a directory to list it.
 pub(crate) const LIST: OFlag = OFlag::O_RDONLY.union(OFlag::O_DIRECTORY).union(OFlag::O_NONBLOCK);
 
-/// Opens `path` (empty: `dir` itself) following no symbolic link and crossing no mount point: ELOOP and EXDEV instead.
+/// Opens `path` (empty: `dir` itself) following no symbolic link and crossing no mount point: ELOOP and EXDEV
+/// instead.
 ///
 /// Takes paths of any length, in several steps; each is as strict, so the whole is.
 pub(crate) fn beneath(dir: BorrowedFd<'_>, mut path: &[u8], flags: OFlag) -> Result<OwnedFd, Errno> {
@@ -40,8 +42,8 @@ pub(crate) fn beneath(dir: BorrowedFd<'_>, mut path: &[u8], flags: OFlag) -> Res
     }
 }
 
-/// Finds the directory `path` as a process would that had called chroot(2) on `root`: symbolic links lead to a place
-/// inside, or nowhere. At most [`LONGEST`] bytes.
+/// Finds the directory `path` as a process would that had called chroot(2) on `root`: symbolic links lead to
+/// a place inside, or nowhere. At most [`LONGEST`] bytes.
 pub(super) fn in_root(root: BorrowedFd<'_>, path: &[u8]) -> Result<OwnedFd, Errno> {
     let chroot =
         ResolveFlag::RESOLVE_IN_ROOT | ResolveFlag::RESOLVE_NO_MAGICLINKS | ResolveFlag::RESOLVE_NO_XDEV;
@@ -60,8 +62,8 @@ fn open(dir: BorrowedFd<'_>, path: &[u8], flags: OFlag, resolve: ResolveFlag) ->
     }
 }
 
-/// The path by which the kernel finds `last` in an open directory without a further name being resolved on the way:
-/// what takes no directory descriptor takes this.
+/// The path by which the kernel finds `last` in an open directory without a further name being resolved on
+/// the way: what takes no directory descriptor takes this.
 pub(super) fn by_descriptor(dir: BorrowedFd<'_>, last: &[u8]) -> Vec<u8> {
     let mut path = format!("/proc/self/fd/{}/", dir.as_raw_fd()).into_bytes();
     path.extend_from_slice(last);

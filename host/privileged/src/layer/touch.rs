@@ -14,8 +14,9 @@ use crate::{Error, Kind, Name};
 /// How many nodes are looked at in one step.
 const STEP: u32 = 4096;
 
-/// Sets the modification time of every name below `dir` that is one of several of a file of these inodes to what it is. No link is followed, and nothing but that
-/// name changes: neither owner nor mode are set, which would take set-id bits and capabilities away.
+/// Sets the modification time of every name below `dir` that is one of several of a file of these inodes to
+/// what it is. No link is followed, and nothing but that name changes: neither owner nor mode are set, which
+/// would take set-id bits and capabilities away.
 ///
 /// # Errors
 /// [`Error::Io`]. Names that disappear meanwhile are none.

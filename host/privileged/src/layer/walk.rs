@@ -1,5 +1,5 @@
-//! A walk over a layer: depth first, parents before what is in them, the entries of a directory in the order of their
-//! bytes.
+//! A walk over a layer: depth first, parents before what is in them, the entries of a directory in the order
+//! of their bytes.
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
@@ -16,9 +16,10 @@ use crate::{Device, Error, Kind, Name, Node};
 
 /// About the most bytes of names and attributes in one answer.
 const MOST_BYTES: usize = 1024 * 1024;
-/// The most bytes of directories' contents that walks hold which share their room. A directory is put into order before the first of its names is given, and
-/// whoever fills a layer may put into one directory as many names as the disk takes. Ten million names, the most that an archive may make, fit in when they
-/// are 70 bytes long. While a directory is put into order, each name takes another 32 bytes.
+/// The most bytes of directories' contents that walks hold which share their room. A directory is put into
+/// order before the first of its names is given, and whoever fills a layer may put into one directory as many
+/// names as the disk takes. Ten million names, the most that an archive may make, fit in when they are 70
+/// bytes long. While a directory is put into order, each name takes another 32 bytes.
 const MOST_LISTED: usize = 1024 * 1024 * 1024;
 
 /// What to walk.
@@ -126,8 +127,9 @@ impl Walk {
         Ok(walker)
     }
 
-    /// From now on opens the files that it comes upon, where all of them are wanted: an archive is made of all that a layer has. In a layer that somebody
-    /// changes, what was looked at may be another thing by then. Whether it does.
+    /// From now on opens the files that it comes upon, where all of them are wanted: an archive is made of
+    /// all that a layer has. In a layer that somebody changes, what was looked at may be another thing by
+    /// then. Whether it does.
     pub(super) fn open_files(&mut self) -> bool {
         self.opens = !self.live && self.options.recursive && self.options.detail == Detail::Full;
         self.opens
@@ -187,12 +189,14 @@ impl Walk {
         }
     }
 
-    /// Looks at the name that `self.path` now holds, and enters it where it is a directory. `None` when it is gone.
+    /// Looks at the name that `self.path` now holds, and enters it where it is a directory. `None` when it is
+    /// gone.
     fn visit(&mut self, kind: FileType, last: usize) -> Result<Option<Found>, Error> {
         let Some((dir, _)) = self.descent.inner() else { return Ok(None) };
         let name = || Name::found(self.path.clone());
         let detail = self.options.detail;
-        // The directory's own word is enough for a name, except that it does not tell a whiteout from a device.
+        // The directory's own word is enough for a name, except that it does not tell a whiteout from a
+        // device.
         let is_said = !matches!(kind, FileType::Unknown | FileType::CharacterDevice);
         let found = if detail == Detail::Names && is_said {
             Some(Found::Said(kind_said(kind, Device::default())))
@@ -254,7 +258,8 @@ impl Found {
     }
 }
 
-/// Names, packed, each with its kind: what [`Detail::Names`] tells. A node for each would cost more than the walk.
+/// Names, packed, each with its kind: what [`Detail::Names`] tells. A node for each would cost more than the
+/// walk.
 #[derive(Debug, Default)]
 pub struct Names {
     /// The names, one behind the other.

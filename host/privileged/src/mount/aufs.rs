@@ -1,8 +1,8 @@
 //! aufs, as observed on a real kernel (Linux 6.1, aufs 6.1-20240701).
 //!
-//! What shapes this module: options beyond a page are cut off in silence; one call takes 84 branches and options, and
-//! a stock kernel panics at 85; further branches come by remounting with `append:`; there is no escape for `:` and
-//! `,`; a mount shows its branches in `/sys/fs/aufs` only.
+//! What shapes this module: options beyond a page are cut off in silence; one call takes 84 branches and
+//! options, and a stock kernel panics at 85; further branches come by remounting with `append:`; there is no
+//! escape for `:` and `,`; a mount shows its branches in `/sys/fs/aufs` only.
 
 use std::collections::HashSet;
 use std::ffi::{OsStr, OsString};
@@ -89,7 +89,8 @@ pub(super) struct Limits {
 }
 
 impl Limits {
-    /// The usual build (`CONFIG_AUFS_BRANCH_MAX_127`); `dirperm1` is older than every kernel that can run this.
+    /// The usual build (`CONFIG_AUFS_BRANCH_MAX_127`); `dirperm1` is older than every kernel that can run
+    /// this.
     pub(super) const USUAL: Limits = Limits { branches: 127, dirperm1: true };
 
     /// From the trial that was made since the machine started, or a new one.
@@ -98,7 +99,8 @@ impl Limits {
         if let Some(known) = fs::read_to_string(&kept).ok().and_then(|text| Limits::parse(&text)) {
             return known;
         }
-        // A trial that cannot be made (no privilege) says nothing about the kernel; a mount will say what is wrong.
+        // A trial that cannot be made (no privilege) says nothing about the kernel; a mount will say what is
+        // wrong.
         let Ok(limits) = Limits::try_out(runtime) else { return Limits::USUAL };
         // Not kept means tried again next time.
         let _ = fs::write(kept, format!("{} {}\n", limits.branches, limits.dirperm1));
@@ -147,8 +149,9 @@ impl Limits {
     }
 }
 
-/// Makes hard links of the pseudo-links of a union that is about to be unmounted: of a file with several names that was copied up aufs has copied one name, and
-/// forgets with the mount that the others are the same file. Each name is copied up, which links it to the copy. `auplink` of aufs-util does the same; this needs
+/// Makes hard links of the pseudo-links of a union that is about to be unmounted: of a file with several
+/// names that was copied up aufs has copied one name, and forgets with the mount that the others are the same
+/// file. Each name is copied up, which links it to the copy. `auplink` of aufs-util does the same; this needs
 /// no program that runs with our rights. Needed before every attempt to unmount.
 pub(super) fn flush(upper: &Path, target: &Path) -> Result<(), Error> {
     let inodes: HashSet<u64> = pseudo_links(upper)?
@@ -162,7 +165,8 @@ pub(super) fn flush(upper: &Path, target: &Path) -> Result<(), Error> {
     touch(&union.into(), &inodes)
 }
 
-/// Takes away what stood for the pseudo-links of a union that is unmounted. aufs would take it for those of the next mount.
+/// Takes away what stood for the pseudo-links of a union that is unmounted. aufs would take it for those of
+/// the next mount.
 pub(super) fn forget_pseudo_links(upper: &Path) -> Result<(), Error> {
     let Some(dir) = pseudo_link_directory(upper)? else { return Ok(()) };
     for name in names_in(&dir)? {
@@ -171,13 +175,14 @@ pub(super) fn forget_pseudo_links(upper: &Path) -> Result<(), Error> {
     Ok(())
 }
 
-/// The names of the pseudo-links in a writable branch: the number of the inode in the union, a dot, and that in the branch.
+/// The names of the pseudo-links in a writable branch: the number of the inode in the union, a dot, and that
+/// in the branch.
 fn pseudo_links(upper: &Path) -> Result<Vec<OsString>, Error> {
     pseudo_link_directory(upper)?.map_or(Ok(Vec::new()), |dir| names_in(&dir))
 }
 
-/// The directory of the pseudo-links. What else is there of that name is none: whoever wrote the layer (a container, a component) may have made a symbolic
-/// link of it, and what that leads to is not the layer's.
+/// The directory of the pseudo-links. What else is there of that name is none: whoever wrote the layer (a
+/// container, a component) may have made a symbolic link of it, and what that leads to is not the layer's.
 fn pseudo_link_directory(upper: &Path) -> Result<Option<OwnedFd>, Error> {
     let branch = open_branch(upper).map_err(Error::io("open"))?;
     match beneath(branch.as_fd(), PSEUDO_LINKS.as_bytes(), LIST) {
@@ -204,8 +209,8 @@ pub(super) fn can_name(path: &Path) -> bool {
     !bytes(path).iter().any(|byte| b":,=\\\"\n".contains(byte))
 }
 
-/// The options that follow the branches of the first call. The inode table (`xino`) is on a tmpfs rather than in the
-/// layer; `dio` allows direct input and output.
+/// The options that follow the branches of the first call. The inode table (`xino`) is on a tmpfs rather than
+/// in the layer; `dio` allows direct input and output.
 fn options(xino: &Path, dirperm1: bool, label: Option<&str>) -> Vec<u8> {
     let mut options = [b",dio,xino=", bytes(xino)].concat();
     if dirperm1 {
@@ -217,8 +222,8 @@ fn options(xino: &Path, dirperm1: bool, label: Option<&str>) -> Vec<u8> {
     options
 }
 
-/// The option strings of a stack: the first for the mount, each further one for a remount. None where a path does
-/// not fit in one, or could be taken for more than a path.
+/// The option strings of a stack: the first for the mount, each further one for a remount. None where a path
+/// does not fit in one, or could be taken for more than a path.
 fn calls(layers: &[PathBuf], options: &[u8]) -> Option<Vec<Vec<u8>>> {
     let (writable, ancestors) = layers.split_first()?;
     let mut calls = vec![[b"br:", bytes(writable), b"=rw"].concat()];
@@ -256,8 +261,8 @@ fn append(target: &Path, options: &[u8]) -> io::Result<()> {
     Ok(mount(Some("none"), target, Some("aufs"), MsFlags::MS_REMOUNT, Some(options))?)
 }
 
-/// aufs races with itself when it makes two superblocks at once. Every open of the file is a lock of its own, so
-/// this keeps threads apart as well as processes; it ends with the file.
+/// aufs races with itself when it makes two superblocks at once. Every open of the file is a lock of its own,
+/// so this keeps threads apart as well as processes; it ends with the file.
 fn lock(runtime: &Path) -> io::Result<File> {
     let file = File::create(runtime.join("aufs.lock"))?;
     file.lock()?;

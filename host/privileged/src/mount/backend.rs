@@ -1,4 +1,5 @@
-//! Which union file system is used, what the kernel has, and the names of the file systems that layers lie on.
+//! Which union file system is used, what the kernel has, and the names of the file systems that layers lie
+//! on.
 
 use std::fs;
 use std::io;
@@ -34,8 +35,8 @@ pub enum Backend {
 }
 
 impl Backend {
-    /// Decides by `/proc/filesystems` and by whether `trusted.*` attributes can be set here (`CAP_SYS_ADMIN` in the
-    /// initial user namespace). Fails with [`Error::Io`] where `/proc` cannot be read.
+    /// Decides by `/proc/filesystems` and by whether `trusted.*` attributes can be set here (`CAP_SYS_ADMIN`
+    /// in the initial user namespace). Fails with [`Error::Io`] where `/proc` cannot be read.
     pub fn detect(choice: Choice) -> Result<Backend, Error> {
         let aufs = match choice {
             Choice::Auto => listed("aufs").map_err(Error::io("read /proc/filesystems"))?,
@@ -59,8 +60,8 @@ impl Backend {
         }
     }
 
-    /// Whether the file system can be told a path: aufs has no escape for `:`, `,` and `=`, overlayfs takes any. The error
-    /// says why not.
+    /// Whether the file system can be told a path: aufs has no escape for `:`, `,` and `=`, overlayfs takes
+    /// any. The error says why not.
     pub fn can_name(self, path: &Path) -> Result<(), String> {
         if self == Backend::Aufs && !aufs::can_name(path) {
             return Err(format!(
@@ -95,7 +96,8 @@ pub(super) fn trusted_attributes() -> io::Result<bool> {
 pub(super) const FIT: [&str; 11] =
     ["btrfs", "extfs", "f2fs", "jffs2", "jfs", "reiserfs", "squashfs", "tmpfs", "xfs", "zfs", "bcachefs"];
 
-/// statfs magic numbers (linux/magic.h) and the names Docker shows for them, and those that no layer should lie on.
+/// statfs magic numbers (linux/magic.h) and the names Docker shows for them, and those that no layer should
+/// lie on.
 const NAMES: [(u32, &str); 24] = [
     (0x6175_6673, "aufs"),
     (0x9123_683e, "btrfs"),

@@ -1,11 +1,14 @@
-//! Union mounts: layers stacked on a mount point by overlayfs or aufs, read back from the kernel, and unmounted.
+//! Union mounts: layers stacked on a mount point by overlayfs or aufs, read back from the kernel, and
+//! unmounted.
 //!
-//! Callers name layers; every path and option string is built here from checked ids and the store's root. Nothing
-//! is resolved through a symbolic link of the store: a layer that is not a plain directory is refused.
+//! Callers name layers; every path and option string is built here from checked ids and the store's root.
+//! Nothing is resolved through a symbolic link of the store: a layer that is not a plain directory is
+//! refused.
 //!
 //! A caller holds a lock of its own per layer. Mount propagation is left as the administrator set it: under a
-//! shared root (systemd's default) a union shows up in other mount namespaces too, and goes away from them with the
-//! unmount. Whoever wants it private makes the store's root a private mount before starting layerbox.
+//! shared root (systemd's default) a union shows up in other mount namespaces too, and goes away from them
+//! with the unmount. Whoever wants it private makes the store's root a private mount before starting
+//! layerbox.
 
 mod aufs;
 mod backend;
@@ -38,16 +41,16 @@ pub use self::backend::{Backend, Choice};
 use self::backend::{FIT, filesystem_of, listed};
 use crate::{Error, LayerId};
 
-/// The most ancestors that a union of either backend may have: 500 layers with the writable one, so that the same stack
-/// can be given to overlayfs as lower layers only (it takes 500, `OVL_MAX_STACK` in the kernel's fs/overlayfs). An aufs
-/// that takes more is held to the same.
+/// The most ancestors that a union of either backend may have: 500 layers with the writable one, so that the
+/// same stack can be given to overlayfs as lower layers only (it takes 500, `OVL_MAX_STACK` in the kernel's
+/// fs/overlayfs). An aufs that takes more is held to the same.
 const MAX_ANCESTORS: u32 = 499;
 
 /// Longest mount label in bytes: what `fsconfig(2)` takes as a value, without its terminator.
 const MAX_LABEL: usize = 255;
 
-/// How long an unmount waits for a busy union, in milliseconds a step: about 200 in all. Processes that end let go
-/// of their files a moment later than their parent learns of it.
+/// How long an unmount waits for a busy union, in milliseconds a step: about 200 in all. Processes that end
+/// let go of their files a moment later than their parent learns of it.
 const PATIENCE: [u64; 5] = [10, 20, 40, 60, 70];
 
 /// Where a store and its volatile state lie.
@@ -177,7 +180,8 @@ impl Unions {
     ///
     /// [`Error::Busy`] with the processes that hold it, or with what somebody else has mounted over it (an
     /// overlay that lies right over one of ours is not told from it), and what keeps hard links of an aufs
-    /// union from being made: unless `force`, which takes all of it down. What the kernel says of the unmount.
+    /// union from being made: unless `force`, which takes all of it down. What the kernel says of the
+    /// unmount.
     pub fn unmount(&self, id: &LayerId, force: bool) -> Result<bool, Error> {
         self.take_down(id, if force { Extent::Forced } else { Extent::Own })
     }
@@ -225,7 +229,8 @@ impl Unions {
         filesystem_of(path).is_ok_and(|found| found == name)
     }
 
-    /// What is mounted on the mount point of `id` that is no union of that layer, in words; none where it is one.
+    /// What is mounted on the mount point of `id` that is no union of that layer, in words; none where it is
+    /// one.
     fn other_mount(&self, id: &LayerId, target: &Path) -> Result<Option<String>, Error> {
         let top = mountinfo::find(|mount| mount.point == target).map_err(Error::io("read mountinfo"))?;
         let Some(top) = top else { return Ok(None) };
@@ -256,8 +261,8 @@ impl Unions {
                 Ok(()) => Ok(Some(true)),
                 Err(nix::Error::EBUSY) => Ok(None),
                 // Not a mount point: somebody else was faster. If it is one, the kernel has locked it
-                // (mount_namespaces(7)).
-                // Nor is it where the point is not even there, or where the kernel asked for rights before it looked.
+                // (mount_namespaces(7)). Nor is it where the point is not even there, or where the kernel
+                // asked for rights before it looked.
                 Err(nix::Error::EINVAL | nix::Error::ENOENT | nix::Error::EPERM) if !self.mounted(id)? => {
                     Ok(Some(false))
                 }
@@ -294,8 +299,9 @@ impl Unions {
         }
     }
 
-    /// Whether the caches of the kernel have it that something is mounted on the mount point of `id`: nothing is waited for, and where they do not say so
-    /// (or the kernel cannot be asked so: before Linux 5.12), the answer is no.
+    /// Whether the caches of the kernel have it that something is mounted on the mount point of `id`: nothing
+    /// is waited for, and where they do not say so (or the kernel cannot be asked so: before Linux 5.12), the
+    /// answer is no.
     pub fn mounted_at_once(&self, id: &LayerId) -> bool {
         let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let found = openat2(CWD, self.path("mnt", id), flags, Mode::empty(), ResolveFlags::CACHED);
@@ -321,9 +327,9 @@ impl Unions {
         Ok(layers.into_iter().collect())
     }
 
-    /// How many ancestors a mounted layer can have. overlayfs: 499. aufs: what this kernel was built for, less the
-    /// writable branch, found by a trial mount once after the machine started (it says so nowhere else that can be
-    /// relied on); 126, its usual build, where that cannot be tried; never above 499.
+    /// How many ancestors a mounted layer can have. overlayfs: 499. aufs: what this kernel was built for,
+    /// less the writable branch, found by a trial mount once after the machine started (it says so nowhere
+    /// else that can be relied on); 126, its usual build, where that cannot be tried; never above 499.
     pub fn depth_limit(&self) -> u32 {
         match self.backend {
             Backend::Aufs => (self.limits().branches - 1).min(MAX_ANCESTORS),
@@ -331,8 +337,8 @@ impl Unions {
         }
     }
 
-    /// What the store lies on and what the kernel can do, as rows of a status table. The first two rows are those of
-    /// Docker's aufs driver.
+    /// What the store lies on and what the kernel can do, as rows of a status table. The first two rows are
+    /// those of Docker's aufs driver.
     pub fn features(&self) -> Vec<(String, String)> {
         let available = self.available();
         let aufs = self.backend == Backend::Aufs;
@@ -349,8 +355,8 @@ impl Unions {
         rows.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
     }
 
-    /// The options, but for the directories, that a union of overlayfs has here; none for aufs. Whoever mounts layers beside this gives the same, or its unions would
-    /// mean something else.
+    /// The options, but for the directories, that a union of overlayfs has here; none for aufs. Whoever
+    /// mounts layers beside this gives the same, or its unions would mean something else.
     pub fn options(&self) -> Vec<String> {
         if self.backend == Backend::Aufs {
             return Vec::new();
@@ -450,7 +456,8 @@ impl Unions {
     }
 }
 
-/// Refuses what is no label: it goes between quotes into an option string. Commas are part of SELinux categories.
+/// Refuses what is no label: it goes between quotes into an option string. Commas are part of SELinux
+/// categories.
 fn check_label(label: Option<&str>) -> Result<(), Error> {
     match label {
         Some(label)
@@ -463,8 +470,8 @@ fn check_label(label: Option<&str>) -> Result<(), Error> {
     }
 }
 
-/// A layer's directory must be one, and so must what it lies in: the kernel would follow a symbolic link out of the store. That of the root has none, for it is the
-/// real path.
+/// A layer's directory must be one, and so must what it lies in: the kernel would follow a symbolic link out
+/// of the store. That of the root has none, for it is the real path.
 fn check_directory(layer: &LayerId, path: &Path) -> Result<(), Error> {
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let cause = match openat2(CWD, path, flags, Mode::empty(), ResolveFlags::NO_SYMLINKS) {
@@ -511,7 +518,8 @@ fn read_back(target: &Path) -> io::Result<mountinfo::Mount> {
         .ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, "the mount is not in mountinfo"))
 }
 
-/// The kernel's error number; `EIO` for what is an error of ours (a read-back that does not fit), whose text says more.
+/// The kernel's error number; `EIO` for what is an error of ours (a read-back that does not fit), whose text
+/// says more.
 fn errno_of(error: &io::Error) -> i32 {
     error.raw_os_error().unwrap_or_else(|| Errno::IO.raw_os_error())
 }

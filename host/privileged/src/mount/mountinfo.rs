@@ -1,5 +1,5 @@
-//! What is mounted, from `/proc/PID/mountinfo` (format: proc_pid_mountinfo(5)). Names of mount points are bytes; the kernel writes those that would split a line
-//! as a backslash and three octal digits.
+//! What is mounted, from `/proc/PID/mountinfo` (format: proc_pid_mountinfo(5)). Names of mount points are
+//! bytes; the kernel writes those that would split a line as a backslash and three octal digits.
 
 use std::ffi::OsString;
 use std::fs::File;
@@ -32,13 +32,15 @@ impl Mount {
         Some(Mount { id, point, filesystem, optional: optional.join(&b' '), options })
     }
 
-    /// The number of the group of a kind, `shared` or `master`, that it belongs to (mount_namespaces(7), SHARED SUBTREES).
+    /// The number of the group of a kind, `shared` or `master`, that it belongs to (mount_namespaces(7),
+    /// SHARED SUBTREES).
     pub fn group(&self, kind: &str) -> Option<&[u8]> {
         let mut fields = self.optional.split(|byte| *byte == b' ');
         fields.find_map(|field| field.strip_prefix(kind.as_bytes())?.strip_prefix(b":"))
     }
 
-    /// Whether what is mounted and unmounted here is so there as well: this one is in a group of which the other is a peer or a slave.
+    /// Whether what is mounted and unmounted here is so there as well: this one is in a group of which the
+    /// other is a peer or a slave.
     pub fn hands_on_to(&self, other: &Mount) -> bool {
         let group = self.group("shared");
         group.is_some() && ["shared", "master"].iter().any(|kind| other.group(kind) == group)
@@ -54,8 +56,8 @@ impl Mount {
     }
 }
 
-/// The kernel makes the line of a union anew for every read that it does not fit in with others; small reads make it
-/// once (20 unions of 100 layers: 3 ms against 6 to 10 with 64 KiB).
+/// The kernel makes the line of a union anew for every read that it does not fit in with others; small reads
+/// make it once (20 unions of 100 layers: 3 ms against 6 to 10 with 64 KiB).
 const READ: usize = 4096;
 
 /// Calls `visit` for every mount, until it answers false.
@@ -73,7 +75,8 @@ pub(super) fn each(mut visit: impl FnMut(Mount) -> bool) -> io::Result<()> {
 ///
 /// # Errors
 ///
-/// That of reading the file, which for another process takes rights over it; a line that cannot be read is `InvalidData`.
+/// That of reading the file, which for another process takes rights over it; a line that cannot be read is
+/// `InvalidData`.
 pub fn read(process: &str) -> io::Result<Vec<Mount>> {
     let text = std::fs::read(format!("/proc/{process}/mountinfo"))?;
     parse(&text)

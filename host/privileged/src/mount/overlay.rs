@@ -1,7 +1,8 @@
 //! overlayfs (Documentation/filesystems/overlayfs.rst in the kernel's source).
 //!
-//! Layers are told to the kernel one by one through the mount API of Linux 5.2 where its overlayfs knows `lowerdir+`
-//! (Linux 6.7), else in the one page of options that mount(2) takes, with names so short that 500 fit.
+//! Layers are told to the kernel one by one through the mount API of Linux 5.2 where its overlayfs knows
+//! `lowerdir+` (Linux 6.7), else in the one page of options that mount(2) takes, with names so short that 500
+//! fit.
 
 use std::fs;
 use std::io;
@@ -22,10 +23,11 @@ use super::{Failure, at, bytes, mismatch, read_back};
 
 /// Options that make a union mean what its directories show, whatever a layer's extended attributes say.
 ///
-/// A layer must not reach into another by name: `redirect_dir=nofollow` (`off` still follows where the kernel is
-/// built or told so) and `metacopy=off` refuse directories and files that claim to have their content elsewhere.
-/// They also keep new such marks out of layers, which the archives could not carry: renaming a lower directory is
-/// `EXDEV` as on aufs. `index=off` keeps `work/` free of state that outlives a union and ties layers to inodes.
+/// A layer must not reach into another by name: `redirect_dir=nofollow` (`off` still follows where the kernel
+/// is built or told so) and `metacopy=off` refuse directories and files that claim to have their content
+/// elsewhere. They also keep new such marks out of layers, which the archives could not carry: renaming a
+/// lower directory is `EXDEV` as on aufs. `index=off` keeps `work/` free of state that outlives a union and
+/// ties layers to inodes.
 pub(super) const SAFE: [(&str, &str); 3] =
     [("redirect_dir", "nofollow"), ("metacopy", "off"), ("index", "off")];
 
@@ -45,8 +47,8 @@ pub(super) struct Union<'a> {
     pub(super) user: bool,
 }
 
-/// Whether overlayfs takes layers one by one. An overlayfs from before its move to the new API collects options it
-/// does not know and refuses them at the end only, hence the first question.
+/// Whether overlayfs takes layers one by one. An overlayfs from before its move to the new API collects
+/// options it does not know and refuses them at the end only, hence the first question.
 pub(super) fn has_new_api(directory: &Path) -> bool {
     let asked = || -> rustix::io::Result<bool> {
         let fs = fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC)?;
@@ -59,8 +61,8 @@ pub(super) fn has_new_api(directory: &Path) -> bool {
 }
 
 impl Union<'_> {
-    /// Whether every path fits in a value of `fsconfig(2)`, and holds no backslash, which some versions take for an
-    /// escape and some do not.
+    /// Whether every path fits in a value of `fsconfig(2)`, and holds no backslash, which some versions take
+    /// for an escape and some do not.
     pub(super) fn fits_new_api(&self) -> bool {
         let paths = self.lower.iter().map(|path| path.as_path()).chain([self.upper, self.work]);
         paths.map(bytes).all(|path| path.len() <= MAX_VALUE && !path.contains(&b'\\'))
@@ -109,8 +111,8 @@ impl Union<'_> {
         fsconfig_set_string(fs, "workdir", self.work)
     }
 
-    /// Mounts by mount(2). The layers are named relative to `links`, a directory made for this and removed after,
-    /// whose symbolic links lead to them; a thread with a working directory of its own goes there.
+    /// Mounts by mount(2). The layers are named relative to `links`, a directory made for this and removed
+    /// after, whose symbolic links lead to them; a thread with a working directory of its own goes there.
     pub(super) fn mount_old(&self, links: &Path) -> Result<(), Failure> {
         self.link(links).map_err(at("link the layers"))?;
         let options = self.options();
@@ -197,7 +199,8 @@ impl Union<'_> {
     }
 }
 
-/// What the kernel has to say about the last calls, one message a read: `e overlay: Unknown parameter 'context'`, of which the letter says how grave it is.
+/// What the kernel has to say about the last calls, one message a read: `e overlay: Unknown parameter
+/// 'context'`, of which the letter says how grave it is.
 fn messages(fs: &OwnedFd) -> String {
     let mut said = Vec::new();
     let mut buffer = [0; 1024];

@@ -1,7 +1,9 @@
-//! One thread that mounts, for a process whose other threads may not: the service gives up the right to mount on all threads that run guest code.
+//! One thread that mounts, for a process whose other threads may not: the service gives up the right to mount
+//! on all threads that run guest code.
 //!
-//! Work is handed over through a channel. Each piece of it gets a thread of its own, which inherits the rights of that
-//! one: a file system that hangs holds up nobody else. Where no such thread was started the caller does the work.
+//! Work is handed over through a channel. Each piece of it gets a thread of its own, which inherits the
+//! rights of that one: a file system that hangs holds up nobody else. Where no such thread was started the
+//! caller does the work.
 
 use std::io;
 use std::sync::OnceLock;
@@ -14,8 +16,8 @@ type Work = Box<dyn FnOnce() + Send>;
 
 static HAND_OVER: OnceLock<Sender<Work>> = OnceLock::new();
 
-/// Starts the thread, with the rights of the caller at this moment, less what `restrict` takes from it, and waits until that is done. From then on
-/// whatever mounts in this process is done there.
+/// Starts the thread, with the rights of the caller at this moment, less what `restrict` takes from it, and
+/// waits until that is done. From then on whatever mounts in this process is done there.
 ///
 /// # Errors
 ///

@@ -27,8 +27,8 @@ pub(in crate::cli) enum Command {
 
     /// Fill an empty layer from an archive, and print its size in bytes
     ///
-    /// The archive is a tar file as OCI images have it, plain or compressed with gzip or zstd, which is told by
-    /// its first bytes. All or nothing: when it is refused or cut short, the layer is as empty as before.
+    /// The archive is a tar file as OCI images have it, plain or compressed with gzip or zstd, which is told
+    /// by its first bytes. All or nothing: when it is refused or cut short, the layer is as empty as before.
     #[command(
         after_long_help = "Examples:\n  layerbox apply-diff base debian.tar.zst\n  tar -C rootfs -c . | layerbox apply-diff base"
     )]
@@ -36,8 +36,8 @@ pub(in crate::cli) enum Command {
 
     /// Write a layer as an archive
     ///
-    /// The archive holds what is in the layer itself, and whiteouts in the form of OCI images for what it hides of
-    /// its parent. It is sorted and without dates of today: the same layer gives the same bytes.
+    /// The archive holds what is in the layer itself, and whiteouts in the form of OCI images for what it
+    /// hides of its parent. It is sorted and without dates of today: the same layer gives the same bytes.
     #[command(
         after_long_help = "Examples:\n  layerbox diff app -o app.tar\n  layerbox diff app | zstd > app.tar.zst"
     )]
@@ -45,8 +45,8 @@ pub(in crate::cli) enum Command {
 
     /// List what a layer changes: A /added, C /changed, D /deleted
     ///
-    /// One line a change, sorted by path. In a path, each byte that is not printable UTF-8, and the backslash, is
-    /// written \xNN. JSON: an array of objects with kind (added, modified, deleted) and path.
+    /// One line a change, sorted by path. In a path, each byte that is not printable UTF-8, and the
+    /// backslash, is written \xNN. JSON: an array of objects with kind (added, modified, deleted) and path.
     #[command(after_long_help = "Example:\n  layerbox changes app")]
     Changes {
         /// The layer
@@ -72,8 +72,8 @@ pub(in crate::cli) enum Command {
 
     /// Mount a layer over its parents, and print the path
     ///
-    /// The first get mounts, further ones count; each wants its put. A layer without a parent needs no mount: the
-    /// path is that of its own directory.
+    /// The first get mounts, further ones count; each wants its put. A layer without a parent needs no mount:
+    /// the path is that of its own directory.
     #[command(after_long_help = "Example:\n  ls \"$(layerbox get app)\"\n  layerbox put app")]
     Get {
         /// The layer
@@ -96,8 +96,8 @@ pub(in crate::cli) enum Command {
 
     /// Remove layers
     ///
-    /// A layer with children, or one that is mounted, stays. All are tried, in the order given; the exit status is
-    /// that of the first that failed.
+    /// A layer with children, or one that is mounted, stays. All are tried, in the order given; the exit
+    /// status is that of the first that failed.
     #[command(after_long_help = "Example:\n  layerbox remove app base")]
     Remove {
         /// The layers, children before their parents
@@ -120,7 +120,8 @@ pub(in crate::cli) enum Command {
 
     /// List the layers: id, parent, size, mounts, state
     ///
-    /// Sizes are in bytes, and on a terminal in KiB, MiB and so on; - where the size is not known without counting.
+    /// Sizes are in bytes, and on a terminal in KiB, MiB and so on; - where the size is not known without
+    /// counting.
     #[command(after_long_help = "Examples:\n  layerbox list\n  layerbox list --tree")]
     List {
         /// Draw which layer lies on which
@@ -152,12 +153,12 @@ pub(in crate::cli) enum Command {
 
     /// Check the store: findings, one a line
     ///
-    /// Compares the records with the directories and the mounts. What an interrupted call left is taken away whenever a
-    /// store is opened, and told here. Exit status 1 when something is wrong and was not repaired; what another call
-    /// works on all the time cannot be looked at for certain, and is told without that. A repair deletes nothing that a
-    /// layer could hold: what belongs to no layer, and layers whose content or ancestors are lost, are moved to
-    /// lost+found/ in the root. A layerbox.json that is lost or damaged is written anew, for the backend that
-    /// the layers are of, or that of --backend where they do not show it.
+    /// Compares the records with the directories and the mounts. What an interrupted call left is taken away
+    /// whenever a store is opened, and told here. Exit status 1 when something is wrong and was not repaired;
+    /// what another call works on all the time cannot be looked at for certain, and is told without that. A
+    /// repair deletes nothing that a layer could hold: what belongs to no layer, and layers whose content or
+    /// ancestors are lost, are moved to lost+found/ in the root. A layerbox.json that is lost or damaged is
+    /// written anew, for the backend that the layers are of, or that of --backend where they do not show it.
     #[command(
         after_long_help = "Examples:\n  layerbox check\n  layerbox check --deep\n  layerbox check --repair\n  layerbox check --purge"
     )]
@@ -175,23 +176,24 @@ pub(in crate::cli) enum Command {
 
     /// Rewrite the store for the other backend: an old aufs store for overlay, and back
     ///
-    /// What differs on disk is how deletions are written down, and that is rewritten in all layers; afterwards the store
-    /// mounts with the other file system. Without --backend it becomes overlay's; one that is of that backend already stays
-    /// as it is. Nobody may use the store meanwhile, and no layer may be mounted. A layer that holds what would be a deletion
-    /// in the other form is refused before anything is changed (exit status 5). It can be killed at any time: until it
-    /// was called again, and went on or turned back (with --backend), no other command opens the store. What aufs keeps
-    /// in layers for itself lies in aufs/ in the root, for the way back. JSON: an object with from, to, layers,
-    /// deletions.
+    /// What differs on disk is how deletions are written down, and that is rewritten in all layers;
+    /// afterwards the store mounts with the other file system. Without --backend it becomes overlay's; one
+    /// that is of that backend already stays as it is. Nobody may use the store meanwhile, and no layer may
+    /// be mounted. A layer that holds what would be a deletion in the other form is refused before anything
+    /// is changed (exit status 5). It can be killed at any time: until it was called again, and went on or
+    /// turned back (with --backend), no other command opens the store. What aufs keeps in layers for itself
+    /// lies in aufs/ in the root, for the way back. JSON: an object with from, to, layers, deletions.
     #[command(after_long_help = "Examples:\n  layerbox convert\n  layerbox convert --backend aufs")]
     Convert,
 
     /// Serve container engines and command lines over sockets
     ///
-    /// Answers until it is asked to end by SIGTERM or Ctrl-C; then calls under way come to their end, and mounts stay
-    /// as they are. Prints a ready line, and tells systemd; takes over sockets that systemd opened (named docker,
-    /// containerd, admin or control). Each Docker engine names its own store when it starts; --root is that of containerd and of clients that name none. Commands
-    /// find the service through its store, whatever it listens on; --socket names a socket for them. Writes a line on
-    /// stderr for each call (--quiet: only for those that failed).
+    /// Answers until it is asked to end by SIGTERM or Ctrl-C; then calls under way come to their end, and
+    /// mounts stay as they are. Prints a ready line, and tells systemd; takes over sockets that systemd
+    /// opened (named docker, containerd, admin or control). Each Docker engine names its own store when it
+    /// starts; --root is that of containerd and of clients that name none. Commands find the service through
+    /// its store, whatever it listens on; --socket names a socket for them. Writes a line on stderr for each
+    /// call (--quiet: only for those that failed).
     #[command(
         after_long_help = "Examples:\n  layerbox serve --docker /run/docker/plugins/layerbox.sock\n  layerbox serve --containerd /run/layerbox/containerd.sock\n  layerbox serve --docker D --admin A & curl --unix-socket A http://admin/metrics"
     )]
@@ -206,9 +208,9 @@ pub(in crate::cli) enum Command {
 
     /// Build, mount, change, archive and compare a small stack of layers
     ///
-    /// Works in a temporary directory that is removed at the end, also after a failure or Ctrl-C. The base layer
-    /// comes from ARCHIVE; without one from debootstrap where that is installed and works, else from a part of this
-    /// machine's /usr. Exit status 1 when anything did not hold.
+    /// Works in a temporary directory that is removed at the end, also after a failure or Ctrl-C. The base
+    /// layer comes from ARCHIVE; without one from debootstrap where that is installed and works, else from a
+    /// part of this machine's /usr. Exit status 1 when anything did not hold.
     #[command(after_long_help = "Examples:\n  layerbox demo\n  layerbox demo debian.tar.gz")]
     Demo {
         /// The archive of a root file system
@@ -238,8 +240,9 @@ pub(in crate::cli) enum Command {
 pub(in crate::cli) enum GuestCommand {
     /// Tell what a component asks for and what it is lent
     ///
-    /// Prints digest, world, every import with what lends it and in which calls, and the exports. The component is not
-    /// run. Exit status 5 when it asks for what the contract does not lend; the list says what.
+    /// Prints digest, world, every import with what lends it and in which calls, and the exports. The
+    /// component is not run. Exit status 5 when it asks for what the contract does not lend; the list says
+    /// what.
     #[command(
         after_long_help = "Examples:\n  layerbox guest inspect\n  layerbox guest inspect my-driver.wasm\n  layerbox guest inspect --wit"
     )]
@@ -254,9 +257,9 @@ pub(in crate::cli) enum GuestCommand {
 
     /// Hold a component against the contract: a line a case
     ///
-    /// Runs the conformance suite in stores of its own, in TMPDIR and in memory: real directories and real mounts, where
-    /// the kernel has the file system. Prints ok, FAILED or skipped for each case, and a summary. Exit status 1 when a
-    /// case failed.
+    /// Runs the conformance suite in stores of its own, in TMPDIR and in memory: real directories and real
+    /// mounts, where the kernel has the file system. Prints ok, FAILED or skipped for each case, and a
+    /// summary. Exit status 1 when a case failed.
     #[command(
         after_long_help = "Examples:\n  layerbox guest verify my-driver.wasm\n  layerbox guest verify --only changes/ --only @aufs\n  layerbox guest verify --only model/ --sequences 10000 --seed 1"
     )]

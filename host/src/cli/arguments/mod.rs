@@ -1,6 +1,8 @@
-//! What can be typed: the options that every command takes, and the values that options have. The commands are in [`commands`].
+//! What can be typed: the options that every command takes, and the values that options have. The commands
+//! are in [`commands`].
 //!
-//! The doc comments of the fields are the help texts and the manual page; they are written for the reader of those.
+//! The doc comments of the fields are the help texts and the manual page; they are written for the reader of
+//! those.
 
 mod commands;
 pub(super) mod values;
@@ -35,7 +37,8 @@ pub(super) struct Cli {
     pub(super) command: Command,
 }
 
-/// What there is to know about all commands: a heading, and lines below it that begin with two spaces. The manual page makes sections of it.
+/// What there is to know about all commands: a heading, and lines below it that begin with two spaces. The
+/// manual page makes sections of it.
 const AFTER: &str = "\
 Exit status:
   0  done
@@ -114,40 +117,40 @@ pub(super) struct Global {
 
     /// Use the service that listens on this socket
     ///
-    /// Without it a command looks whether a service owns the store, and goes to that one; where none does, it opens the
-    /// store itself. The service that is named here opens the store at --root, too, if it has not yet. For serve it is
-    /// the socket to listen on. The variable LAYERBOX_SOCKET names one as well.
+    /// Without it a command looks whether a service owns the store, and goes to that one; where none does, it
+    /// opens the store itself. The service that is named here opens the store at --root, too, if it has not
+    /// yet. For serve it is the socket to listen on. The variable LAYERBOX_SOCKET names one as well.
     #[arg(long, global = true, value_name = "PATH", hide_short_help = true)]
     pub(super) socket: Option<PathBuf>,
 
     /// The union file system of a store that is made now
     ///
     /// It is chosen once, when the store is made, and recorded: auto takes aufs where the kernel has it, else
-    /// overlay. A store of either kind can be made, filled, read and archived on any kernel; only mounting needs
-    /// the file system. The default is auto. With a store that is there the option is a test: one of another backend is
-    /// an error. For convert it is the one that the store shall be of. The variable LAYERBOX_BACKEND and the
-    /// configuration only say what new stores get.
+    /// overlay. A store of either kind can be made, filled, read and archived on any kernel; only mounting
+    /// needs the file system. The default is auto. With a store that is there the option is a test: one of
+    /// another backend is an error. For convert it is the one that the store shall be of. The variable
+    /// LAYERBOX_BACKEND and the configuration only say what new stores get.
     #[arg(long, global = true, value_enum, hide_short_help = true)]
     pub(super) backend: Option<Backend>,
 
     /// Run another component than the one that is built in
     ///
-    /// It is refused, with a list, if it asks for more than the contract lends (layerbox guest inspect); and if others
-    /// than root and you can write the file or a directory on the way to it.
+    /// It is refused, with a list, if it asks for more than the contract lends (layerbox guest inspect); and
+    /// if others than root and you can write the file or a directory on the way to it.
     #[arg(long, global = true, value_name = "FILE", hide_short_help = true)]
     pub(super) guest: Option<PathBuf>,
 
     /// Let the component compute no longer than this in a call; s, m, h [default: 5m]
     ///
-    /// What the host does for it may take twelve times as long, not counting the reading and writing of bytes. The variable
-    /// LAYERBOX_GUEST_TIME says it for a whole machine.
+    /// What the host does for it may take twelve times as long, not counting the reading and writing of
+    /// bytes. The variable LAYERBOX_GUEST_TIME says it for a whole machine.
     #[arg(long, global = true, value_name = "TIME", value_parser = values::time, hide_short_help = true)]
     pub(super) guest_time: Option<Duration>,
 
     /// Run no component but the one with this digest
     ///
-    /// 64 hexadecimal digits, with sha256: before them or not, as guest inspect prints them. It holds for the component
-    /// that is built in as well.
+    /// 64 hexadecimal digits, with sha256: before them or not, as guest inspect prints them. It holds for the
+    /// component that is built in as well.
     #[arg(long, global = true, value_name = "DIGEST", hide_short_help = true)]
     pub(super) guest_sha256: Option<Digest>,
 

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use clap::builder::{OsStringValueParser, TypedValueParser};
 
-/// A layer id, as it was typed. The driver checks it, so that an invalid one has the same error wherever it comes from; bytes that are no
-/// UTF-8 become U+FFFD, which no id holds.
+/// A layer id, as it was typed. The driver checks it, so that an invalid one has the same error wherever it
+/// comes from; bytes that are no UTF-8 become U+FFFD, which no id holds.
 pub(super) fn id() -> impl TypedValueParser<Value = String> {
     OsStringValueParser::new().map(|text: OsString| text.to_string_lossy().into_owned())
 }

@@ -51,7 +51,8 @@ pub(super) fn of_debian() -> Base {
     }
 }
 
-/// The parts of `/usr` that are taken, and how much of each at most: enough to look real, little enough to take seconds on any machine.
+/// The parts of `/usr` that are taken, and how much of each at most: enough to look real, little enough to
+/// take seconds on any machine.
 const PARTS: [&str; 4] = ["usr/bin", "usr/sbin", "usr/lib", "usr/share"];
 const PART_BYTES: u64 = 64 << 20;
 const PART_NAMES: usize = 5_000;
@@ -77,14 +78,17 @@ pub(super) fn of_usr(directory: &Path) -> Result<Base> {
     })
 }
 
-/// Adds a directory and what lies below it, breadth first and up to the limits, and returns the sum of the sizes.
+/// Adds a directory and what lies below it, breadth first and up to the limits, and returns the sum of the
+/// sizes.
 fn gather(root: &Path, part: &Path, names: &mut Vec<PathBuf>) -> Result<u64> {
     let (mut bytes, first) = (0, names.len());
     let mut open = std::collections::VecDeque::from([part.to_owned()]);
     while let Some(name) = open.pop_front() {
-        // A part that is no directory of its own (a link, or missing) is left out, and so is what cannot be looked at.
+        // A part that is no directory of its own (a link, or missing) is left out, and so is what cannot be
+        // looked at.
         let Ok(metadata) = root.join(&name).symlink_metadata() else { continue };
-        // What belongs to somebody whom this user namespace does not know cannot be given to the same in a layer.
+        // What belongs to somebody whom this user namespace does not know cannot be given to the same in a
+        // layer.
         if metadata.uid() == OVERFLOW_ID || metadata.gid() == OVERFLOW_ID {
             continue;
         }

@@ -1,4 +1,5 @@
-//! A comparison of two trees that shares nothing with the code it checks: all that lstat(2), readlink(2), listxattr(2) and reading tell.
+//! A comparison of two trees that shares nothing with the code it checks: all that lstat(2), readlink(2),
+//! listxattr(2) and reading tell.
 
 use std::collections::HashMap;
 use std::ffi::OsStr;
@@ -43,15 +44,16 @@ pub(super) fn size(root: &Path) -> Result<u64> {
     Ok(files.values().sum())
 }
 
-/// Whether the roots themselves are compared, or only what is below them. The root of a mount is that of its uppermost layer, with times of its own.
+/// Whether the roots themselves are compared, or only what is below them. The root of a mount is that of its
+/// uppermost layer, with times of its own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Roots {
     Compared,
     LeftOut,
 }
 
-/// Compares two trees and tells what differs, a line each. `pulse` is called once for each name; its error ends the
-/// comparison.
+/// Compares two trees and tells what differs, a line each. `pulse` is called once for each name; its error
+/// ends the comparison.
 pub(super) fn trees(
     left: &Path,
     right: &Path,

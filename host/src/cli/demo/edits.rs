@@ -1,6 +1,7 @@
 //! What the demo changes in a mounted layer, and which changes should then be listed.
 //!
-//! The base may be any root file system, so the names are chosen from what is there: well-known ones where it has them, else the first that fit.
+//! The base may be any root file system, so the names are chosen from what is there: well-known ones where it
+//! has them, else the first that fit.
 
 use std::collections::BTreeSet;
 use std::os::unix::fs::MetadataExt as _;
@@ -116,7 +117,8 @@ impl Edits {
         self.edits.push(Edit { why, command, lines });
     }
 
-    /// The lines that `changes` should print: those of the changes, and a `C` for each directory above one of them.
+    /// The lines that `changes` should print: those of the changes, and a `C` for each directory above one of
+    /// them.
     pub(super) fn expected(&self) -> BTreeSet<String> {
         let mut lines: BTreeSet<String> =
             self.edits.iter().flat_map(|edit| edit.lines.iter().cloned()).collect();
@@ -133,7 +135,8 @@ impl Edits {
     }
 }
 
-/// Takes the first of the well-known names that fits, else the first candidate that does; and all that lies below it.
+/// Takes the first of the well-known names that fits, else the first candidate that does; and all that lies
+/// below it.
 fn take(
     candidates: &mut Vec<Candidate>,
     known: &[&str],
@@ -148,8 +151,9 @@ fn take(
     Some(taken)
 }
 
-/// What could be chosen: found by a walk that follows no symbolic link, so that a command given such a name stays inside the tree; with names that need no
-/// quotes; files with one name only, because a copied-up hard link is a story of its own.
+/// What could be chosen: found by a walk that follows no symbolic link, so that a command given such a name
+/// stays inside the tree; with names that need no quotes; files with one name only, because a copied-up hard
+/// link is a story of its own.
 fn candidates(root: &Path) -> Result<Vec<Candidate>> {
     const MOST: usize = 50_000;
     let plain = |name: &str| {

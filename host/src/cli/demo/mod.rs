@@ -1,8 +1,10 @@
-//! `demo`: a small stack of layers made from a real root file system, step by step, with the commands that a user would type.
+//! `demo`: a small stack of layers made from a real root file system, step by step, with the commands that a
+//! user would type.
 //!
-//! Each command that is shown is run as it stands there, by a shell, with this very program as `layerbox`; what it prints is what is shown. The demo
-//! then checks by means of its own what should have come of it. [`stage`] is the directory it all happens in and sees to it that nothing is left;
-//! [`base`] finds a root file system; [`edits`] chooses what to change; [`compare`] compares trees; [`script`] prints.
+//! Each command that is shown is run as it stands there, by a shell, with this very program as `layerbox`;
+//! what it prints is what is shown. The demo then checks by means of its own what should have come of it.
+//! [`stage`] is the directory it all happens in and sees to it that nothing is left; [`base`] finds a root
+//! file system; [`edits`] chooses what to change; [`compare`] compares trees; [`script`] prints.
 
 mod base;
 mod compare;

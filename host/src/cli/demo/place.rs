@@ -30,8 +30,9 @@ impl Place {
     }
 }
 
-/// File systems that the kernel's unions do not take, or not for writing: unions themselves, those of a network or of a user process, those without
-/// extended attributes or device nodes (overlayfs.rst, "Upper and lower file systems"; aufs(5)).
+/// File systems that the kernel's unions do not take, or not for writing: unions themselves, those of a
+/// network or of a user process, those without extended attributes or device nodes (overlayfs.rst, "Upper and
+/// lower file systems"; aufs(5)).
 const UNFIT: [&str; 14] = [
     "overlay", "aufs", "nfs", "nfs4", "cifs", "smb3", "9p", "virtiofs", "vfat", "exfat", "msdos", "ramfs",
     "squashfs", "iso9660",

@@ -7,7 +7,8 @@ use serde_json::{Value, json};
 use super::super::context::Context;
 use super::super::output::{OneLine, Paint};
 
-/// The printed side of the demo. With `--json` each of its lines is an object; with `-q` only what does not hold is printed.
+/// The printed side of the demo. With `--json` each of its lines is an object; with `-q` only what does not
+/// hold is printed.
 ///
 /// A reader that has gone away does not end the demo: it has a directory to clear.
 #[derive(Debug)]

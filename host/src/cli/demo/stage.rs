@@ -69,8 +69,8 @@ impl Output {
 }
 
 impl Stage {
-    /// Finds a place and makes the directory. From now on SIGINT, SIGTERM and SIGHUP do not end the process; they end what runs, and then
-    /// there is clearing to be done.
+    /// Finds a place and makes the directory. From now on SIGINT, SIGTERM and SIGHUP do not end the process;
+    /// they end what runs, and then there is clearing to be done.
     pub(super) fn new(context: &Context) -> Result<Stage> {
         let interrupted = interrupt::catch()?;
         let place = place::find()?;
@@ -183,8 +183,9 @@ impl Stage {
             }
             let late = most.is_some_and(|most| started.elapsed() > most);
             if late || (interruptible && self.interrupted.load(Ordering::Relaxed)) {
-                // SIGKILL: the signals that ask politely are blocked in the child as they are here. It is made for that: a store outlives it.
-                // Where the group is gone already there is nothing to end.
+                // SIGKILL: the signals that ask politely are blocked in the child as they are here. It is
+                // made for that: a store outlives it. Where the group is gone already there is nothing to
+                // end.
                 let _ = killpg(Pid::from_raw(child.id().cast_signed()), Signal::SIGKILL);
                 break (child.wait().context("waiting for a command")?, late);
             }
@@ -209,7 +210,8 @@ impl Stage {
             .collect())
     }
 
-    /// Unmounts what is mounted in the directory and removes it, and what the stores keep outside of it. May be called again after a failure.
+    /// Unmounts what is mounted in the directory and removes it, and what the stores keep outside of it. May
+    /// be called again after a failure.
     pub(super) fn clear(&self) -> Result<()> {
         let mut runtimes = Vec::new();
         for name in ["store", "elsewhere"] {

@@ -37,8 +37,8 @@ pub(super) struct End {
     pub(super) name: OsString,
     /// What has this name; none where it is free.
     pub(super) old: Option<Stat>,
-    /// Whether the name stands for an open pipe or device of a process (`/dev/stdout`, `/dev/fd/3`), which the
-    /// kernel alone can follow: no path leads to it.
+    /// Whether the name stands for an open pipe or device of a process (`/dev/stdout`, `/dev/fd/3`), which
+    /// the kernel alone can follow: no path leads to it.
     pub(super) is_descriptor: bool,
 }
 

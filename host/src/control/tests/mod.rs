@@ -1,4 +1,5 @@
-//! The service's end and the command line's, in one process: a real socket, a real store, the shipped component.
+//! The service's end and the command line's, in one process: a real socket, a real store, the shipped
+//! component.
 
 mod scene;
 
@@ -118,7 +119,8 @@ fn another_version_is_told() {
     assert!(matches!(opened, Opened::No(Failure::Unsupported(_))), "{opened:?}");
 }
 
-/// Whoever has the other end of an archive can keep it from going on for as long as he likes: that must not keep the service.
+/// Whoever has the other end of an archive can keep it from going on for as long as he likes: that must not
+/// keep the service.
 #[test]
 fn a_call_ends_with_its_caller() {
     let Some(scene) = Scene::new() else { return };

@@ -106,7 +106,8 @@ impl Scene {
 
     pub(super) fn layer(&self, id: &str) {
         self.calls().create(id, None).unwrap();
-        // The answer goes out before the call counts as ended; a test that counts its own call must not see this one.
+        // The answer goes out before the call counts as ended; a test that counts its own call must not see
+        // this one.
         until("the layer is made", || self.handle.calls_under_way() == 0);
     }
 

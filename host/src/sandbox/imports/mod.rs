@@ -1,8 +1,8 @@
-//! The imports of the component: for each interface of the contract one file that asks the lease, checks the arguments, and calls
-//! `layerbox_privileged`.
+//! The imports of the component: for each interface of the contract one file that asks the lease, checks the
+//! arguments, and calls `layerbox_privileged`.
 //!
-//! Before each function here stands the question what the worst component could do with it. The answer is always the same: what the lease
-//! covers, to the layers that it names, and nothing for any other argument.
+//! Before each function here stands the question what the worst component could do with it. The answer is
+//! always the same: what the lease covers, to the layers that it names, and nothing for any other argument.
 
 mod store;
 mod streams;
@@ -28,7 +28,8 @@ pub use streams::{SinkHandle, SourceHandle};
 pub use tree::{TreeHandle, WalkerHandle};
 pub use writer::WriterHandle;
 
-/// Why an import does not do what it was asked for: an answer that the component gets, or a fault that ends the call.
+/// Why an import does not do what it was asked for: an answer that the component gets, or a fault that ends
+/// the call.
 #[derive(Debug)]
 pub(super) enum Refusal {
     Answer(Box<types::Error>),
@@ -83,7 +84,8 @@ impl driver::types::Host for State {
 }
 
 impl State {
-    /// Ends the call where the host has worked for it as long as it may; asked between the steps of what a component can make long.
+    /// Ends the call where the host has worked for it as long as it may; asked between the steps of what a
+    /// component can make long.
     fn in_time(&mut self) -> Answer<()> {
         let checked = self.clock.check_host(self.lease.waited());
         checked.map_err(|bound| Refusal::Fault(wasmtime::Error::msg(bound)))
@@ -159,7 +161,8 @@ fn link_wasi(linker: &mut Linker<State>) -> wasmtime::Result<()> {
 /// WASI's release, in the names that wasmtime-wasi links it by.
 const WASI: &str = "0.2.12";
 
-/// An interface of WASI, to put rules before functions of it; `function` is one of them. The caller ends it with `allow_shadowing(false)`.
+/// An interface of WASI, to put rules before functions of it; `function` is one of them. The caller ends it
+/// with `allow_shadowing(false)`.
 ///
 /// # Errors
 ///
@@ -185,7 +188,8 @@ fn shadowing<'a>(
     linker.instance(name)
 }
 
-/// Nothing that a call does takes waiting for a clock, and a component that did would hold a layer for as long as it liked.
+/// Nothing that a call does takes waiting for a clock, and a component that did would hold a layer for as
+/// long as it liked.
 fn never_wait(linker: &mut Linker<State>) -> wasmtime::Result<()> {
     fn refuse(_: StoreContextMut<'_, State>, _: (u64,)) -> wasmtime::Result<(Resource<DynPollable>,)> {
         Err(wasmtime::Error::new(Fault("it wants to wait for a clock".to_owned())))

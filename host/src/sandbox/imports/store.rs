@@ -1,7 +1,8 @@
 //! `directories`, `mounts`, `references`: what a call may do to the layer that it was lent as a whole.
 //!
-//! The worst that a component can do: make, discard, mount or unmount the one layer that the call is about, as far as that call may ([`Change`]), and mount it
-//! over some of its own ancestors only, or in another order. A call over all layers may unmount them and clear their counts, and makes none.
+//! The worst that a component can do: make, discard, mount or unmount the one layer that the call is about,
+//! as far as that call may ([`Change`]), and mount it over some of its own ancestors only, or in another
+//! order. A call over all layers may unmount them and clear their counts, and makes none.
 
 use layerbox_privileged::id::LayerId;
 use wasmtime::component::Resource;
@@ -55,14 +56,16 @@ impl mounts::Host for State {
         if lease.count(&id)? > 0 {
             return Err(Failure::Busy("the layer is mounted for others".to_owned()).into());
         }
-        // With nobody counting on it, what is there was left by a killed process, perhaps with other branches.
+        // With nobody counting on it, what is there was left by a killed process, perhaps with other
+        // branches.
         if lease.unions.mounted(&id)? {
             lease.unions.unmount(&id, false)?;
         }
         let ancestors = ids.get(1..).unwrap_or_default();
         self.lease.store.require_filled(ancestors)?;
         lease.unions.mount(&id, &ids, label.as_deref())?;
-        // Once more: an apply-diff that began meanwhile has looked for mounts before this one was there, or sees it.
+        // Once more: an apply-diff that began meanwhile has looked for mounts before this one was there, or
+        // sees it.
         if let Err(failure) = self.lease.store.require_filled(ancestors) {
             lease.unions.unmount(&id, false)?;
             return Err(failure.into());

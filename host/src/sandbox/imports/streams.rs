@@ -1,5 +1,5 @@
-//! `streams`: the archive of a call. The worst that a component can do is to read less, or write something else, than it should: the call that
-//! it serves is wrong then, and no other.
+//! `streams`: the archive of a call. The worst that a component can do is to read less, or write something
+//! else, than it should: the call that it serves is wrong then, and no other.
 
 use std::sync::Arc;
 
@@ -30,8 +30,8 @@ pub(super) fn too_long() -> Failure {
 const INTERFACE: &str = "layerbox:driver/streams@0.1.0";
 const READ: &str = "[method]source.read";
 
-/// Links `source.read` once more, so that the bytes go from the host's buffer to the component's memory: generated code answers a list that is its own, which
-/// is one copy more of half an archive.
+/// Links `source.read` once more, so that the bytes go from the host's buffer to the component's memory:
+/// generated code answers a list that is its own, which is one copy more of half an archive.
 pub(super) fn share_reads(linker: &mut Linker<State>) -> wasmtime::Result<()> {
     type Given = (Resource<SourceHandle>, u32);
     type Answered = (Result<Arc<Vec<u8>>, types::Error>,);

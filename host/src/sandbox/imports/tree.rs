@@ -1,5 +1,5 @@
-//! `tree`: reading the layers that were lent. The worst that a component can do is to read them; whatever name it gives, the file operations
-//! below cannot leave the layer's directory.
+//! `tree`: reading the layers that were lent. The worst that a component can do is to read them; whatever
+//! name it gives, the file operations below cannot leave the layer's directory.
 
 use std::sync::Arc;
 

@@ -1,5 +1,6 @@
-//! `writer`: filling the layer that was lent. The worst that a component can do is to fill it wrongly: whatever it puts, with whatever owner, mode or
-//! attributes, lies in a directory that becomes this one layer.
+//! `writer`: filling the layer that was lent. The worst that a component can do is to fill it wrongly:
+//! whatever it puts, with whatever owner, mode or attributes, lies in a directory that becomes this one
+//! layer.
 
 use std::sync::atomic::Ordering;
 

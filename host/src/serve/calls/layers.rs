@@ -1,4 +1,5 @@
-//! Few calls on one layer at a time: those that wait for one whose lock is held leave places to calls on others.
+//! Few calls on one layer at a time: those that wait for one whose lock is held leave places to calls on
+//! others.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -6,8 +7,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Semaphore;
 
-/// Calls without a stream on one layer at once; more wait before they take one of the places of all. So calls on others find one unless sixteen layers are locked for
-/// long at once.
+/// Calls without a stream on one layer at once; more wait before they take one of the places of all. So calls
+/// on others find one unless sixteen layers are locked for long at once.
 const ON_A_LAYER: usize = 4;
 
 /// A layer: the root of its store, and its name there.

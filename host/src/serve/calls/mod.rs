@@ -1,8 +1,10 @@
-//! How calls of the driver are run: on threads of their own, so many at a time, for so long, and so that a fault in one ends that one only.
+//! How calls of the driver are run: on threads of their own, so many at a time, for so long, and so that a
+//! fault in one ends that one only.
 //!
-//! Calls that wait for a stream have a limit of their own: a client that does not send on can hold one of those, and never one that get and put need. And so few calls
-//! on one layer are let in at a time that those which wait for one whose lock is held leave places to calls on others. What operators ask has places that no client
-//! can take.
+//! Calls that wait for a stream have a limit of their own: a client that does not send on can hold one of
+//! those, and never one that get and put need. And so few calls on one layer are let in at a time that those
+//! which wait for one whose lock is held leave places to calls on others. What operators ask has places that
+//! no client can take.
 
 mod layers;
 
@@ -21,7 +23,8 @@ use crate::serve::threads::Threads;
 use crate::snapshots::error::SnapshotError;
 use layers::Layers;
 
-/// Threads that may be in calls at once, those that nobody waits for any more among them: they sit in the kernel, on a dead disk for instance.
+/// Threads that may be in calls at once, those that nobody waits for any more among them: they sit in the
+/// kernel, on a dead disk for instance.
 const THREADS: usize = 512;
 /// Calls without a stream at once; more wait.
 const SHORT: usize = 64;
@@ -30,8 +33,9 @@ const OPERATORS: usize = 4;
 /// Calls with a stream at once, each way; more wait.
 const STREAMS: usize = 128;
 
-/// Which way the stream of a call goes. An engine that makes a layer of another (`docker commit`) sends what comes out of one call into another one; were their
-/// places the same, calls that wait for those behind them could have them all.
+/// Which way the stream of a call goes. An engine that makes a layer of another (`docker commit`) sends what
+/// comes out of one call into another one; were their places the same, calls that wait for those behind them
+/// could have them all.
 #[derive(Debug, Clone, Copy)]
 pub enum Way {
     /// The call reads it.
@@ -230,7 +234,8 @@ impl Calls {
         self.within(&self.short, Until::of(self.deadline), work, drop).await
     }
 
-    /// As [`Calls::short`], for a call on a layer. What comes when nobody waits any more (the deadline passed, the client is gone) is given to `undo`.
+    /// As [`Calls::short`], for a call on a layer. What comes when nobody waits any more (the deadline
+    /// passed, the client is gone) is given to `undo`.
     ///
     /// # Errors
     ///
@@ -245,7 +250,8 @@ impl Calls {
         let wanted = self.layers.want(subject);
         let place = acquire(wanted.places(), until).await?;
         let work = move || {
-            // Given back when the thread is done, whether somebody waits for it or not: those that nobody waits for any more wait for a lock like others.
+            // Given back when the thread is done, whether somebody waits for it or not: those that nobody
+            // waits for any more wait for a lock like others.
             let _place = (place, wanted);
             work()
         };

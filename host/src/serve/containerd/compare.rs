@@ -1,6 +1,8 @@
-//! `Diff`: what differs between two snapshots, written by the component, packed here, and streamed into the engine's content store.
+//! `Diff`: what differs between two snapshots, written by the component, packed here, and streamed into the
+//! engine's content store.
 //!
-//! The same layers give the same bytes: the component's archive has no times of its own, and the compressors have none either.
+//! The same layers give the same bytes: the component's archive has no times of its own, and the compressors
+//! have none either.
 
 use std::collections::HashMap;
 use std::io::{self, Read, Write};
@@ -105,7 +107,8 @@ pub(super) async fn compare(
     })
 }
 
-/// What was packed or, where something failed, the first cause: an error of the archive, but that nobody read it any more; then one of who reads.
+/// What was packed or, where something failed, the first cause: an error of the archive, but that nobody read
+/// it any more; then one of who reads.
 fn cause<W>(
     sent: Result<(), CallError>,
     packed: Result<Packed, CallError>,
@@ -137,7 +140,8 @@ async fn sides(front: &Arc<Containerd>, left: Vec<Mount>, right: Vec<Mount>) -> 
         let layer = |mounts: &[Mount]| match named(driver, mounts)? {
             Named::Writable(layer) | Named::ReadOnly(layer) => Ok::<_, SnapshotError>(layer),
         };
-        // No mounts at all are an empty directory to containerd's own differ. BuildKit asks so for a layer that lies on nothing.
+        // No mounts at all are an empty directory to containerd's own differ. BuildKit asks so for a layer
+        // that lies on nothing.
         let lower = if left.is_empty() { None } else { Some(layer(&left)?) };
         let layer = layer(&right)?;
         let namespace = open.namespace_of(&layer)?;
@@ -219,8 +223,8 @@ fn pack(archive: io::PipeReader, packing: Packing, out: Outgoing) -> io::Result<
     Ok((whole.end()?, blob.end()?))
 }
 
-/// A stream of which each read but the last fills its buffer: what a packer makes of bytes depends on the pieces in which it gets them, and a pipe gives them as it
-/// happens to be filled.
+/// A stream of which each read but the last fills its buffer: what a packer makes of bytes depends on the
+/// pieces in which it gets them, and a pipe gives them as it happens to be filled.
 struct InBlocks<S>(S);
 
 impl<S: Read> Read for InBlocks<S> {
@@ -378,8 +382,8 @@ impl<'a> Upload<'a> {
         answer.map(drop).ok_or_else(gone)
     }
 
-    /// Ends a writing that came to nothing, if it is ours: under a name that a client gives, it can go on with it. Where ending it fails, containerd's garbage
-    /// collector does it.
+    /// Ends a writing that came to nothing, if it is ours: under a name that a client gives, it can go on
+    /// with it. Where ending it fails, containerd's garbage collector does it.
     async fn abort(&mut self, stall: Duration) {
         // It holds the name as long as it is open.
         if self.stream.take().is_some() && self.own {

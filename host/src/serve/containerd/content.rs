@@ -1,4 +1,5 @@
-//! containerd's content store, where blobs come from and go to: reached on the engine's own socket, by a connection a call.
+//! containerd's content store, where blobs come from and go to: reached on the engine's own socket, by a
+//! connection a call.
 
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -47,7 +48,8 @@ impl Content {
         Content { address, namespace, lease: headers.get(LEASE).cloned() }
     }
 
-    /// The same store, and this namespace where none is named: containerd names none when it calls a differ that is a proxy.
+    /// The same store, and this namespace where none is named: containerd names none when it calls a differ
+    /// that is a proxy.
     pub(super) fn or_in(mut self, namespace: Option<String>) -> Content {
         self.namespace = self.namespace.or(namespace);
         self
@@ -74,8 +76,9 @@ impl Content {
         Channel::connect(&self.address).await.map_err(|e| failed(e.to_string()))
     }
 
-    /// Has what is written from now on kept for some minutes, where no lease does that already: containerd does not tell a differ that is a proxy of its caller's
-    /// lease, and what nothing refers to yet is gone with the next collection.
+    /// Has what is written from now on kept for some minutes, where no lease does that already: containerd
+    /// does not tell a differ that is a proxy of its caller's lease, and what nothing refers to yet is gone
+    /// with the next collection.
     ///
     /// # Errors
     ///
@@ -95,7 +98,8 @@ impl Content {
         Ok(())
     }
 
-    /// Keeps a blob that was there before as if it had been written: by the lease of the call, and with a label where there is one to set.
+    /// Keeps a blob that was there before as if it had been written: by the lease of the call, and with a
+    /// label where there is one to set.
     ///
     /// # Errors
     ///
@@ -161,7 +165,8 @@ impl Content {
     }
 }
 
-/// The engine's own error, with its code: containerd tells a blob that is missing from one that cannot be read.
+/// The engine's own error, with its code: containerd tells a blob that is missing from one that cannot be
+/// read.
 pub(super) fn engine(status: &tonic::Status) -> CallError {
     CallError::Refusal(status.code(), format!("containerd's content store: {}", status.message()))
 }

@@ -1,7 +1,8 @@
 //! The diff service: blobs become the content of snapshots, and snapshots blobs, by way of the component.
 //!
-//! A blob is streamed from the engine's content store into the component, which unpacks it; what it unpacks comes back by a sink and is digested here. The layer
-//! is shown only if the blob was what its digest says. What is not a layer of this store is left to the engine (`UNIMPLEMENTED`).
+//! A blob is streamed from the engine's content store into the component, which unpacks it; what it unpacks
+//! comes back by a sink and is digested here. The layer is shown only if the blob was what its digest says.
+//! What is not a layer of this store is left to the engine (`UNIMPLEMENTED`).
 
 use std::io;
 use std::sync::Arc;
@@ -30,7 +31,8 @@ use crate::snapshots::mounts::{Mount, Named, named};
 /// How many pieces of a blob wait to be applied. containerd's are of 1 MiB.
 const QUEUE: usize = 8;
 
-/// What is unpacked is digested in pieces of so many bytes: each that is handed on can cost as much as a thread that is woken.
+/// What is unpacked is digested in pieces of so many bytes: each that is handed on can cost as much as a
+/// thread that is woken.
 const PIECE: usize = 512 << 10;
 
 /// A blob to unpack.
@@ -200,7 +202,8 @@ fn fill(
         drop(told.send(whole));
         Ok(())
     };
-    // A union that the host mounted is taken away while its layer is filled; the engine has not mounted it yet.
+    // A union that the host mounted is taken away while its layer is filled; the engine has not mounted it
+    // yet.
     let was_mounted = driver.metadata(layer)?.mounts > 0;
     if was_mounted {
         driver.put(layer)?;

@@ -14,7 +14,8 @@ pub(super) enum Packing {
 /// What an unpacked layer is.
 pub(super) const LAYER: &str = "application/vnd.oci.image.layer.v1.tar";
 
-/// How a layer of a media type is packed; none for what is no such layer (encrypted, or something else altogether). What it really is, the component sees for itself.
+/// How a layer of a media type is packed; none for what is no such layer (encrypted, or something else
+/// altogether). What it really is, the component sees for itself.
 pub(super) fn packing(media_type: &str) -> Option<Packing> {
     const OCI: [&str; 2] = [LAYER, "application/vnd.oci.image.layer.nondistributable.v1.tar"];
     const DOCKER: [&str; 2] = [

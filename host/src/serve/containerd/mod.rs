@@ -1,7 +1,7 @@
 //! containerd's services: snapshots, and what turns blobs into them and back.
 //!
-//! An engine is told of the socket in its configuration (`proxy_plugins`), and reaches the store of the service's own root. Each call runs on a thread, within the
-//! service's deadline and the caller's.
+//! An engine is told of the socket in its configuration (`proxy_plugins`), and reaches the store of the
+//! service's own root. Each call runs on a thread, within the service's deadline and the caller's.
 
 mod answer;
 mod compare;
@@ -48,7 +48,8 @@ impl Containerd {
         Containerd { service, root, content }
     }
 
-    /// The snapshots of the store, which is made where it is not there: with the first call, and when its directory was removed. Blocks.
+    /// The snapshots of the store, which is made where it is not there: with the first call, and when its
+    /// directory was removed. Blocks.
     fn snapshots(&self) -> Result<Arc<Snapshots>, SnapshotError> {
         self.service.stores.snapshots(&self.root)
     }
@@ -66,7 +67,8 @@ impl Containerd {
         self.service.calls.short(move || Ok(this.snapshots().map(drop))).await?.map_err(CallError::Snapshot)
     }
 
-    /// Runs a call on the snapshots, and writes down what came of it. `name` is the snapshot that it is about.
+    /// Runs a call on the snapshots, and writes down what came of it. `name` is the snapshot that it is
+    /// about.
     async fn run<T: Send + 'static>(
         self: &Arc<Self>,
         operation: &'static str,

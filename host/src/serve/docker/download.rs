@@ -1,7 +1,8 @@
 //! `GraphDriver.Diff`: the archive is the body of the answer.
 //!
-//! The archive goes through a pipe, into which the kernel copies large files by itself. The status is sent with the first bytes: an error before them is an
-//! error of the call, one after them breaks the connection, so that nobody takes half an archive for a whole one.
+//! The archive goes through a pipe, into which the kernel copies large files by itself. The status is sent
+//! with the first bytes: an error before them is an error of the call, one after them breaks the connection,
+//! so that nobody takes half an archive for a whole one.
 
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -25,7 +26,8 @@ use crate::serve::calls::{CallError, Transfer, Way};
 use crate::serve::http::{Client, Content, Piece};
 use crate::serve::observer::Watched;
 
-/// The size of the pipe in bytes: more than the default saves switches between two threads, and 1 MiB is what anybody may have (pipe(7)).
+/// The size of the pipe in bytes: more than the default saves switches between two threads, and 1 MiB is what
+/// anybody may have (pipe(7)).
 const PIPE: i32 = 1 << 20;
 /// The longest piece in bytes.
 const PIECE: usize = 256 << 10;

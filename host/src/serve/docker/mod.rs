@@ -1,7 +1,8 @@
 //! Docker's graph driver protocol: JSON over HTTP, one request a call.
 //!
-//! What is odd about it is dockerd's doing: errors come with status 200, but for the two calls with a stream; a request may come a second time without its
-//! body; a plugin that was restarted is not told where its layers are (see [`super::engines`]).
+//! What is odd about it is dockerd's doing: errors come with status 200, but for the two calls with a stream;
+//! a request may come a second time without its body; a plugin that was restarted is not told where its
+//! layers are (see [`super::engines`]).
 
 mod download;
 pub mod protocol;
@@ -43,8 +44,8 @@ impl Docker {
         Docker { service, engines }
     }
 
-    /// Opens the stores of the engines that are known from before, and looks whether they will see what is mounted. What fails is said in the log: it is tried
-    /// again with the first call.
+    /// Opens the stores of the engines that are known from before, and looks whether they will see what is
+    /// mounted. What fails is said in the log: it is tried again with the first call.
     pub fn resume(&self) {
         let log = self.service.observer.log;
         for Engine { home, maps, process, .. } in self.engines.all() {
@@ -91,7 +92,8 @@ impl Docker {
         request.id().clone_into(&mut watched.layer);
         match operation {
             Operation::Activate => Ok(json!({ "Implements": ["GraphDriver"] })),
-            // Archives are not byte for byte what was applied (names, order, padding); said otherwise, `docker save` would not verify them.
+            // Archives are not byte for byte what was applied (names, order, padding); said otherwise,
+            // `docker save` would not verify them.
             Operation::Capabilities => Ok(json!({ "Capabilities": { "ReproducesExactDiffs": false } })),
             Operation::Status => self.status(target, client).await,
             Operation::Get => {
@@ -197,8 +199,9 @@ impl Docker {
         let engine = Engine { home: home.clone(), maps: maps.clone(), options, process: client.process };
         let service = self.service.clone();
         let root = home.clone();
-        // An engine that was killed gives back nothing of what it got. The next one knows only its containers' layers, and gives each of them back once, as the
-        // counts of Docker's own drivers have it.
+        // An engine that was killed gives back nothing of what it got. The next one knows only its
+        // containers' layers, and gives each of them back once, as the counts of Docker's own drivers have
+        // it.
         let is_new = client.process.is_some() && !self.engines.is_served(&home);
         self.service
             .calls
@@ -257,7 +260,8 @@ impl Docker {
     }
 }
 
-/// Logs what was taken from an engine that is gone, and may be missed by one that only seems to be: a client that starts a process for each call, for instance.
+/// Logs what was taken from an engine that is gone, and may be missed by one that only seems to be: a client
+/// that starts a process for each call, for instance.
 fn tell_settled(log: &Log, root: &std::path::Path, settled: &Settled) {
     for error in &settled.failed {
         let what = "an engine that is gone left a layer mounted";
@@ -296,8 +300,9 @@ fn simple(driver: &Driver, operation: Operation, request: &LayerRequest) -> Resu
     })
 }
 
-/// Whether a layer is a container's. Such a layer stands on one of the same name with `-init`, of which nothing but the making of the container is written; what
-/// else an engine gets (that one, an image's layer for an archive of it, a step of a build), it gets for the length of one call of its own.
+/// Whether a layer is a container's. Such a layer stands on one of the same name with `-init`, of which
+/// nothing but the making of the container is written; what else an engine gets (that one, an image's layer
+/// for an archive of it, a step of a build), it gets for the length of one call of its own.
 fn is_of_a_container(id: &LayerId, ancestors: &[LayerId]) -> bool {
     ancestors.first().is_some_and(|parent| is_init_of(parent.as_str(), id.as_str()))
 }
@@ -306,8 +311,9 @@ fn is_init_of(parent: &str, container: &str) -> bool {
     parent.strip_suffix("-init") == Some(container)
 }
 
-/// A layer that is not there is removed already: dockerd asks again when it did not hear the answer, and keeps a container for ever whose layer it cannot
-/// remove. And one that is still got is given back first: an engine that was killed while it started a container has got a layer that it knows nothing of.
+/// A layer that is not there is removed already: dockerd asks again when it did not hear the answer, and
+/// keeps a container for ever whose layer it cannot remove. And one that is still got is given back first: an
+/// engine that was killed while it started a container has got a layer that it knows nothing of.
 fn remove(driver: &Driver, id: &str) -> Result<Value, Error> {
     let mut given_back = false;
     loop {
@@ -362,8 +368,9 @@ fn give_back(driver: &Driver, id: &str, busy: Error) -> Result<(), Error> {
     Ok(())
 }
 
-/// Whether `child` is what is left of a container that never came to be, because the service ended while its layers were made: dockerd forgets them then. It asks
-/// for the removal of their parent only when it knows of no container on it. Such is an `-init` layer that holds nothing but what dockerd makes in it, and on it
+/// Whether `child` is what is left of a container that never came to be, because the service ended while its
+/// layers were made: dockerd forgets them then. It asks for the removal of their parent only when it knows of
+/// no container on it. Such is an `-init` layer that holds nothing but what dockerd makes in it, and on it
 /// the container's own, while that holds nothing and nobody has got it.
 fn is_of_no_container(driver: &Driver, child: &str, parent: &str) -> Result<bool, Error> {
     let container = child.strip_suffix("-init").unwrap_or(child);
@@ -381,8 +388,8 @@ fn is_of_no_container(driver: &Driver, child: &str, parent: &str) -> Result<bool
     Ok(changes()?.iter().all(is_made) && driver.diff_size(child, Some(parent))?.bytes == 0)
 }
 
-/// What dockerd makes in an `-init` layer where the image has it not (`setupInitLayer`, daemon/initlayer): mount points, none of which holds a byte, and the
-/// directories that they are in.
+/// What dockerd makes in an `-init` layer where the image has it not (`setupInitLayer`, daemon/initlayer):
+/// mount points, none of which holds a byte, and the directories that they are in.
 const MADE_IN_INIT: [&[u8]; 12] = [
     b".dockerenv",
     b"dev",
@@ -423,7 +430,8 @@ impl Handler for Docker {
     }
 }
 
-/// The status of an error of a call with a stream: never 200, which dockerd takes for an archive, and never 404, which it takes for a missing call.
+/// The status of an error of a call with a stream: never 200, which dockerd takes for an archive, and never
+/// 404, which it takes for a missing call.
 fn stream_error(failed: &CallError) -> Response<Content> {
     let status = match failed {
         CallError::Request(_) => StatusCode::BAD_REQUEST,

@@ -84,7 +84,8 @@ impl Operation {
         OPERATIONS.iter().find(|(operation, ..)| *operation == self).map_or("unknown", |(.., name)| name)
     }
 
-    /// Whether a request without a body is one. dockerd sends a request again without its body when the connection breaks; that must have no effect.
+    /// Whether a request without a body is one. dockerd sends a request again without its body when the
+    /// connection breaks; that must have no effect.
     pub fn takes_nothing(self) -> bool {
         matches!(self, Operation::Activate | Operation::Status | Operation::Capabilities)
     }
@@ -208,7 +209,8 @@ pub fn parse<'a, T: Deserialize<'a> + Default>(body: &'a [u8], operation: Operat
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "PascalCase")]
 pub struct ChangeAnswer {
-    /// The path, from the layer's root. Bytes that are not UTF-8 become U+FFFD, as in Go's JSON: the protocol has no other way to say them.
+    /// The path, from the layer's root. Bytes that are not UTF-8 become U+FFFD, as in Go's JSON: the protocol
+    /// has no other way to say them.
     path: String,
     /// 0 modified, 1 added, 2 deleted.
     kind: u8,
@@ -225,7 +227,8 @@ impl From<(&[u8], ChangeKind)> for ChangeAnswer {
     }
 }
 
-/// What `docker inspect` shows of a layer: the directories that it has. They are named as Docker's overlay driver names them.
+/// What `docker inspect` shows of a layer: the directories that it has. They are named as Docker's overlay
+/// driver names them.
 pub fn metadata(metadata: &Metadata) -> Value {
     let mut answer = json!({ "UpperDir": metadata.content.display().to_string() });
     let content_of =

@@ -1,7 +1,8 @@
 //! `GraphDriver.ApplyDiff`: the archive is the body of the request.
 //!
-//! Pieces go, a batch at a time, through a short queue to the thread that applies them, so memory does not grow with the archive, and a client that stops sending holds nothing but
-//! that thread. The queue says where the body really ended: one that breaks off is an error for the reader, and the layer is emptied.
+//! Pieces go, a batch at a time, through a short queue to the thread that applies them, so memory does not
+//! grow with the archive, and a client that stops sending holds nothing but that thread. The queue says where
+//! the body really ended: one that breaks off is an error for the reader, and the layer is emptied.
 
 use std::io::{self, Read};
 use std::sync::Arc;
@@ -22,15 +23,16 @@ use crate::serve::calls::{CallError, Transfer, Way};
 use crate::serve::http::{Client, Content, broken_off};
 use crate::serve::observer::Watched;
 
-/// The least bytes that are handed on at once: a body comes in pieces of 32 KiB from dockerd, and to wake the other thread for each would cost more than to
-/// write it.
+/// The least bytes that are handed on at once: a body comes in pieces of 32 KiB from dockerd, and to wake the
+/// other thread for each would cost more than to write it.
 const BATCH: usize = 256 << 10;
-/// What is shorter is copied together with what comes before and after it: a piece takes some dozens of bytes beside its own, and a client may send as many pieces as
-/// bytes.
+/// What is shorter is copied together with what comes before and after it: a piece takes some dozens of bytes
+/// beside its own, and a client may send as many pieces as bytes.
 const SMALL: usize = 4 << 10;
 /// How many batches wait to be applied.
 const QUEUE: usize = 4;
-/// How long the rest of a body is read after the call has failed: dockerd does not look at an answer before it has sent all.
+/// How long the rest of a body is read after the call has failed: dockerd does not look at an answer before
+/// it has sent all.
 const DRAIN: Duration = Duration::from_secs(60);
 
 /// What the thread that applies an archive is given.
@@ -124,7 +126,8 @@ async fn pump(
     count: &mut u64,
 ) -> Sent {
     let mut closed = std::pin::pin!(sender.closed());
-    // One timer for all pieces, and looked at only when it rings: to set one for each would wake the timers' thread each time.
+    // One timer for all pieces, and looked at only when it rings: to set one for each would wake the timers'
+    // thread each time.
     let mut alarm = std::pin::pin!(sleep(stall));
     let mut deadline = std::pin::pin!(sleep_until(transfer.until));
     let mut gathered = Gathered::default();
@@ -157,7 +160,8 @@ async fn pump(
                     continue;
                 }
             }
-            // dockerd's second try after a connection that broke: the body it had is gone, and nothing is no archive.
+            // dockerd's second try after a connection that broke: the body it had is gone, and nothing is no
+            // archive.
             None if *count == 0 => {
                 return Sent::Broken(CallError::Request("the request has no body".to_owned()));
             }

@@ -1,17 +1,20 @@
 //! Packed header fields (HPACK, RFC 7541), with another authority.
 //!
-//! What they unpack to is kept on both sides in a table that forgets by size. So **an authority is replaced by as many octets as it has**: both tables forget the
-//! same, and later references to the field find the one that was replaced. A literal that names its field by a reference to the table is left as it is: which field
-//! that is, only who keeps the table knows.
+//! What they unpack to is kept on both sides in a table that forgets by size. So **an authority is replaced
+//! by as many octets as it has**: both tables forget the same, and later references to the field find the one
+//! that was replaced. A literal that names its field by a reference to the table is left as it is: which
+//! field that is, only who keeps the table knows.
 
-/// The name of the field, as it is and in Huffman's code; and its index in the table that all have from the start (appendix A).
+/// The name of the field, as it is and in Huffman's code; and its index in the table that all have from the
+/// start (appendix A).
 const NAME: &[u8] = b":authority";
 const PACKED_NAME: &[u8] = &[0xb8, 0x3b, 0x53, 0x39, 0xec, 0x32, 0x7d, 0x7f];
 const INDEX: usize = 1;
 /// What an authority is made of.
 pub(super) const LETTER: u8 = b'a';
 
-/// Replaces the authorities in packed header fields (section 6). None where there are none, or the fields are not well packed.
+/// Replaces the authorities in packed header fields (section 6). None where there are none, or the fields are
+/// not well packed.
 pub(super) fn replace(block: &[u8]) -> Option<Vec<u8>> {
     let mut out = Vec::with_capacity(block.len());
     let mut rest = block;
@@ -75,7 +78,8 @@ fn string<'a>(rest: &mut &'a [u8]) -> Option<Text<'a>> {
     Some(Text { bytes, huffman })
 }
 
-/// Takes an integer that begins in the low `bits` of the first byte (section 5.1). None that is of use here is longer than four bytes.
+/// Takes an integer that begins in the low `bits` of the first byte (section 5.1). None that is of use here
+/// is longer than four bytes.
 fn integer(rest: &mut &[u8], bits: u32) -> Option<usize> {
     let (&first, after) = rest.split_first()?;
     *rest = after;
@@ -111,8 +115,9 @@ fn write_length(out: &mut Vec<u8>, length: usize) {
     out.extend(u8::try_from(rest));
 }
 
-/// Of how many bits how many codes there are, without that for the end of a string, which no string holds (appendix B). The code is canonical: those of as many bits
-/// follow each other, and where those of fewer bits end they begin. So a code is told by these numbers alone.
+/// Of how many bits how many codes there are, without that for the end of a string, which no string holds
+/// (appendix B). The code is canonical: those of as many bits follow each other, and where those of fewer
+/// bits end they begin. So a code is told by these numbers alone.
 const CODES: [(u32, u32); 21] = [
     (5, 10),
     (6, 26),

@@ -1,10 +1,13 @@
 //! Lets in gRPC clients that name the path of the socket as the authority of their requests.
 //!
-//! On a unix socket there is no host to name. Clients of the C core (Python, C++, Ruby, PHP) send `:authority: run%2Flayerbox.sock`, others `/run/layerbox.sock`; those
-//! of Go send `localhost`, and its servers take anything. h2 resets a stream whose authority is no host of a URI, and has no option for it (hyperium/h2#487). Here
-//! nobody looks at the authority, so each one is replaced by letters on its way to h2.
+//! On a unix socket there is no host to name. Clients of the C core (Python, C++, Ruby, PHP) send
+//! `:authority: run%2Flayerbox.sock`, others `/run/layerbox.sock`; those of Go send `localhost`, and its
+//! servers take anything. h2 resets a stream whose authority is no host of a URI, and has no option for it
+//! (hyperium/h2#487). Here nobody looks at the authority, so each one is replaced by letters on its way to
+//! h2.
 //!
-//! Each is replaced by as many octets as it has ([`fields`]). What is not understood, or is longer than a frame, is left as it is; h2 judges it as it did before.
+//! Each is replaced by as many octets as it has ([`fields`]). What is not understood, or is longer than a
+//! frame, is left as it is; h2 judges it as it did before.
 
 mod fields;
 
@@ -22,7 +25,8 @@ use fields::replace;
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// The head of a frame in bytes (section 4.1).
 const HEAD: usize = 9;
-/// The longest payload of a frame that h2 takes, as it says to the client; a list of header fields it takes up to the same size, so what is longer is refused by it.
+/// The longest payload of a frame that h2 takes, as it says to the client; a list of header fields it takes
+/// up to the same size, so what is longer is refused by it.
 const LONGEST: usize = 16_384;
 /// The kinds of frames that carry header fields (sections 6.2 and 6.10), and their flags.
 const HEADERS: u8 = 1;
@@ -103,8 +107,8 @@ impl AsyncWrite for Filtered {
     }
 }
 
-/// Replaces authorities in what a client sends. It holds back what it has not seen the end of: at most the header fields of one request, and those no longer than
-/// a frame.
+/// Replaces authorities in what a client sends. It holds back what it has not seen the end of: at most the
+/// header fields of one request, and those no longer than a frame.
 #[derive(Debug, Default)]
 struct Filter {
     held: Vec<u8>,
@@ -206,7 +210,8 @@ struct Fields {
 }
 
 impl Fields {
-    /// Those at the beginning of `bytes`, and the length of their frames. None where there are none that are understood; `Some(None)` where more must come.
+    /// Those at the beginning of `bytes`, and the length of their frames. None where there are none that are
+    /// understood; `Some(None)` where more must come.
     fn of(bytes: &[u8]) -> Option<Option<(Fields, usize)>> {
         let mut fields: Option<Fields> = None;
         let mut at = 0;
@@ -249,7 +254,8 @@ impl Fields {
         Some(Fields { flags, stream: head.stream, priority: priority.to_owned(), block: block.to_owned() })
     }
 
-    /// Appends them to `out`, in one frame, with another authority. False where there is nothing to replace, or it does not fit.
+    /// Appends them to `out`, in one frame, with another authority. False where there is nothing to replace,
+    /// or it does not fit.
     fn replaced(&self, out: &mut Vec<u8>) -> bool {
         let Some(block) = replace(&self.block) else { return false };
         let length = self.priority.len() + block.len();
@@ -275,7 +281,8 @@ mod tests {
         [&length.to_be_bytes()[1..], &[kind, flags, 0, 0, 0, 3], payload].concat()
     }
 
-    /// What comes out of a filter when all comes at once, which must be what comes out when it comes byte by byte.
+    /// What comes out of a filter when all comes at once, which must be what comes out when it comes byte by
+    /// byte.
     fn filtered(sent: &[u8]) -> Vec<u8> {
         let (mut whole, mut single) = (Vec::new(), Vec::new());
         let mut filter = Filter::default();

@@ -1,8 +1,9 @@
-//! What Landlock denies the threads that do not mount, where the kernel has it: it is asked on paths and not on numbers of system calls, so it holds on ways that
-//! a filter of calls does not see.
+//! What Landlock denies the threads that do not mount, where the kernel has it: it is asked on paths and not
+//! on numbers of system calls, so it holds on ways that a filter of calls does not see.
 //!
-//! No path is closed to them: which stores there will be is not known when the service starts. What is closed is what they never do anywhere: run a file, make
-//! a socket, command a device, speak TCP, signal or trace a process of others; and with any Landlock domain comes that they cannot change what is mounted.
+//! No path is closed to them: which stores there will be is not known when the service starts. What is closed
+//! is what they never do anywhere: run a file, make a socket, command a device, speak TCP, signal or trace a
+//! process of others; and with any Landlock domain comes that they cannot change what is mounted.
 
 use landlock::{
     ABI, Access as _, AccessFs, AccessNet, CompatLevel, Compatible as _, PathBeneath, PathFd, Ruleset,
@@ -11,7 +12,8 @@ use landlock::{
 
 use crate::error::Failure;
 
-/// Shuts the calling thread in, and those that it starts. A kernel that has less of Landlock does less; one without it, nothing.
+/// Shuts the calling thread in, and those that it starts. A kernel that has less of Landlock does less; one
+/// without it, nothing.
 ///
 /// # Errors
 ///
@@ -29,7 +31,8 @@ fn restrict(root: PathFd) -> Result<(), RulesetError> {
         .handle_access(AccessNet::from_all(ABI::V4))?
         .scope(Scope::Signal)?
         .create()?
-        // Moving a layer from stage/ to its place is from one directory to another, which Landlock denies unless it is said.
+        // Moving a layer from stage/ to its place is from one directory to another, which Landlock denies
+        // unless it is said.
         .add_rule(PathBeneath::new(root, AccessFs::Refer))?
         .restrict_self()?;
     Ok(())

@@ -1,4 +1,5 @@
-//! Which system calls threads may make (seccomp(2), filters). What is denied fails with EPERM, and with it the call of the driver that asked for it.
+//! Which system calls threads may make (seccomp(2), filters). What is denied fails with EPERM, and with it
+//! the call of the driver that asked for it.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -9,8 +10,9 @@ use seccompiler::{
     apply_filter,
 };
 
-/// What the threads that do not mount may call: files and directories, memory, threads, time, unix sockets. The kernel keeps a list of the numbers that are
-/// always allowed, so these cost no run of the filter (Linux 5.11).
+/// What the threads that do not mount may call: files and directories, memory, threads, time, unix sockets.
+/// The kernel keeps a list of the numbers that are always allowed, so these cost no run of the filter (Linux
+/// 5.11).
 #[rustfmt::skip]
 const WORKING: &[libc::c_long] = &[
     // Files by descriptor.
@@ -105,7 +107,8 @@ pub(super) fn working() -> io::Result<()> {
     only(libc::SYS_ioctl, 1, &IOCTLS)?;
     only(libc::SYS_prctl, 0, &PRCTLS.map(value))?;
     rules.insert(number(libc::SYS_clone), vec![no_namespace()?]);
-    // Its flags lie in memory, where a filter does not look; a kernel that does not have it is asked for the older call instead.
+    // Its flags lie in memory, where a filter does not look; a kernel that does not have it is asked for the
+    // older call instead.
     let older: Rules = [(number(libc::SYS_clone3), Vec::new())].into();
     rules.extend(older.clone());
     install(older, SeccompAction::Allow, SeccompAction::Errno(value(libc::ENOSYS) as u32))?;
@@ -185,7 +188,8 @@ mod tests {
         thread.join().expect("no panic")
     }
 
-    /// The error that a call ends with. Without the filter it would be another: there is no such path, or it would work.
+    /// The error that a call ends with. Without the filter it would be another: there is no such path, or it
+    /// would work.
     #[test]
     fn threads_that_work_cannot_mount_nor_run_nor_speak_to_the_net() {
         type Attempt = fn() -> Option<i32>;

@@ -1,7 +1,8 @@
 //! Whether a finding still holds when it is about to be told or mended.
 //!
-//! A search reads one directory after another while other calls make, mount and remove layers: what it puts together may never have been so at one time. So
-//! each finding is looked at once more, with the locks of its layers held, and only what is still wrong then is told, or mended.
+//! A search reads one directory after another while other calls make, mount and remove layers: what it puts
+//! together may never have been so at one time. So each finding is looked at once more, with the locks of its
+//! layers held, and only what is still wrong then is told, or mended.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -28,7 +29,8 @@ pub(super) struct Again<'a> {
     store: &'a Store,
     unions: &'a Unions,
     references: &'a References,
-    /// What the records would be after the repairs so far, where none is made: the findings behind build on it. None: no record.
+    /// What the records would be after the repairs so far, where none is made: the findings behind build on
+    /// it. None: no record.
     planned: Option<BTreeMap<LayerId, Option<Record>>>,
     until: Instant,
 }
@@ -44,7 +46,8 @@ impl<'a> Again<'a> {
         Again { store, unions, references, planned, until: Instant::now() + PATIENCE_IN_ALL }
     }
 
-    /// The locks of the layers that a finding is about, alone; none where somebody works on one of them all the time.
+    /// The locks of the layers that a finding is about, alone; none where somebody works on one of them all
+    /// the time.
     pub(super) fn guards(&self, place: &str) -> Result<Option<Vec<Guard>>, Failure> {
         let until = self.until.min(Instant::now() + PATIENCE);
         let mut pause = Duration::from_millis(1);
@@ -130,7 +133,8 @@ impl<'a> Again<'a> {
         }
     }
 
-    /// Whether something lies there that belongs to no layer. What a call is about to make or to remove has a note in `pending/`.
+    /// Whether something lies there that belongs to no layer. What a call is about to make or to remove has a
+    /// note in `pending/`.
     fn is_stray(&self, place: &str) -> Result<bool, Failure> {
         if !self.is_there(place)? {
             return Ok(false);
@@ -219,7 +223,8 @@ impl<'a> Again<'a> {
 }
 
 impl Store {
-    /// Whether there is a directory at this place. That it cannot be told is an error, and not taken for a loss.
+    /// Whether there is a directory at this place. That it cannot be told is an error, and not taken for a
+    /// loss.
     pub(super) fn is_directory(&self, place: &str) -> Result<bool, Failure> {
         match self.dir.symlink_metadata(place) {
             Ok(found) => Ok(found.is_dir()),

@@ -1,13 +1,16 @@
-//! What is in the layers: whether the size on record is that of the files, and whether deletions are written in the form of the store's backend.
+//! What is in the layers: whether the size on record is that of the files, and whether deletions are written
+//! in the form of the store's backend.
 //!
-//! The component alone knows what a layer means. Of deletions the host knows here what their names and numbers are ([`super::super::marks`]), so that a store in
-//! which the two forms are mixed (copied from elsewhere, or mounted by another program) is found: the union would show the marks as files, and what they
+//! The component alone knows what a layer means. Of deletions the host knows here what their names and
+//! numbers are ([`super::super::marks`]), so that a store in which the two forms are mixed (copied from
+//! elsewhere, or mounted by another program) is found: the union would show the marks as files, and what they
 //! delete as well.
 //!
-//! In an aufs store a mark of overlayfs is nothing else, and is written in aufs' form. The other way round nothing is done: `.wh.NAME` is an
-//! ordinary name to overlayfs, a container can have made it, empty or not, and nothing in the store tells whether it did (a conversion writes all
-//! marks anew, and nobody opens a store whose conversion was cut off). Such names are told of and left alone. Layers of a union are not touched
-//! while it is mounted, by us or by containerd.
+//! In an aufs store a mark of overlayfs is nothing else, and is written in aufs' form. The other way round
+//! nothing is done: `.wh.NAME` is an ordinary name to overlayfs, a container can have made it, empty or not,
+//! and nothing in the store tells whether it did (a conversion writes all marks anew, and nobody opens a
+//! store whose conversion was cut off). Such names are told of and left alone. Layers of a union are not
+//! touched while it is mounted, by us or by containerd.
 
 use std::collections::BTreeSet;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -30,7 +33,8 @@ use crate::error::{Escaped, Failure};
 /// How many names are looked at in one go.
 const BATCH: u32 = 1024;
 
-/// What is to be done about a mark in the form of the other backend. Only names are kept: there can be more of them than a process may have descriptors.
+/// What is to be done about a mark in the form of the other backend. Only names are kept: there can be more
+/// of them than a process may have descriptors.
 #[derive(Debug)]
 pub(super) struct Foreign {
     layer: LayerId,

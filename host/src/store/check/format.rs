@@ -1,7 +1,9 @@
-//! `layerbox.json`, without which no store can be opened: whether it is there and can be read, and how it is made again.
+//! `layerbox.json`, without which no store can be opened: whether it is there and can be read, and how it is
+//! made again.
 //!
-//! It says how deletions are written down. Where that is forgotten, an overlay store must not be taken for one of aufs, whose deletions would then be seen as
-//! devices, and the other way round: what the layers have on the disk decides, and where that says nothing, the user.
+//! It says how deletions are written down. Where that is forgotten, an overlay store must not be taken for
+//! one of aufs, whose deletions would then be seen as devices, and the other way round: what the layers have
+//! on the disk decides, and where that says nothing, the user.
 
 use std::path::Path;
 
@@ -19,8 +21,9 @@ use crate::error::Failure;
 /// The file.
 const FILE: &str = "layerbox.json";
 
-/// What is wrong with the `layerbox.json` of the store at `root`; none where nothing is, or where there is no store. With `repair` it is written anew, for a
-/// store that `choice` and `maps` are asked for where the store itself does not say.
+/// What is wrong with the `layerbox.json` of the store at `root`; none where nothing is, or where there is no
+/// store. With `repair` it is written anew, for a store that `choice` and `maps` are asked for where the
+/// store itself does not say.
 ///
 /// # Errors
 ///
@@ -104,7 +107,8 @@ fn write(root: &Path, dir: &Dir, backend: Backend, maps: Option<&IdMaps>) -> Res
         let what = format!("layer {id} is mounted, and its users would be forgotten: unmount it first");
         return Err(Failure::Busy(what));
     }
-    // A root that the group can pass is that of a store with id maps ([`adopt::make`]), which nothing else tells.
+    // A root that the group can pass is that of a store with id maps ([`adopt::make`]), which nothing else
+    // tells.
     let top = dir.dir_metadata().map_err(|e| Failure::io("stat", &e))?;
     if maps.is_none() && top.mode() & 0o7777 == 0o710 && top.gid() != nix::unistd::getegid().as_raw() {
         let what = "it had id maps, which nothing else says: let the service that has them open it";

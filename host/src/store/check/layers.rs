@@ -1,4 +1,5 @@
-//! The records of layers: `meta/`, `layers/`, `children/` and the directories of each layer, held against each other; mounts and counts.
+//! The records of layers: `meta/`, `layers/`, `children/` and the directories of each layer, held against
+//! each other; mounts and counts.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -11,8 +12,9 @@ use super::{Records, Search};
 use crate::error::Failure;
 
 impl Search<'_> {
-    /// The records of the layers that are whole. One that is damaged is made again from `layers/`, where that is sound; one that is missing, from a layer that
-    /// lies on it, or from `layers/`, where its content is there. A layer whose content or ancestors are lost is whole no more.
+    /// The records of the layers that are whole. One that is damaged is made again from `layers/`, where that
+    /// is sound; one that is missing, from a layer that lies on it, or from `layers/`, where its content is
+    /// there. A layer whose content or ancestors are lost is whole no more.
     pub(super) fn records(&mut self) -> Result<Records, Failure> {
         let mut records = self.readable()?;
         self.restore_parents(&mut records)?;
@@ -77,7 +79,8 @@ impl Search<'_> {
         Ok(())
     }
 
-    /// A record that is missing is what `layers/` says, where that is sound and the content is still there: it was lost, or another program has added the layer.
+    /// A record that is missing is what `layers/` says, where that is sound and the content is still there:
+    /// it was lost, or another program has added the layer.
     fn restore_listed(&mut self, records: &mut Records) -> Result<(), Failure> {
         let mut missing = Vec::new();
         for id in ids_in(&self.store.dir, "layers")? {

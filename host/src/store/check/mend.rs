@@ -142,7 +142,8 @@ impl Store {
         Ok(())
     }
 
-    /// Writes `layers/ID` anew where it does not say what the record says, and deletes what somebody may have begun to write there.
+    /// Writes `layers/ID` anew where it does not say what the record says, and deletes what somebody may have
+    /// begun to write there.
     ///
     /// # Errors
     ///
@@ -164,7 +165,8 @@ impl Store {
         move_away(&self.dir, place, Path::new(place))
     }
 
-    /// Deletes what repairs have moved to `lost+found/`. What else is there is not ours: at the top of a file system, e2fsck(8) puts there what it has found.
+    /// Deletes what repairs have moved to `lost+found/`. What else is there is not ours: at the top of a file
+    /// system, e2fsck(8) puts there what it has found.
     pub(super) fn purge(&self) -> Result<(), Failure> {
         let lost = match self.dir.open_dir(LOST) {
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(()),
@@ -210,7 +212,8 @@ fn make_lost(dir: &Dir) -> Result<(), Failure> {
     }
 }
 
-/// The name in `lost+found/` of what lay at a place, but for the number behind it. A name that would be longer than a directory can hold ends in a digest instead.
+/// The name in `lost+found/` of what lay at a place, but for the number behind it. A name that would be
+/// longer than a directory can hold ends in a digest instead.
 fn name_of(place: &str) -> String {
     let mut name = place.replace('/', ".");
     if name.len() > LONGEST {

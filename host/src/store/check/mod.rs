@@ -1,7 +1,8 @@
 //! Looks through a whole store for what is wrong, and repairs it.
 //!
-//! Repair never deletes content: what belongs to no layer, and layers that cannot be whole any more, are moved to `lost+found/`, for a person to look at, and stay
-//! there until they are purged. What only repeats other records (ancestor lists, marks of children, empty directories, reference counts) is made anew.
+//! Repair never deletes content: what belongs to no layer, and layers that cannot be whole any more, are
+//! moved to `lost+found/`, for a person to look at, and stay there until they are purged. What only repeats
+//! other records (ancestor lists, marks of children, empty directories, reference counts) is made anew.
 //!
 //! - `own`: the store's own directories and its lock, which come before all that is looked for in them.
 //! - `format`: what must be read before a store can be opened.
@@ -109,7 +110,8 @@ impl Store {
     pub fn ancestors_on_disk(&self, id: &LayerId) -> Result<Vec<LayerId>, Failure> {
         let path = format!("layers/{id}");
         let corrupt = |what: &str| Failure::Corrupt(format!("{path}: {what}"));
-        // A component that has gone wrong may have left anything here when it was lent `layers/`, a link or a directory as well.
+        // A component that has gone wrong may have left anything here when it was lent `layers/`, a link or a
+        // directory as well.
         if self.dir.symlink_metadata(&path).is_ok_and(|found| !found.is_file()) {
             return Err(corrupt("it is not a regular file"));
         }
@@ -134,8 +136,8 @@ impl Store {
         self.ancestors_on_disk(id).is_ok_and(|ancestors| ancestors == record.ancestors)
     }
 
-    /// Looks through the store; with `repair`, mends what can be mended. `lent`: the layers that somebody may have mounted of whose mounts the store does not
-    /// know.
+    /// Looks through the store; with `repair`, mends what can be mended. `lent`: the layers that somebody may
+    /// have mounted of whose mounts the store does not know.
     ///
     /// # Errors
     ///

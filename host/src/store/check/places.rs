@@ -90,14 +90,16 @@ impl Search<'_> {
         matches!(kind, "layers" | "meta") && name.starts_with('.') && name.ends_with(".tmp")
     }
 
-    /// Whether no call works on a layer, nor has left a note that it did, which is heeded when the store is next opened.
+    /// Whether no call works on a layer, nor has left a note that it did, which is heeded when the store is
+    /// next opened.
     pub(super) fn is_idle(&self, id: &LayerId) -> bool {
         let pending =
             self.store.dir.symlink_metadata(format!("pending/{id}")).is_ok_and(|found| found.is_file());
         !pending && matches!(self.store.unclaimed(id), Ok(Some(_)))
     }
 
-    /// The names in a directory of the store, as they can be printed and given to `rename`; a name that is not UTF-8 is reported as it can be shown.
+    /// The names in a directory of the store, as they can be printed and given to `rename`; a name that is
+    /// not UTF-8 is reported as it can be shown.
     pub(super) fn names(&mut self, kind: &str) -> Result<BTreeSet<String>, Failure> {
         let entries = match self.store.dir.read_dir(kind) {
             Ok(entries) => entries,

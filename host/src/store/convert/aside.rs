@@ -1,5 +1,6 @@
-//! `aufs/ID/`: what aufs keeps in a layer beside its content, while the store is overlayfs'. Each name is in the directory in which it was in the layer. Only
-//! the names that begin with `.wh.` are what was kept; what else there is are directories on the way to them.
+//! `aufs/ID/`: what aufs keeps in a layer beside its content, while the store is overlayfs'. Each name is in
+//! the directory in which it was in the layer. Only the names that begin with `.wh.` are what was kept; what
+//! else there is are directories on the way to them.
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -54,7 +55,8 @@ pub(super) fn keep(
     rustix::fs::renameat(directory, last, &place, last).map_err(|errno| failed("renameat", last, errno))
 }
 
-/// Moves a name back into an open directory of a layer, where there is none of that name; whether there was something to move.
+/// Moves a name back into an open directory of a layer, where there is none of that name; whether there was
+/// something to move.
 pub(super) fn give_back(
     store: &Store,
     id: &LayerId,
@@ -77,7 +79,8 @@ pub(super) fn give_back(
     }
 }
 
-/// Takes away what nobody wants back: marks of deletions that are no more. Where there is something else as well, it goes to `lost+found/`.
+/// Takes away what nobody wants back: marks of deletions that are no more. Where there is something else as
+/// well, it goes to `lost+found/`.
 pub(super) fn end(store: &Store, id: &LayerId) -> Result<(), Failure> {
     let Some(kept) = open(store, id)? else { return Ok(()) };
     let place = format!("{ASIDE}/{id}");

@@ -1,7 +1,8 @@
 //! `convert.json`: which conversion is under way, and the times of the directories that are being changed.
 //!
-//! To change what is in a directory changes its time, which is a part of the layer. So the times are on record before, for as many directories at a time as
-//! make a file of some size, and are set again after: when a conversion is gone on with, those of the directories that it was cut off in.
+//! To change what is in a directory changes its time, which is a part of the layer. So the times are on
+//! record before, for as many directories at a time as make a file of some size, and are set again after:
+//! when a conversion is gone on with, those of the directories that it was cut off in.
 
 use std::io::{self, Read};
 
@@ -93,7 +94,8 @@ impl Journal {
         (self.from.into(), self.to.into())
     }
 
-    /// The same conversion in this direction. Where that is the other one, what was rewritten does not count; the times do.
+    /// The same conversion in this direction. Where that is the other one, what was rewritten does not count;
+    /// the times do.
     pub(super) fn towards(mut self, from: Backend, to: Backend) -> Journal {
         if self.direction() != (from, to) {
             (self.from, self.to) = (from.into(), to.into());

@@ -1,13 +1,17 @@
-//! Rewriting a store in the form of the other backend, so that an old aufs store mounts on a kernel without aufs, and back.
+//! Rewriting a store in the form of the other backend, so that an old aufs store mounts on a kernel without
+//! aufs, and back.
 //!
-//! What differs between the two on disk are the marks of deletions. Layer by layer, each mark is written in the new form before the old one is taken away, and the
-//! directories keep their times. A journal, `convert.json`, is on the disk before the first change, and after the last one `layerbox.json` is renamed to what it
-//! says from then on. While the journal is there the store is in both forms; nobody opens it but to go on, or to turn back. Each step is such that it can
-//! be repeated, and neither form holds content that is a mark in the other (that is looked for before the journal is written): so a store in both forms is never
-//! taken for another.
+//! What differs between the two on disk are the marks of deletions. Layer by layer, each mark is written in
+//! the new form before the old one is taken away, and the directories keep their times. A journal,
+//! `convert.json`, is on the disk before the first change, and after the last one `layerbox.json` is renamed
+//! to what it says from then on. While the journal is there the store is in both forms; nobody opens it but
+//! to go on, or to turn back. Each step is such that it can be repeated, and neither form holds content that
+//! is a mark in the other (that is looked for before the journal is written): so a store in both forms is
+//! never taken for another.
 //!
-//! Nothing is deleted on the way to overlayfs: the marks of aufs, and what it kept for itself, go to `aufs/ID/`, each to the place that it had, and from
-//! there back when the store is converted back. A layer's `aufs/ID/` ends with the layer.
+//! Nothing is deleted on the way to overlayfs: the marks of aufs, and what it kept for itself, go to
+//! `aufs/ID/`, each to the place that it had, and from there back when the store is converted back. A layer's
+//! `aufs/ID/` ends with the layer.
 //!
 //! - `journal`: what is under way;
 //! - `survey`: what the other form cannot hold;
@@ -82,12 +86,13 @@ fn at(layer: &LayerId) -> impl Fn(Failure) -> Stop {
     move |failure| Stop { layer: Some(layer.clone()), failure }
 }
 
-/// Rewrites the store at `root` for a backend; [`Choice::Auto`] goes on with what was begun, or else is overlayfs. One that was cut off is gone on with, or
-/// turned back.
+/// Rewrites the store at `root` for a backend; [`Choice::Auto`] goes on with what was begun, or else is
+/// overlayfs. One that was cut off is gone on with, or turned back.
 ///
 /// # Errors
 ///
-/// [`Failure::StoreInUse`], [`Failure::Conflict`] where a layer is mounted, [`Failure::Refused`] for a layer that the other form cannot hold,
+/// [`Failure::StoreInUse`], [`Failure::Conflict`] where a layer is mounted, [`Failure::Refused`] for a layer
+/// that the other form cannot hold,
 /// [`Failure::TooDeep`]: then nothing was changed, or nothing more. After any other failure it can be called again.
 pub(crate) fn convert(root: &Path, target: Choice) -> Result<Converted, Stop> {
     let opening =
@@ -115,7 +120,8 @@ pub(crate) fn convert(root: &Path, target: Choice) -> Result<Converted, Stop> {
         store.fit(id, to).map_err(at(id))?;
     }
     let deletions = rewrite.end()?;
-    // From here on it is a store of the other backend. The journal is still there, so that nobody opens it before all is done.
+    // From here on it is a store of the other backend. The journal is still there, so that nobody opens it
+    // before all is done.
     store.format = store.format.of(to);
     store.format.write(&store.dir)?;
     ignore_missing(store.dir.remove_file(FILE), "unlink")?;
@@ -150,7 +156,8 @@ fn direction(
 }
 
 impl Store {
-    /// Holds the store to be used by nobody and to be such as `to` can mount, and sweeps what is incomplete. Answers the layers.
+    /// Holds the store to be used by nobody and to be such as `to` can mount, and sweeps what is incomplete.
+    /// Answers the layers.
     fn quiet(&self, to: Backend) -> Result<Vec<LayerId>, Stop> {
         let layout = || Layout { root: self.root().to_owned(), runtime: self.runtime().to_owned() };
         let unions = Unions::new(self.format.backend(), layout())?;

@@ -1,6 +1,7 @@
 //! What is to be done in a layer: for each of its directories the steps that are left.
 //!
-//! It is made of what the layer holds, and so is right for one in which a conversion was cut off, whichever way that went.
+//! It is made of what the layer holds, and so is right for one in which a conversion was cut off, whichever
+//! way that went.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::AsFd;
@@ -32,7 +33,8 @@ pub(super) enum Step {
     Enter(Vec<u8>),
     /// The directory's attribute becomes a mark of aufs.
     EnterOpaque,
-    /// An attribute of overlayfs that says nothing goes; of this name, or of the directory itself where that is empty.
+    /// An attribute of overlayfs that says nothing goes; of this name, or of the directory itself where that
+    /// is empty.
     Forget(Vec<u8>, Vec<u8>),
 }
 
@@ -50,7 +52,8 @@ impl Step {
 /// Directories, each with its steps in their order.
 pub(super) type Plan = BTreeMap<Vec<u8>, Vec<Step>>;
 
-/// The directory and the name of a mark of overlayfs that a layer has already: the new ones become names of the same device.
+/// The directory and the name of a mark of overlayfs that a layer has already: the new ones become names of
+/// the same device.
 pub(super) type Known = Option<(Vec<u8>, Vec<u8>)>;
 
 /// What is to be done in a layer.
@@ -79,7 +82,8 @@ fn to_overlay(store: &Store, id: &LayerId) -> Result<(Plan, Known), Failure> {
     Ok((plan, known))
 }
 
-/// Tells of every name in a tree, but for what is below marks of aufs: of its directory, itself, and its kind.
+/// Tells of every name in a tree, but for what is below marks of aufs: of its directory, itself, and its
+/// kind.
 fn names_in(
     tree: &Tree,
     mut tell: impl FnMut(&[u8], &[u8], &Kind) -> Result<(), Failure>,
@@ -178,8 +182,8 @@ fn enter(node: &Node, from: Backend, plan: &mut Plan, marks: &mut BTreeSet<Vec<u
 struct Kept {
     /// The bookkeeping.
     bookkeeping: Plan,
-    /// The paths of all marks: those of them come back that take the place of one of overlayfs. A mark beside what it would delete does not: somebody has
-    /// made that anew.
+    /// The paths of all marks: those of them come back that take the place of one of overlayfs. A mark beside
+    /// what it would delete does not: somebody has made that anew.
     marks: BTreeSet<Vec<u8>>,
 }
 

@@ -1,4 +1,5 @@
-//! Doing what is planned, some directories at a time: their times go on record, their steps are done, their times are set again.
+//! Doing what is planned, some directories at a time: their times go on record, their steps are done, their
+//! times are set again.
 
 use std::collections::BTreeMap;
 use std::fs::File;

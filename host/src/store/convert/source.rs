@@ -1,5 +1,6 @@
-//! What the new marks are names of: one inode for as many marks of a layer as it can have names. It is made in the root, and is right before it has a name
-//! in a layer: so a mark is never there without its owner and its time.
+//! What the new marks are names of: one inode for as many marks of a layer as it can have names. It is made
+//! in the root, and is right before it has a name in a layer: so a mark is never there without its owner and
+//! its time.
 
 use std::os::fd::{AsFd, BorrowedFd};
 
@@ -46,8 +47,8 @@ impl<'a> Source<'a> {
         self.renew()
     }
 
-    /// As [`Source::begin`], for a layer in which a conversion was cut off: what the marks there are names of is gone on with, so that it makes no
-    /// difference to the layer.
+    /// As [`Source::begin`], for a layer in which a conversion was cut off: what the marks there are names of
+    /// is gone on with, so that it makes no difference to the layer.
     pub(super) fn resume(&mut self, layer: &LayerId) -> Result<(), Failure> {
         self.layer = Some(layer.clone());
         match rustix::fs::statat(self.root, FILE, AtFlags::SYMLINK_NOFOLLOW) {

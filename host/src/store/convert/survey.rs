@@ -1,4 +1,5 @@
-//! What a layer holds that would be something else in the other form. It is looked for in all layers before anything is changed.
+//! What a layer holds that would be something else in the other form. It is looked for in all layers before
+//! anything is changed.
 
 use layerbox_privileged::id::LayerId;
 use layerbox_privileged::layer::{Detail, Tree, WalkOptions};
@@ -13,8 +14,9 @@ use crate::error::Failure;
 /// How many names are looked at in one go.
 const BATCH: u32 = 1024;
 
-/// The attributes of overlayfs that say nothing of what a layer holds, less the beginning of their names: hints that keep inode numbers the same, and what it
-/// marks its own directories with (fs/overlayfs/overlayfs.h in the kernel).
+/// The attributes of overlayfs that say nothing of what a layer holds, less the beginning of their names:
+/// hints that keep inode numbers the same, and what it marks its own directories with
+/// (fs/overlayfs/overlayfs.h in the kernel).
 const HINTS: [&str; 4] = ["origin", "impure", "nlink", "uuid"];
 
 /// Whether an attribute of overlayfs may be forgotten; `own` is what the names of its own begin with.
@@ -111,7 +113,8 @@ mod tests {
         let device = |major, minor| Kind::CharacterDevice(Device { major, minor });
         let (file, directory) = (|| Kind::File(0), || Kind::Directory);
         let (long, longer) = ([b'x'; 251], [b'x'; 252]);
-        // What it is; whether it can be converted to overlayfs, to that in a user namespace, and from either to aufs.
+        // What it is; whether it can be converted to overlayfs, to that in a user namespace, and from either
+        // to aufs.
         let rows = [
             (node(b"x", file(), None), [true, true, true, true]),
             (node(b"", directory(), None), [true, true, true, true]),

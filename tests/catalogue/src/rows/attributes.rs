@@ -336,7 +336,8 @@ fn named_acl() -> Vec<u8> {
     bytes
 }
 
-/// A default list that gives nothing: the kernel's form (linux/posix_acl_xattr.h), version 2, entries of tag, permissions and id.
+/// A default list that gives nothing: the kernel's form (linux/posix_acl_xattr.h), version 2, entries of tag,
+/// permissions and id.
 fn acl() -> Vec<u8> {
     let mut bytes = vec![2, 0, 0, 0];
     for (tag, permissions) in [(1u16, 0u16), (4, 0), (32, 0)] {

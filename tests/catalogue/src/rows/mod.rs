@@ -41,7 +41,8 @@ pub fn all() -> Vec<Row> {
     rows
 }
 
-/// The titles of the rows that are [open](Row::open): what a fourth reader may take otherwise as long as it stays inside, and how much is too much.
+/// The titles of the rows that are [open](Row::open): what a fourth reader may take otherwise as long as it
+/// stays inside, and how much is too much.
 pub(crate) const OPEN: &[&str] = &[
     "a NUL in a prefix",
     "times and junk behind the prefix",

@@ -1,7 +1,8 @@
 //! Names that stay.
 
-/// Rows that are named after a rule of the contract: the name, by which the guide for authors of components and tests of wrong components know them, and the
-/// title. They stay the same for good. A component that breaks one rule breaks one of these rows and any number of the others.
+/// Rows that are named after a rule of the contract: the name, by which the guide for authors of components
+/// and tests of wrong components know them, and the title. They stay the same for good. A component that
+/// breaks one rule breaks one of these rows and any number of the others.
 pub(crate) const NAMES: &[(&str, &str)] = &[
     ("dot-dot", "../victim/x"),
     ("absolute-dot-dot", "absolute /../victim/x"),

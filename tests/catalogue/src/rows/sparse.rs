@@ -142,7 +142,8 @@ pub(super) fn rows() -> Vec<Row> {
         refused("sparse form 0.1 with half a region", tar(&[in_record("5000", "1", "4999", b"x")])),
         refused("sparse form 0.1 with regions that overlap", tar(&[in_record("50", "2", "0,2,1,1", b"xyz")])),
         exact("sparse form 0.0", tar(&[pairs("1024", "512", &[7; 513])]), &["a file of 5000"]),
-        // GNU tar takes the block after the first one's for the second region, and what the others see there for no header.
+        // GNU tar takes the block after the first one's for the second region, and what the others see there
+        // for no header.
         refused("sparse form 0.0 with two regions in one block", smuggled(pairs("10", "1", b"xy"))),
         refused(
             "sparse form 0.1 with two regions in one block",

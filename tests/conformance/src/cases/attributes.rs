@@ -187,7 +187,8 @@ fn bare_root(context: &Context<'_>) -> Outcome {
 fn holes(context: &Context<'_>) -> Outcome {
     const SIZE: u64 = 16 << 20;
     const AT: u64 = 9 << 20;
-    // GNU tar's sparse form 1.0: the map stands in front of the bytes: how many runs, and each run's offset and length.
+    // GNU tar's sparse form 1.0: the map stands in front of the bytes: how many runs, and each run's offset
+    // and length.
     let map = format!("2\n{AT}\n5\n{SIZE}\n0\n");
     let mut body = map.into_bytes();
     body.resize(512, 0);

@@ -6,7 +6,8 @@ use crate::random::Random;
 use crate::subject::Dialect;
 use crate::tar::{Entry, archive, gzip, zstd};
 
-/// What `gzip -9` and `zstd -19` made of [`packed`]: with the compressed blocks that the suite itself cannot write.
+/// What `gzip -9` and `zstd -19` made of [`packed`]: with the compressed blocks that the suite itself cannot
+/// write.
 const GZIP: &[u8] = include_bytes!("../../fixtures/packed.tar.gz");
 const ZSTD: &[u8] = include_bytes!("../../fixtures/packed.tar.zst");
 

@@ -8,7 +8,8 @@ use super::{Case, Context, Outcome, Scope, broad, d, empty, file, layer};
 use crate::check::{equal, same_entries};
 use crate::tar::{Entry, Kind, read};
 
-/// A name, what it is about, what the older tree has beside the base, what the newer has, and what must be in the archive.
+/// A name, what it is about, what the older tree has beside the base, what the newer has, and what must be in
+/// the archive.
 type Row = (&'static str, &'static str, fn() -> Vec<Entry>, fn() -> Vec<Entry>, fn() -> Vec<Entry>);
 
 /// What both trees are laid on.

@@ -1,7 +1,8 @@
-//! The bytes of an archive that `diff` writes (`wit/README.md`, "The form of archives"): a table of entries and the headers that they must have.
+//! The bytes of an archive that `diff` writes (`wit/README.md`, "The form of archives"): a table of entries
+//! and the headers that they must have.
 //!
-//! Other cases read what `diff` wrote and compare what it says; these compare it byte for byte, so that two components which were written apart can be told to
-//! write the same.
+//! Other cases read what `diff` wrote and compare what it says; these compare it byte for byte, so that two
+//! components which were written apart can be told to write the same.
 
 use std::sync::Arc;
 

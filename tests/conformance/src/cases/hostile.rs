@@ -9,7 +9,8 @@ use layerbox_catalogue::{Applied, Bounds};
 use super::{Case, Context, Outcome, Scope};
 use crate::subject::{Dialect, Failure, Store};
 
-/// Named rows whose layer holds more than their rule is about: what drops its marks or attributes fails them, too.
+/// Named rows whose layer holds more than their rule is about: what drops its marks or attributes fails them,
+/// too.
 const OF_SEVERAL_RULES: [&str; 4] = [
     "opaque-mark-that-is-a-link-to-a-whiteout",
     "whiteouts-as-aufs-has-them",

@@ -1,6 +1,7 @@
 //! Layers that others laid on disk: marks in every form that aufs and overlayfs take (AUFS: "On disk").
 //!
-//! What an upper layer hides is seen in `changes`, mark by mark, and in its own archive, all of them in one case.
+//! What an upper layer hides is seen in `changes`, mark by mark, and in its own archive, all of them in one
+//! case.
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt as _, chown, symlink};

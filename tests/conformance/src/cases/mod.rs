@@ -1,8 +1,9 @@
 //! The cases, by group: a file each.
 //!
-//! A case looks at one rule and, as far as that can be, breaks with no other: a component with one fault fails the case that is named after it. So the layers
-//! of a case hold what it is about and nothing else. A few look at everything together ([`Case::broad`]): they find what nobody thought of, and fail beside
-//! the case that names the fault.
+//! A case looks at one rule and, as far as that can be, breaks with no other: a component with one fault
+//! fails the case that is named after it. So the layers of a case hold what it is about and nothing else. A
+//! few look at everything together ([`Case::broad`]): they find what nobody thought of, and fail beside the
+//! case that names the fault.
 
 mod applied;
 mod archive;

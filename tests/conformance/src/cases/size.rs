@@ -31,7 +31,8 @@ pub(super) fn cases() -> Vec<Case> {
     ]
 }
 
-/// Copies a layer's content to a new layer by hand: of that one nothing is known but what the component counts.
+/// Copies a layer's content to a new layer by hand: of that one nothing is known but what the component
+/// counts.
 fn counted(store: &dyn Store, id: &str) -> Result<Totals, Stop> {
     let copy = format!("{id}-by-hand");
     let target = empty(store, &copy, None)?;

@@ -97,8 +97,9 @@ fn deep_changes(context: &Context<'_>) -> Outcome {
 }
 
 fn around_a_page(context: &Context<'_>) -> Outcome {
-    // mount(2) takes one page of options. The stack's paths fill a part of it; the uppermost layer's id has every length, so that the end of some path, of
-    // some separator, comes to lie on each byte around the page's end.
+    // mount(2) takes one page of options. The stack's paths fill a part of it; the uppermost layer's id has
+    // every length, so that the end of some path, of some separator, comes to lie on each byte around the
+    // page's end.
     const PAGE: usize = 4096;
     let store = context.quick()?;
     let path = store.root().as_os_str().len() + "/diff/".len() + 100 + 1;

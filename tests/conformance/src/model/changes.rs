@@ -4,9 +4,10 @@ use super::{Node, Tree, What};
 use crate::subject::{Change, ChangeKind};
 use crate::tar::{Time, split};
 
-/// What differs between two trees, by the rules of Docker's overlay2 driver: a name is modified where kind, mode, owner, device number, target or
-/// `security.capability` differ, and for all but directories where size or time do; a directory also where something in it is listed. Of what is gone only
-/// the top is listed, the root never is.
+/// What differs between two trees, by the rules of Docker's overlay2 driver: a name is modified where kind,
+/// mode, owner, device number, target or `security.capability` differ, and for all but directories where size
+/// or time do; a directory also where something in it is listed. Of what is gone only the top is listed, the
+/// root never is.
 pub fn changes(old: &Tree, new: &Tree) -> Vec<Change> {
     let mut found: Vec<Change> = Vec::new();
     for (name, node) in &new.names {

@@ -5,8 +5,9 @@ use super::layer::is_below;
 use crate::random::Random;
 use crate::tar::{Archive, Entry, Kind, OPAQUE, WHITEOUT, gzip, join, records, split, zstd};
 
-/// An archive that makes this layer, in a form that the seed decides: the order of the entries, directories that are not spoken of, entries
-/// that later ones replace, whiteouts in front of or behind what they do not hide, global headers, packing.
+/// An archive that makes this layer, in a form that the seed decides: the order of the entries, directories
+/// that are not spoken of, entries that later ones replace, whiteouts in front of or behind what they do not
+/// hide, global headers, packing.
 pub fn disguised(layer: &Layer, seed: u64) -> Vec<u8> {
     let mut random = Random::new(seed ^ 0xd15c_0151);
     let mut entries = layer.entries();

@@ -15,7 +15,8 @@ pub struct Layer {
     /// What has names, by numbers: names with one number are hard links of each other.
     nodes: BTreeMap<usize, Node>,
     names: BTreeMap<Vec<u8>, usize>,
-    /// Names that it hides, none of which it has. Those in opaque directories have nothing to hide, and are not in its archive.
+    /// Names that it hides, none of which it has. Those in opaque directories have nothing to hide, and are
+    /// not in its archive.
     hidden: BTreeSet<Vec<u8>>,
     /// Directories of its own, or the root, that show nothing of lower layers.
     opaque: BTreeSet<Vec<u8>>,
@@ -36,7 +37,8 @@ impl Default for Layer {
 }
 
 impl Layer {
-    /// What an archive makes of an empty layer (HOSTILE, rules 3 to 7, but for symbolic links on the way, which the model has not).
+    /// What an archive makes of an empty layer (HOSTILE, rules 3 to 7, but for symbolic links on the way,
+    /// which the model has not).
     ///
     /// # Errors
     /// What cannot be applied.
@@ -53,7 +55,8 @@ impl Layer {
                 layer.put(entry)?;
             }
         }
-        // The marks come last: they never hide anything of this archive. Those of directories first, because they make directories.
+        // The marks come last: they never hide anything of this archive. Those of directories first, because
+        // they make directories.
         for directory in opaque {
             layer.make_parents(&directory)?;
             layer.make_opaque(&directory)?;
@@ -141,7 +144,8 @@ impl Layer {
         self.names.iter().filter_map(|(name, number)| Some((name.as_slice(), self.nodes.get(number)?)))
     }
 
-    /// Puts something at a name whose parent it has. A directory over a directory keeps what is in it, and the extended attributes of which the new one says nothing.
+    /// Puts something at a name whose parent it has. A directory over a directory keeps what is in it, and
+    /// the extended attributes of which the new one says nothing.
     pub fn insert(&mut self, name: &[u8], node: Node) {
         self.hidden.remove(name);
         match self.get_mut(name) {
@@ -225,7 +229,8 @@ impl Layer {
         entries
     }
 
-    /// Whether its root needs an entry. The time of an empty layer's root is not kept: the archive of an empty layer is always the same.
+    /// Whether its root needs an entry. The time of an empty layer's root is not kept: the archive of an
+    /// empty layer is always the same.
     fn root_says(&self, is_empty: bool) -> bool {
         let bare = Node { mtime: self.root.mtime, ..Node::bare() };
         self.root != bare || (!is_empty && self.root.mtime != Node::bare().mtime)

@@ -3,7 +3,8 @@
 //! - [`Layer`]: what one layer itself holds, marks of deletion included; its archive, and back.
 //! - [`Tree`]: what a stack of layers shows; merged by [`Tree::with`].
 //! - [`changes()`]: what differs between two trees.
-//! - [`Sequence`]: random operations that make layers ([`sequence`]), verified against stores ([`verify`]) and made smaller when one fails ([`shrink`]).
+//! - [`Sequence`]: random operations that make layers ([`sequence`]), verified against stores ([`verify`])
+//!   and made smaller when one fails ([`shrink`]).
 
 mod changes;
 mod form;

@@ -46,7 +46,8 @@ impl Node {
         Node { what, mode, uid: 0, gid: 0, mtime: Time::default(), xattrs: Xattrs::new() }
     }
 
-    /// Becomes what a second entry for a directory says, beside the extended attributes of which that says nothing.
+    /// Becomes what a second entry for a directory says, beside the extended attributes of which that says
+    /// nothing.
     pub fn replace_directory(&mut self, by: Node) {
         let old = std::mem::replace(self, by).xattrs;
         for (key, value) in old {

@@ -1,6 +1,7 @@
 //! Changes to a tree, and what each leaves in the uppermost layer.
 //!
-//! An operation that makes no sense where it comes (a file in a directory that is not there) does nothing, so any can be left out of a sequence.
+//! An operation that makes no sense where it comes (a file in a directory that is not there) does nothing, so
+//! any can be left out of a sequence.
 
 use std::fmt;
 
@@ -152,7 +153,8 @@ impl Workspace {
         !name.is_empty() && self.merged.get(name).is_none() && self.merged.has_directory(split(name).0)
     }
 
-    /// Takes what the tree has at a name into the layer, with the directories above it, as a union does before it changes something.
+    /// Takes what the tree has at a name into the layer, with the directories above it, as a union does
+    /// before it changes something.
     fn copy_up(&mut self, name: &[u8]) -> bool {
         if self.layer.get(name).is_some() {
             return true;

@@ -9,8 +9,8 @@ use crate::tar::Time;
 /// The most layers that a sequence makes.
 pub const MAX_LAYERS: usize = 6;
 
-/// Last components of names: few, so that operations meet; with bytes that sort on either side of `/`, that are no UTF-8, and that control a
-/// terminal.
+/// Last components of names: few, so that operations meet; with bytes that sort on either side of `/`, that
+/// are no UTF-8, and that control a terminal.
 const LASTS: [&[u8]; 9] = [b"a", b"b", b"d", b"e", b"a.b", b"d.x", b"\xff", b"new\nline", b"e "];
 
 /// Times: none, with and without nanoseconds in one second, before 1970, after 2038.

@@ -2,7 +2,8 @@
 
 use super::Sequence;
 
-/// Leaves operations out, in ever smaller runs and at last one by one, as long as what is left fails; `fails` answers why. At most `budget` tries.
+/// Leaves operations out, in ever smaller runs and at last one by one, as long as what is left fails; `fails`
+/// answers why. At most `budget` tries.
 pub fn shrink(
     sequence: Sequence,
     why: String,

@@ -51,7 +51,8 @@ impl Tree {
             }
         };
         let below = self.names.iter().filter(|(name, _)| shows(name));
-        // A directory that the layer puts over something else does not go on below: what is no directory has nothing below it.
+        // A directory that the layer puts over something else does not go on below: what is no directory has
+        // nothing below it.
         let mut names: BTreeMap<Vec<u8>, Node> =
             below.map(|(name, node)| (name.clone(), node.clone())).collect();
         names.extend(layer.names().map(|(name, node)| (name.to_vec(), node.clone())));

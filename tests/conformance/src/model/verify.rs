@@ -33,8 +33,8 @@ impl Bench {
         (0..layers.len()).map(|layer| format!("s{}-{layer}", self.count)).collect()
     }
 
-    /// Verifies apply-diff, diff, changes and diff-size of a sequence: what the model's archive makes of a layer in one dialect, and what that layer's archive
-    /// makes in the other.
+    /// Verifies apply-diff, diff, changes and diff-size of a sequence: what the model's archive makes of a
+    /// layer in one dialect, and what that layer's archive makes in the other.
     ///
     /// # Errors
     /// The first answer that is not the model's.
@@ -76,7 +76,8 @@ impl Bench {
     fn between(&self, sequence: &Sequence, ids: &[String], trees: &[Tree]) -> Result<(), String> {
         let count = ids.len();
         let old = (sequence.seed / 2) as usize % count;
-        // Upwards from an ancestor; and downwards, which no driver asks and the contract answers all the same.
+        // Upwards from an ancestor; and downwards, which no driver asks and the contract answers all the
+        // same.
         for (old, new) in [(old, count - 1), (count - 1, old)] {
             let mut archives = Vec::new();
             for (store, name) in [(&self.overlay, "overlay"), (&self.aufs, "aufs")] {
@@ -98,7 +99,8 @@ impl Bench {
         Ok(())
     }
 
-    /// Verifies what the uppermost layer of a sequence shows when it is mounted, and that having been mounted changes no answer.
+    /// Verifies what the uppermost layer of a sequence shows when it is mounted, and that having been mounted
+    /// changes no answer.
     ///
     /// # Errors
     /// The first thing that is not as in the model.

@@ -1,7 +1,8 @@
 //! Archives, made byte by byte and read strictly.
 //!
-//! Nothing here is shared with what is verified, and no library is between the suite and the bytes: a fault that both had would not be seen. What an
-//! archive means is in the image specification's `layer.md`; its form is POSIX' `pax` (ustar headers, extended headers).
+//! Nothing here is shared with what is verified, and no library is between the suite and the bytes: a fault
+//! that both had would not be seen. What an archive means is in the image specification's `layer.md`; its
+//! form is POSIX' `pax` (ustar headers, extended headers).
 
 mod header;
 mod order;
@@ -64,7 +65,8 @@ pub type Xattrs = BTreeMap<Vec<u8>, Vec<u8>>;
 /// An entry of an archive.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entry {
-    /// Components joined by `/`; empty for the root. The slash at the end of a directory's name is the codec's affair.
+    /// Components joined by `/`; empty for the root. The slash at the end of a directory's name is the
+    /// codec's affair.
     pub name: Vec<u8>,
     /// What it is.
     pub kind: Kind,

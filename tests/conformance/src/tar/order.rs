@@ -5,8 +5,9 @@ use std::collections::BTreeSet;
 use super::{Entry, OPAQUE, WHITEOUT, split};
 use crate::escape;
 
-/// Checks that an archive is sorted, and says each name once: depth first, the entries of a directory by the bytes of their names, a whiteout in the place
-/// of the name that it hides, the opaque mark right behind its directory.
+/// Checks that an archive is sorted, and says each name once: depth first, the entries of a directory by the
+/// bytes of their names, a whiteout in the place of the name that it hides, the opaque mark right behind its
+/// directory.
 ///
 /// # Errors
 /// The first entry that is out of order.
@@ -29,7 +30,8 @@ pub fn check_order(entries: &[Entry]) -> Result<(), String> {
     Ok(())
 }
 
-/// Where a name belongs: lists of components compare depth first. An empty component, which no name has, comes before all others.
+/// Where a name belongs: lists of components compare depth first. An empty component, which no name has,
+/// comes before all others.
 fn place(name: &[u8]) -> Vec<&[u8]> {
     if name.is_empty() {
         return Vec::new();

@@ -1,4 +1,5 @@
-//! Packing by hand, without compressing: blocks that are stored as they are, which both formats have. What was packed by the usual tools lies in `fixtures/`.
+//! Packing by hand, without compressing: blocks that are stored as they are, which both formats have. What
+//! was packed by the usual tools lies in `fixtures/`.
 
 /// A gzip member (RFC 1952) of stored blocks (RFC 1951).
 pub fn gzip(bytes: &[u8]) -> Vec<u8> {

@@ -165,7 +165,8 @@ impl Extended {
             b"hdrcharset" | b"SCHILY.acl.access" | b"SCHILY.acl.default" => {}
             _ => match key.strip_prefix(b"SCHILY.xattr.") {
                 Some(key) => drop(self.xattrs.insert(attribute(key)?, value.to_vec())),
-                // Times of access and the like would make the archive of one layer differ from one time to the next.
+                // Times of access and the like would make the archive of one layer differ from one time to
+                // the next.
                 None => return Err(format!("a record {}", escape::name(key))),
             },
         }

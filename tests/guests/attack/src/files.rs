@@ -109,7 +109,8 @@ pub(crate) fn call(hands: &mut Hands) {
         }
         11 => drop(it.set_times_at(follow, &path, time, time)),
         12 => {
-            // No file as long as a number can say: it is the layer of the store's own directory that would be filled.
+            // No file as long as a number can say: it is the layer of the store's own directory that would be
+            // filled.
             let _ = it.set_size(offset % 100_000);
         }
         13 => {

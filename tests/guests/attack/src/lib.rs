@@ -1,8 +1,10 @@
-//! A component that has gone entirely wrong. In every call it makes thousands of calls of its imports, with arguments that are random or chosen to lead
-//! out, keeps and drops handles as it likes, and answers what it likes. What it does follows from the call and the layer's id alone.
+//! A component that has gone entirely wrong. In every call it makes thousands of calls of its imports, with
+//! arguments that are random or chosen to lead out, keeps and drops handles as it likes, and answers what it
+//! likes. What it does follows from the call and the layer's id alone.
 //!
-//! It knows what the secret looks like that the suite has planted outside the layers that it is lent (`SECRET`), and looks for it in all that it is
-//! ever told. The last line of its log says how many calls it has made, and whether it saw the secret.
+//! It knows what the secret looks like that the suite has planted outside the layers that it is lent
+//! (`SECRET`), and looks for it in all that it is ever told. The last line of its log says how many calls it
+//! has made, and whether it saw the secret.
 
 mod files;
 mod hands;

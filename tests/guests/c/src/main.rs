@@ -1,6 +1,8 @@
-//! Generates what `driver.c` includes: `driver.h`, the glue in `driver_bindings.c`, and the object file that tells the linker the world.
+//! Generates what `driver.c` includes: `driver.h`, the glue in `driver_bindings.c`, and the object file that
+//! tells the linker the world.
 //!
-//! The same as `wit-bindgen c wit --world driver --out-dir OUT`, from the library, so that no program has to be installed for it.
+//! The same as `wit-bindgen c wit --world driver --out-dir OUT`, from the library, so that no program has to
+//! be installed for it.
 
 use std::path::PathBuf;
 use std::process::ExitCode;

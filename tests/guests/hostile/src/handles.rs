@@ -1,7 +1,7 @@
 //! `changes`, which is lent layers to read: what else it tries with handles and ids.
 //!
-//! A handle is a number in a table that the engine keeps for this one instance. So one that is guessed, or was seen in another call, stands for nothing, or for what this
-//! call was lent anyway.
+//! A handle is a number in a table that the engine keeps for this one instance. So one that is guessed, or
+//! was seen in another call, stands for nothing, or for what this call was lent anyway.
 
 use std::fs;
 use std::mem::ManuallyDrop;

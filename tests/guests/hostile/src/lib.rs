@@ -1,10 +1,12 @@
 //! A component that attacks the host.
 //!
-//! Which attack is tried is the id of the layer that a call is about, so one build has all of them; a call without an id looks for a layer of that name in
-//! `/layers`. The rows of `tests/suite/cases/hostile/guests.rs` say in which call an attack is tried and what must come of it.
+//! Which attack is tried is the id of the layer that a call is about, so one build has all of them; a call
+//! without an id looks for a layer of that name in `/layers`. The rows of
+//! `tests/suite/cases/hostile/guests.rs` say in which call an attack is tried and what must come of it.
 //!
-//! An attack that the host refuses ends the call with the host's error, or with `denied` and the words of the operating system. One that the host lets through ends
-//! it with a panic that says so. Some are not refused but bounded, and some are wrong answers.
+//! An attack that the host refuses ends the call with the host's error, or with `denied` and the words of the
+//! operating system. One that the host lets through ends it with a panic that says so. Some are not refused
+//! but bounded, and some are wrong answers.
 
 #![cfg(target_arch = "wasm32")]
 

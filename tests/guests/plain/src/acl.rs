@@ -1,4 +1,5 @@
-//! Access control lists: as the kernel keeps them (`linux/posix_acl_xattr.h`), and as text, which archives hold beside that.
+//! Access control lists: as the kernel keeps them (`linux/posix_acl_xattr.h`), and as text, which archives
+//! hold beside that.
 
 /// Keys of archives, and the attributes that say the same.
 pub(crate) const KEYS: [(&[u8], &[u8]); 2] = [
@@ -6,7 +7,8 @@ pub(crate) const KEYS: [(&[u8], &[u8]); 2] = [
     (b"SCHILY.acl.default", b"system.posix_acl_default"),
 ];
 
-/// The words for the kernel's tags, whether a number goes with them, and the tags, which are in the kernel's order.
+/// The words for the kernel's tags, whether a number goes with them, and the tags, which are in the kernel's
+/// order.
 const TAGS: [(&str, bool, u16); 6] = [
     ("user", false, 1),
     ("user", true, 2),

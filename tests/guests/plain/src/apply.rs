@@ -1,4 +1,5 @@
-//! From an archive to a layer: one entry a call. Marks of deletion are put last, when all that they must not hide is there.
+//! From an archive to a layer: one entry a call. Marks of deletion are put last, when all that they must not
+//! hide is there.
 
 use std::collections::BTreeSet;
 
@@ -60,7 +61,8 @@ struct Filling<'a> {
 }
 
 impl Filling<'_> {
-    /// Where owners are mapped, the directories that no entry describes must belong to the mapped root, and the host makes them the real one's.
+    /// Where owners are mapped, the directories that no entry describes must belong to the mapped root, and
+    /// the host makes them the real one's.
     fn begin(&self) -> Result<()> {
         if self.maps() {
             self.put(Vec::new(), Kind::Directory, self.usual()?, Body::None, None)
@@ -186,7 +188,8 @@ impl Filling<'_> {
         Ok(found.into_iter().flatten().next().map(|node| node.kind))
     }
 
-    /// The directory of a mark by its name without symbolic links. Like that of any entry it is there from then on, or it cannot be, and the mark is refused.
+    /// The directory of a mark by its name without symbolic links. Like that of any entry it is there from
+    /// then on, or it cannot be, and the mark is refused.
     fn directory_of(&self, mark: &[u8], directory: &[u8]) -> Result<Vec<u8>> {
         let nowhere = || refused(mark, "a mark of deletion in what is no directory");
         let way = self.straight(directory)?.ok_or_else(nowhere)?;
@@ -203,11 +206,13 @@ impl Filling<'_> {
         }
     }
 
-    /// The name of a directory without symbolic links in it, as they lead now: later ones are not what a mark was put under. None where they lead nowhere.
+    /// The name of a directory without symbolic links in it, as they lead now: later ones are not what a mark
+    /// was put under. None where they lead nowhere.
     fn straight(&self, directory: &[u8]) -> Result<Option<Vec<u8>>> {
         let steps = |path: &[u8]| path.rsplit(|&byte| byte == b'/').map(<[u8]>::to_vec).collect::<Vec<_>>();
         let (mut way, mut rest) = (Vec::new(), steps(directory));
-        // How many of the steps at the beginning of the rest are of the name itself and not of a link; how often a link may still lead on.
+        // How many of the steps at the beginning of the rest are of the name itself and not of a link; how
+        // often a link may still lead on.
         let (mut own, mut links) = (rest.len(), 40);
         while let Some(step) = rest.pop() {
             let is_own = rest.len() < own;
@@ -239,7 +244,8 @@ impl Filling<'_> {
         Ok(Some(way))
     }
 
-    /// Forgets the marks below a name that something takes which is no directory: it replaces them with all else there.
+    /// Forgets the marks below a name that something takes which is no directory: it replaces them with all
+    /// else there.
     fn replaced(&mut self, name: &[u8]) {
         let (start, end) = (names::join(name, b""), [name, b"0"].concat());
         for marks in [&mut self.hidden, &mut self.opaque] {
@@ -250,8 +256,8 @@ impl Filling<'_> {
         self.opaque.remove(name);
     }
 
-    /// Whether the archive deletes a directory or one above it, or makes it opaque: then a mark in it has nothing to hide, unless a symbolic link leads
-    /// elsewhere.
+    /// Whether the archive deletes a directory or one above it, or makes it opaque: then a mark in it has
+    /// nothing to hide, unless a symbolic link leads elsewhere.
     fn is_cut_off(&self, directory: &[u8]) -> Result<bool> {
         let mut way = Vec::new();
         let mut above = directory;
@@ -271,8 +277,8 @@ impl Filling<'_> {
         }
     }
 
-    /// Puts the marks. A mark never hides what its own layer holds: of a directory it hides what lies below, of anything else nothing is left to hide.
-    /// Answers how many names that took.
+    /// Puts the marks. A mark never hides what its own layer holds: of a directory it hides what lies below,
+    /// of anything else nothing is left to hide. Answers how many names that took.
     fn marks(&mut self) -> Result<u64> {
         let dialect = self.writer.dialect();
         let attribute = opaque_attribute(dialect);
@@ -336,7 +342,8 @@ fn renamed(mut error: Error, name: &[u8]) -> Error {
     error
 }
 
-/// Whether this may be a mark of deletion. To aufs all of them are names of one file, and an archive has the others as links to the first.
+/// Whether this may be a mark of deletion. To aufs all of them are names of one file, and an archive has the
+/// others as links to the first.
 fn may_mark(kind: &Kind) -> bool {
     match kind {
         Kind::File(_) => true,

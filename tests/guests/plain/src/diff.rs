@@ -96,8 +96,8 @@ enum Item<'a> {
     Node(Seen<'a>, bool),
 }
 
-/// A layer's own content. Over others a socket deletes what they have by its name, where its directory goes on in them: overlayfs writes down of each
-/// directory that it copied up where it came from, aufs nothing.
+/// A layer's own content. Over others a socket deletes what they have by its name, where its directory goes
+/// on in them: overlayfs writes down of each directory that it copied up where it came from, aufs nothing.
 fn own(layer: &Layer, lies_on_others: bool) -> Items<'_> {
     let mut items = Items::new();
     items.extend(layer.hidden.iter().map(|key| (key.clone(), Item::Whiteout)));
@@ -143,7 +143,8 @@ fn difference<'a>(old: &Merged<'a>, new: &Merged<'a>) -> Items<'a> {
             items.insert(key.to_vec(), Item::Hidden(*seen));
         }
     }
-    // A directory that holds an item, or hides something, covers the one below it and must say what that said. The root does so in any case.
+    // A directory that holds an item, or hides something, covers the one below it and must say what that
+    // said. The root does so in any case.
     for key in items.keys().cloned().collect::<Vec<_>>() {
         let mut above = parent(&key);
         while let Some(directory) = above.filter(|directory| !items.contains_key(*directory)) {
@@ -156,8 +157,9 @@ fn difference<'a>(old: &Merged<'a>, new: &Merged<'a>) -> Items<'a> {
     items
 }
 
-/// Whether nothing needs to be written to make the one of the other. The content of two files cannot be compared from here, so only one and the same
-/// file is the same; anything else is what its kind and its attributes are.
+/// Whether nothing needs to be written to make the one of the other. The content of two files cannot be
+/// compared from here, so only one and the same file is the same; anything else is what its kind and its
+/// attributes are.
 fn same(old: &Seen<'_>, new: &Seen<'_>) -> bool {
     match (&old.node.kind, &new.node.kind) {
         (Kind::File(_), Kind::File(_)) => old.node.identity == new.node.identity,
@@ -173,7 +175,8 @@ fn same(old: &Seen<'_>, new: &Seen<'_>) -> bool {
     }
 }
 
-/// The keys that are in `old` only; of a directory that is gone not what lay in it, nor of one that is something else now.
+/// The keys that are in `old` only; of a directory that is gone not what lay in it, nor of one that is
+/// something else now.
 fn gone<'a>(old: &Merged<'a>, new: &Merged<'_>) -> Vec<&'a [u8]> {
     let stays = |directory: &[u8]| new.get(directory).is_some_and(|seen| seen.node.kind == Kind::Directory);
     old.keys().copied().filter(|key| !new.contains_key(key) && parent(key).is_none_or(stays)).collect()
@@ -227,7 +230,8 @@ impl Output<'_> {
         self.sink.write(&encode::headers(&member))
     }
 
-    /// Writes a node. The root is written where it says something; its time does so where there is something beside it.
+    /// Writes a node. The root is written where it says something; its time does so where there is something
+    /// beside it.
     fn node(&mut self, seen: &Seen<'_>, others: bool) -> Result<()> {
         let Seen { layer, node } = *seen;
         let mut attributes = self.attributes(node)?;
@@ -321,7 +325,8 @@ fn changes(old: &Merged<'_>, new: &Merged<'_>) -> ChangeList {
     for key in gone(old, new).into_iter().filter(|key| !key.is_empty()) {
         found.insert(names::of_key(key), ChangeKind::Deleted);
     }
-    // A directory in which something changed has changed. The way up ends at one that is listed: it has a way of its own.
+    // A directory in which something changed has changed. The way up ends at one that is listed: it has a way
+    // of its own.
     for name in found.keys().cloned().collect::<Vec<_>>() {
         let mut directory = names::split(&name).0;
         while !directory.is_empty() && !found.contains_key(directory) {

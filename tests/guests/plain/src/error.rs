@@ -28,7 +28,8 @@ pub(crate) fn of(entry: &[u8], mut error: Error) -> Error {
     error
 }
 
-/// An operation on `layers/` failed. WASI numbers errors in its own way, and the contract wants Linux' numbers.
+/// An operation on `layers/` failed. WASI numbers errors in its own way, and the contract wants Linux'
+/// numbers.
 pub(crate) fn disk(operation: &str, error: &std::io::Error) -> Error {
     use std::io::ErrorKind;
     let code = match error.kind() {

@@ -19,7 +19,8 @@ const WINDOW: u32 = 256 * 1024;
 pub(crate) enum Input {
     /// As they come, so that the host can take bodies out of the stream by their position.
     Plain(Stream),
-    /// Decompressed here. What went wrong in the stream below a decoder lies in the cell, because decoders tell it in words of their own.
+    /// Decompressed here. What went wrong in the stream below a decoder lies in the cell, because decoders
+    /// tell it in words of their own.
     Packed(Box<dyn Read>, Rc<RefCell<Option<Error>>>),
 }
 

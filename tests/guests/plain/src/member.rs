@@ -221,7 +221,8 @@ impl Archive {
     }
 }
 
-/// Permission bits. Some writers put those of the kind before them, as `st_mode` has them, and some those of a regular file before any.
+/// Permission bits. Some writers put those of the kind before them, as `st_mode` has them, and some those of
+/// a regular file before any.
 fn mode(mode: u64, kind: &Kind) -> Result<u32> {
     let of_kind = match kind {
         Kind::Fifo => 0o010_000,
@@ -283,7 +284,8 @@ pub(crate) fn field(field: &[u8]) -> Result<u64> {
     u64::try_from(number).map_err(|_| refused(b"", "a negative number in a header"))
 }
 
-/// A number in a field: octal digits between spaces and NULs, or GNU's base 256 in two's complement, told by the first bit.
+/// A number in a field: octal digits between spaces and NULs, or GNU's base 256 in two's complement, told by
+/// the first bit.
 fn signed(field: &[u8]) -> Result<i64> {
     if field[0] & 0x80 != 0 {
         // The bit after the first is the sign.

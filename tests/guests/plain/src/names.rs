@@ -1,5 +1,5 @@
-//! Names: as the contract has them (no `/` at either end, the root is empty), as archives spell them, and the marks of deletion that archives and
-//! aufs hide in them.
+//! Names: as the contract has them (no `/` at either end, the root is empty), as archives spell them, and the
+//! marks of deletion that archives and aufs hide in them.
 
 use crate::error::{Result, limit, refused};
 
@@ -46,7 +46,8 @@ pub(crate) fn place(raw: &[u8]) -> Result<Place> {
     Ok(Place::Whiteout(join(directory, hidden)))
 }
 
-/// Takes away what says nothing (a `/` at the beginning, `.`, empty components), and refuses what could lead out or cannot be a name.
+/// Takes away what says nothing (a `/` at the beginning, `.`, empty components), and refuses what could lead
+/// out or cannot be a name.
 pub(crate) fn clean(raw: &[u8]) -> Result<Vec<u8>> {
     if raw.is_empty() {
         return Err(refused(raw, "an empty name"));
@@ -94,8 +95,8 @@ pub(crate) fn can_be_deleted(name: &[u8]) -> bool {
     last.len() + MARK.len() <= 255 && !last.starts_with(MARK)
 }
 
-/// What sorts names as archives have them: a directory, all that is in it, then its next sibling. A `/` must then sort before all other bytes, and NUL
-/// is free, because no name holds it.
+/// What sorts names as archives have them: a directory, all that is in it, then its next sibling. A `/` must
+/// then sort before all other bytes, and NUL is free, because no name holds it.
 pub(crate) fn key(name: &[u8]) -> Vec<u8> {
     name.iter().map(|&byte| if byte == b'/' { 0 } else { byte }).collect()
 }

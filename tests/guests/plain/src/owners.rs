@@ -2,7 +2,8 @@
 
 use crate::bindings::layerbox::driver::types::{IdMaps, IdRange, Xattr};
 
-/// The owner in an archive for one on disk; the one on disk again where no range covers it. No ranges at all change nothing.
+/// The owner in an archive for one on disk; the one on disk again where no range covers it. No ranges at all
+/// change nothing.
 pub(crate) fn inside(ranges: &[IdRange], outside: u32) -> Result<u32, u32> {
     map(ranges, outside, |range| (range.outside, range.inside))
 }
@@ -43,7 +44,8 @@ pub(crate) fn attributes(maps: &IdMaps, way: Way, xattrs: &[Xattr]) -> Result<Ve
     xattrs.iter().map(mapped).collect()
 }
 
-/// An access control list: a word, then entries of tag, permissions and, of users (2) and groups (8), a number.
+/// An access control list: a word, then entries of tag, permissions and, of users (2) and groups (8), a
+/// number.
 fn list(maps: &IdMaps, way: Way, value: &[u8]) -> Result<Vec<u8>, u32> {
     let mut value = value.to_vec();
     if value.len() % 8 != 4 || !value.starts_with(&2u32.to_le_bytes()) {
@@ -61,8 +63,8 @@ fn list(maps: &IdMaps, way: Way, value: &[u8]) -> Result<Vec<u8>, u32> {
     Ok(value)
 }
 
-/// The capabilities of a file: 20 bytes in version 2; in version 3 four more, which say below whose root they count. In an archive of version 2 that is the
-/// root of whoever unpacks it.
+/// The capabilities of a file: 20 bytes in version 2; in version 3 four more, which say below whose root they
+/// count. In an archive of version 2 that is the root of whoever unpacks it.
 fn capability(ranges: &[IdRange], way: Way, value: &[u8]) -> Result<Vec<u8>, u32> {
     let root = match (way, value) {
         (Way::Outside, [_, _, _, 2, ..]) if value.len() == 20 => 0,

@@ -33,7 +33,8 @@ pub(crate) struct Extension {
 }
 
 impl Extension {
-    /// Takes an extension header: pax (`x`), pax for all entries (`g`), GNU's long name (`L`) or target (`K`).
+    /// Takes an extension header: pax (`x`), pax for all entries (`g`), GNU's long name (`L`) or target
+    /// (`K`).
     pub(crate) fn add(&mut self, flag: u8, body: &[u8]) -> Result<()> {
         if flag == b'g' && self.headers.is_empty() {
             return global(body);
@@ -158,7 +159,8 @@ fn global(body: &[u8]) -> Result<()> {
     Ok(())
 }
 
-/// The records of a body: a length in decimal that counts all of the record, a space, key, `=`, value, newline.
+/// The records of a body: a length in decimal that counts all of the record, a space, key, `=`, value,
+/// newline.
 fn records(mut body: &[u8]) -> Result<Vec<Record<'_>>> {
     let mut records = Vec::new();
     while !body.is_empty() {

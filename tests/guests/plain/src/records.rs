@@ -45,7 +45,8 @@ pub(crate) fn exists(id: &str) -> Result<bool> {
     fs::exists(path(id)).map_err(|error| disk("stat", &error))
 }
 
-/// All layers with their ancestors, sorted by id. What lies there and has no id's name (a record that is being written) is no layer.
+/// All layers with their ancestors, sorted by id. What lies there and has no id's name (a record that is
+/// being written) is no layer.
 pub(crate) fn all() -> Result<Vec<(String, Vec<String>)>> {
     let mut layers = Vec::new();
     for id in ids()? {
@@ -76,7 +77,8 @@ fn ids() -> Result<Vec<String>> {
     }
 }
 
-/// Writes the record of a layer in one step: under a name that is no id, synced, renamed, the directory synced.
+/// Writes the record of a layer in one step: under a name that is no id, synced, renamed, the directory
+/// synced.
 pub(crate) fn write(id: &str, ancestors: &[String]) -> Result<()> {
     let temporary = path(&format!(".{id}.tmp"));
     let text: String = ancestors.iter().map(|ancestor| format!("{ancestor}\n")).collect();

@@ -1,4 +1,5 @@
-//! Sparse files of GNU tar: the type `S`, and versions 0.0, 0.1 and 1.0 of the pax form. The map says which parts of the file are in the archive.
+//! Sparse files of GNU tar: the type `S`, and versions 0.0, 0.1 and 1.0 of the pax form. The map says which
+//! parts of the file are in the archive.
 
 use tar::{GnuExtSparseHeader, GnuHeader, GnuSparseHeader};
 
@@ -104,8 +105,8 @@ fn split(text: &[u8], by: u8) -> Result<Vec<u64>> {
 }
 
 impl Sparse {
-    /// Refuses a map that goes backwards or past the file, or that is not as long as what the archive holds. GNU tar has each part begin a block, and the
-    /// others do not, so all but the last must be whole blocks.
+    /// Refuses a map that goes backwards or past the file, or that is not as long as what the archive holds.
+    /// GNU tar has each part begin a block, and the others do not, so all but the last must be whole blocks.
     pub(crate) fn check(&self, packed: u64) -> Result<()> {
         let (mut end, mut sum) = (0u64, 0u64);
         for &(offset, length) in &self.parts {

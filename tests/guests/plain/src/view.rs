@@ -1,4 +1,5 @@
-//! A layer as a sorted map of what it holds and hides, whatever the dialect; and a stack of layers as the one tree that a union of them shows.
+//! A layer as a sorted map of what it holds and hides, whatever the dialect; and a stack of layers as the one
+//! tree that a union of them shows.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
@@ -8,7 +9,8 @@ use crate::bindings::layerbox::driver::types::{Device, Dialect, Kind, Node};
 use crate::error::Result;
 use crate::names;
 
-/// What overlayfs keeps for itself, with and without `userxattr`. It belongs into no archive, and must come from none.
+/// What overlayfs keeps for itself, with and without `userxattr`. It belongs into no archive, and must come
+/// from none.
 pub(crate) const OVERLAY_ATTRIBUTES: [&[u8]; 2] = [b"trusted.overlay.", b"user.overlay."];
 
 /// Whether an attribute is a label that the machine gives to each of its files.
@@ -67,7 +69,8 @@ impl Layer {
                 dropped = marks.or(dropped);
             }
         }
-        // A mark beside what it names hides only what lies below, and that of a directory hides what is in it.
+        // A mark beside what it names hides only what lies below, and that of a directory hides what is in
+        // it.
         for key in std::mem::take(&mut layer.hidden) {
             match layer.nodes.get(&key).map(|node| &node.kind) {
                 None => layer.hidden.insert(key),
@@ -93,7 +96,8 @@ impl Layer {
         None
     }
 
-    /// Takes a node of a branch of aufs. Answers its name where it is a mark or bookkeeping: as a directory it may have content, which means nothing.
+    /// Takes a node of a branch of aufs. Answers its name where it is a mark or bookkeeping: as a directory
+    /// it may have content, which means nothing.
     fn take_aufs(&mut self, mut node: Node) -> Option<Vec<u8>> {
         let (directory, last) = names::split(&node.name);
         let Some(hidden) = last.strip_prefix(names::MARK) else {

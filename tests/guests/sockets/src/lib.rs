@@ -1,4 +1,5 @@
-//! A component that wants a socket. `layerbox --guest` and `guest inspect` must refuse it, and name what it asks for.
+//! A component that wants a socket. `layerbox --guest` and `guest inspect` must refuse it, and name what it
+//! asks for.
 
 wit_bindgen::generate!({
     path: "wit",

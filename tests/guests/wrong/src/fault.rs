@@ -2,7 +2,8 @@
 
 use std::hint::black_box;
 
-/// The marker, and the word behind it, filled up with spaces. Tests look for the marker in the file and write another word.
+/// The marker, and the word behind it, filled up with spaces. Tests look for the marker in the file and write
+/// another word.
 static PLACE: [u8; 64] = *b"layerbox-guest-wrong:fault=none                                 ";
 
 /// The length of the marker.
@@ -57,7 +58,8 @@ pub(crate) enum Fault {
     AppliesDeletionsAsDevices,
     /// An entry named `..` is taken for the root.
     AppliesDotDot,
-    /// `create` of a layer whose id begins with `loops` never ends. No rule of the contract: for what a service does beside it.
+    /// `create` of a layer whose id begins with `loops` never ends. No rule of the contract: for what a
+    /// service does beside it.
     LoopsInCreate,
 }
 
@@ -90,7 +92,8 @@ impl Fault {
         ("loops-in-create", Fault::LoopsInCreate),
     ];
 
-    /// The fault of this component. A word that stands for none ends the call, so that a misspelt test does not pass.
+    /// The fault of this component. A word that stands for none ends the call, so that a misspelt test does
+    /// not pass.
     pub(crate) fn own() -> Fault {
         // The compiler must not know what is there: it is written after it is done.
         let word = black_box(&PLACE)[MARKER..].trim_ascii_end();

@@ -1,7 +1,7 @@
 //! Archives, as a component with a fault reads them: headers that it must refuse are mended before it looks.
 //!
-//! Only those in the first read are: the archives of the suite that matter here are smaller than that. Nothing is made longer or shorter, so positions in the
-//! stream stay what they are.
+//! Only those in the first read are: the archives of the suite that matter here are smaller than that.
+//! Nothing is made longer or shorter, so positions in the stream stay what they are.
 
 use std::cell::Cell;
 

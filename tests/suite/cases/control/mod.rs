@@ -1,4 +1,5 @@
-//! The command line beside a service: the same words, the same exit statuses, whoever does the work; and neither is kept by what becomes of the other.
+//! The command line beside a service: the same words, the same exit statuses, whoever does the work; and
+//! neither is kept by what becomes of the other.
 
 mod alike;
 

@@ -1,4 +1,5 @@
-//! A conversion that is refused, because of what the layers hold or of who uses them, and one that was cut off.
+//! A conversion that is refused, because of what the layers hold or of who uses them, and one that was cut
+//! off.
 
 use std::fs;
 use std::path::Path;

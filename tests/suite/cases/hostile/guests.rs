@@ -1,7 +1,8 @@
 //! Components from strangers: what `tests/guests/hostile` tries, and what must come of it.
 //!
-//! Whatever a component does, its call fails with an error that says why, or gives a wrong answer about its own layer; no other layer changes, nothing outside
-//! the store does, `layerbox check` finds nothing wrong, and the next call with an honest component works.
+//! Whatever a component does, its call fails with an error that says why, or gives a wrong answer about its
+//! own layer; no other layer changes, nothing outside the store does, `layerbox check` finds nothing wrong,
+//! and the next call with an honest component works.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -25,13 +26,15 @@ const LOOPING: &str = "1";
 /// How long others may run, so that no load of the machine makes this the bound that they reach.
 const OTHERS: &str = "60";
 
-/// The longest that an attack on time may take: twelve times the component's, and the rest for the load of the machine.
+/// The longest that an attack on time may take: twelve times the component's, and the rest for the load of
+/// the machine.
 const LONGEST: Duration = Duration::from_secs(60);
 
 /// The most that a call may say of a component's failure, in bytes.
 const LONGEST_ERROR: usize = 64 << 10;
 
-/// An attack, the code of the error that must come of it, and words of its message. The attack is the id of the layer; calls without one find it in the store.
+/// An attack, the code of the error that must come of it, and words of its message. The attack is the id of
+/// the layer; calls without one find it in the store.
 type Row = (&'static str, &'static str, &'static str);
 
 const CREATE: &[Row] = &[
@@ -200,8 +203,9 @@ fn store(place: &Place) -> Result<Store> {
     Ok(store)
 }
 
-/// All that a call must leave as it is: layers, records, and the victim beside the store. Not what the host and overlayfs note of the layer that the call is about,
-/// and not what is out of sight and goes with the next removal.
+/// All that a call must leave as it is: layers, records, and the victim beside the store. Not what the host
+/// and overlayfs note of the layer that the call is about, and not what is out of sight and goes with the
+/// next removal.
 fn all(place: &Place, attack: &str) -> Result<Tree> {
     let noted = [
         format!("s/meta/{attack}"),

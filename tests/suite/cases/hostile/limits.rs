@@ -1,5 +1,6 @@
-//! The limits that are no rows of the table, because they are about time and memory: each a typed error that names the bound, with the layer empty after it and fit
-//! for the next archive. Entries, bytes, expansion, extension headers, attributes and depth are rows.
+//! The limits that are no rows of the table, because they are about time and memory: each a typed error that
+//! names the bound, with the layer empty after it and fit for the next archive. Entries, bytes, expansion,
+//! extension headers, attributes and depth are rows.
 
 use std::io::Write as _;
 use std::process::ChildStdin;
@@ -84,7 +85,8 @@ fn computes(place: &Place, mut stdin: ChildStdin) -> Result<()> {
     std::fs::write(&plain, tar(&[file("a", "x")]))?;
     shell("gzip -1 < \"$1\" > \"$2\"", [plain.as_path(), packed.as_path()])?;
     stdin.write_all(&std::fs::read(&packed)?)?;
-    // Six gigabytes in all, of which gzip makes only one part: packing them takes it longer than any unpacking.
+    // Six gigabytes in all, of which gzip makes only one part: packing them takes it longer than any
+    // unpacking.
     shell("head -c 64M /dev/zero | gzip -1 > \"$1\"", [packed.as_path()])?;
     let zeros = std::fs::read(packed)?;
     for _ in 0..96 {

@@ -1,5 +1,6 @@
-//! Archives from strangers: the table of `layerbox_catalogue` through everything that applies archives, in both dialects; what is about the stream and not about
-//! what it says; and somebody who changes a layer while it is worked on.
+//! Archives from strangers: the table of `layerbox_catalogue` through everything that applies archives, in
+//! both dialects; what is about the stream and not about what it says; and somebody who changes a layer while
+//! it is worked on.
 
 mod guests;
 mod limits;
@@ -26,7 +27,8 @@ struct Runner {
     subject: fn(&Place, Dialect) -> Result<Box<dyn Subject>>,
 }
 
-/// All of them, but for the contract: `layerbox guest verify` drives that, and the table of `make hostile` asks it.
+/// All of them, but for the contract: `layerbox guest verify` drives that, and the table of `make hostile`
+/// asks it.
 const RUNNERS: &[Runner] =
     &[Runner { name: "command line", subject: command_line }, Runner { name: "service", subject: service }];
 
@@ -60,8 +62,9 @@ pub fn write_archives(directory: &Path) -> Result<()> {
 pub(super) fn cases() -> Vec<Case> {
     let mut cases = Vec::new();
     for (number, row) in layerbox_catalogue::all().into_iter().enumerate() {
-        // What an archive becomes is the component's doing, to which the contract brings each row in both dialects. The runners only bring it in other ways: there the
-        // dialects take turns, so that each row goes through every runner, and in each dialect through one of them. `make hostile` runs all.
+        // What an archive becomes is the component's doing, to which the contract brings each row in both
+        // dialects. The runners only bring it in other ways: there the dialects take turns, so that each row
+        // goes through every runner, and in each dialect through one of them. `make hostile` runs all.
         for (turn, runner) in RUNNERS.iter().enumerate() {
             let dialect = Dialect::ALL[(number + turn) % Dialect::ALL.len()];
             let row = row.clone();

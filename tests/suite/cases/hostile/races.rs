@@ -1,5 +1,6 @@
-//! Somebody swaps a directory for a symbolic link to the victim, over and over, in the layer that a command works on: a container may do so in a layer that is
-//! mounted, and root in the staging directory, which nobody should. A check before the use of a name would be lost here; nothing outside may change or leak.
+//! Somebody swaps a directory for a symbolic link to the victim, over and over, in the layer that a command
+//! works on: a container may do so in a layer that is mounted, and root in the staging directory, which
+//! nobody should. A check before the use of a name would be lost here; nothing outside may change or leak.
 
 use std::fs::{self, File};
 use std::os::fd::OwnedFd;

@@ -1,7 +1,9 @@
-//! The service, as the table of hostile archives drives it: by Docker's graph driver protocol over HTTP, as an engine does.
+//! The service, as the table of hostile archives drives it: by Docker's graph driver protocol over HTTP, as
+//! an engine does.
 //!
-//! Starting a service for each row would take more time than the rows, so a thread keeps one for each dialect and moves it from store to store, as an engine
-//! that starts anew with another data root. What befalls a service in one row is thus there for those after it.
+//! Starting a service for each row would take more time than the rows, so a thread keeps one for each dialect
+//! and moves it from store to store, as an engine that starts anew with another data root. What befalls a
+//! service in one row is thus there for those after it.
 
 use std::cell::{Cell, RefCell};
 use std::fs::File;
@@ -20,7 +22,8 @@ use crate::scratch::Place;
 use crate::service::Service;
 use crate::store::Dialect;
 
-/// After so many rows a service makes room for a fresh one: it keeps every store open that it was shown, and descriptors are few.
+/// After so many rows a service makes room for a fresh one: it keeps every store open that it was shown, and
+/// descriptors are few.
 const ROWS: usize = 50;
 
 thread_local! {
@@ -88,7 +91,8 @@ impl Served {
     /// Says where the store is and how it is used, as an engine does when it starts.
     fn init(&self, devices: bool) -> Result<()> {
         let devices = if devices { "layerbox.devices=allow" } else { "layerbox.devices=refuse" };
-        // That content is on the disk before the answer is the command line's to show: ten thousand times would take minutes.
+        // That content is on the disk before the answer is the command line's to show: ten thousand times
+        // would take minutes.
         let options = json!({ "Home": self.root, "Opts": ["layerbox.sync=no", devices] });
         self.kept.service.borrow().ok("Init", &options).map(drop)
     }
@@ -104,7 +108,8 @@ impl Served {
         if answer.status == 200 {
             return Ok(Applied::Done);
         }
-        // An archive of no bytes is a request without a body, which the service refuses before it asks for more.
+        // An archive of no bytes is a request without a body, which the service refuses before it asks for
+        // more.
         let error = answer.error(if archive.is_empty() { 400 } else { 500 })?;
         // To an engine an error is its text; what class it is of is in the log.
         let mut log = String::new();

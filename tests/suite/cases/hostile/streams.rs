@@ -73,7 +73,8 @@ fn harmless(place: &Place, archive: &[u8]) -> Result<()> {
     let store = Store::new(place.join("s"), Dialect::Overlay);
     store.create("target", None)?;
     let output = store.apply("target", archive)?;
-    // Zeros are the end of an archive, and what follows it is read and ignored; or a bound is reached; or it is no archive.
+    // Zeros are the end of an archive, and what follows it is read and ignored; or a bound is reached; or it
+    // is no archive.
     match output.code {
         0 => ensure!(
             layerbox_tests::tree::names(&store.content("target"))?.is_empty(),

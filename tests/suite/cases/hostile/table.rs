@@ -16,8 +16,8 @@ use crate::store::{Dialect, bare};
 /// What came of the rows in one run, by their names: nothing, or why it is not what it must be.
 type Run = BTreeMap<String, Option<String>>;
 
-/// Runs the rows whose names hold one of the words (all where there are none) in all runs and prints the table. Answers whether each row had its outcome
-/// everywhere.
+/// Runs the rows whose names hold one of the words (all where there are none) in all runs and prints the
+/// table. Answers whether each row had its outcome everywhere.
 ///
 /// # Errors
 ///

@@ -32,7 +32,8 @@ pub(super) fn mounted(service: &Service, gets: usize) -> Result<std::path::PathB
     Ok(service.path("home/mnt/top"))
 }
 
-/// Counts go through all widths, and calls that take the layer's lock (the diff, the get that mounts, the put that unmounts) run among those that do without.
+/// Counts go through all widths, and calls that take the layer's lock (the diff, the get that mounts, the put
+/// that unmounts) run among those that do without.
 fn counted(place: &Place) -> Result<()> {
     const CLIENTS: usize = 8;
     let service = Service::start(place, &[])?;
@@ -73,7 +74,8 @@ fn counted(place: &Place) -> Result<()> {
     Ok(())
 }
 
-/// dockerd does not hear that a layer of a new container was made when the service is killed in the midst of it, and forgets what it had made until then.
+/// dockerd does not hear that a layer of a new container was made when the service is killed in the midst of
+/// it, and forgets what it had made until then.
 fn never_came_to_be(place: &Place) -> Result<()> {
     let service = Service::start(place, &[])?;
     service.init()?;

@@ -13,7 +13,8 @@ use crate::harness::{Case, Need, case};
 use crate::scratch::Place;
 use crate::service::Service;
 
-/// How much longer than alone an honest call may take meanwhile. Alone it takes some milliseconds, unless the machine has other things to do.
+/// How much longer than alone an honest call may take meanwhile. Alone it takes some milliseconds, unless the
+/// machine has other things to do.
 const LONGEST: Duration = Duration::from_secs(1);
 /// How often it is tried.
 const ATTEMPTS: usize = 3;
@@ -135,7 +136,8 @@ fn crowd(place: &Place) -> Result<()> {
     ensure!(clients == 16, "{clients} clients");
     let alone = honest(&service, Duration::ZERO)?;
     let alone = alone.into_iter().flat_map(|(_, times)| times).max().unwrap_or_default();
-    // A machine with other things to do is given another chance; a call that waits for a hostile one waits in each of them.
+    // A machine with other things to do is given another chance; a call that waits for a hostile one waits in
+    // each of them.
     let mut last = Ok(());
     for attempt in 0..ATTEMPTS {
         last = measure(&service, &attacks, attempt, LONGEST + alone)?;

@@ -46,7 +46,8 @@ fn killed(place: &Place) -> Result<()> {
     service.signal(Signal::SIGKILL)?;
     service.wait()?;
     ensure!(merged.join("f").exists(), "the mount went with the service");
-    // No Init comes: dockerd does not know that the plugin is another one. A socket that nobody listens on lies there.
+    // No Init comes: dockerd does not know that the plugin is another one. A socket that nobody listens on
+    // lies there.
     let service = Service::start(place, &[])?;
     service.ok("Get", &json!({ "ID": "top" }))?;
     for left in [true, true, false] {
@@ -56,7 +57,8 @@ fn killed(place: &Place) -> Result<()> {
     Ok(())
 }
 
-/// What can become of a root while a service has it open. dockerd does the first of these by itself, where its data is on no shared mount.
+/// What can become of a root while a service has it open. dockerd does the first of these by itself, where
+/// its data is on no shared mount.
 fn displaced(place: &Place) -> Result<()> {
     type Change = fn(&Path) -> Result<()>;
     let rows: [(&str, bool, Change); 5] = [

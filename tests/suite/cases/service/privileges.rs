@@ -122,7 +122,8 @@ fn kept(place: &Place) -> Result<()> {
     Ok(())
 }
 
-/// overlayfs does with the capabilities of whoever mounted what a container asks for: owners, devices, deletions, file capabilities, flags.
+/// overlayfs does with the capabilities of whoever mounted what a container asks for: owners, devices,
+/// deletions, file capabilities, flags.
 fn through_a_union(place: &Place) -> Result<()> {
     let service = Service::start(place, &[])?;
     service.init()?;

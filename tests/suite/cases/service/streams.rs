@@ -249,7 +249,8 @@ fn broken_diff(place: &Place) -> Result<()> {
     Ok(())
 }
 
-/// The most memory that the service may have had, in KiB, for an archive of many times as much. Without any it has had some 18 MiB.
+/// The most memory that the service may have had, in KiB, for an archive of many times as much. Without any
+/// it has had some 18 MiB.
 const MEMORY: u64 = 64 << 10;
 
 fn memory(place: &Place) -> Result<()> {

@@ -1,4 +1,5 @@
-//! Clients that name the path of the socket as the authority of their requests. The libraries of the suite cannot, so the frames are written by hand.
+//! Clients that name the path of the socket as the authority of their requests. The libraries of the suite
+//! cannot, so the frames are written by hand.
 
 use std::io::{Read as _, Write as _};
 use std::os::unix::net::UnixStream;
@@ -26,8 +27,8 @@ const AUTHORITIES: [(&str, &[u8]); 5] = [
     ("Java's, packed", b"\x8e\x62\xcb\x6a\x62\x81\xfa\x2d\x91\x9f\xca\xe8\x39\x3a\xff"),
 ];
 
-/// How an authority is said, and then said again: the C core names the field itself, others by its index in the static table; of what is kept, the index is sent from
-/// then on.
+/// How an authority is said, and then said again: the C core names the field itself, others by its index in
+/// the static table; of what is kept, the index is sent from then on.
 const FORMS: [(&str, &[u8], bool); 3] =
     [("named and kept", b"\x40\x0a:authority", true), ("kept", b"\x41", true), ("not kept", b"\x01", false)];
 
@@ -52,7 +53,8 @@ fn calls(place: &Place, name: &str, authority: &[u8], kept: bool) -> Result<()> 
     stream.set_read_timeout(Some(Duration::from_secs(30)))?;
     stream.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")?;
     send(&mut stream, 4, 0, 0, b"")?;
-    // `:method: POST` and `:scheme: http` are in the static table. What is kept is counted from the last one: `te`, `content-type`, and behind them what came before.
+    // `:method: POST` and `:scheme: http` are in the static table. What is kept is counted from the last one:
+    // `te`, `content-type`, and behind them what came before.
     let path = "/containerd.services.snapshots.v1.Snapshots/Stat";
     let path = [b"\x40\x05:path".as_slice(), &[u8::try_from(path.len())?], path.as_bytes()].concat();
     let rest = b"\x40\x0ccontent-type\x10application/grpc\x40\x02te\x08trailers";

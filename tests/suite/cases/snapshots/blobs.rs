@@ -1,4 +1,5 @@
-//! Differences that become blobs, and blobs that are unpacked, beside an engine that is slow, full, or has the blob already.
+//! Differences that become blobs, and blobs that are unpacked, beside an engine that is slow, full, or has
+//! the blob already.
 
 use std::fs;
 use std::time::{Duration, Instant};

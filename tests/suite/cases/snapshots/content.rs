@@ -145,7 +145,8 @@ fn moved(place: &Place, s: &Snapshotter) -> Result<()> {
     s.layer(place, "two", "one", |at| {
         fs::rename(at.join("dir1/f"), at.join("original/f"))?;
         fs::rename(at.join("original/foo"), at.join("original/bar"))?;
-        // A directory that lies below cannot be renamed in one step; whoever moves it copies it then, as mv(1) does.
+        // A directory that lies below cannot be renamed in one step; whoever moves it copies it then, as
+        // mv(1) does.
         if fs::rename(at.join("dir1/somefiles"), at.join("somefiles")).is_err() {
             fs::create_dir(at.join("somefiles"))?;
             fs::remove_dir(at.join("dir1/somefiles"))?;
@@ -226,7 +227,8 @@ fn stacked(place: &Place, s: &Snapshotter, depth: usize) -> Result<()> {
     for number in 1..=depth {
         let key = format!("key-{number}");
         let mounts = s.prepare(&key, &parent)?;
-        // Only some are mounted, which takes a while; the others are as empty as an image's layers that change nothing.
+        // Only some are mounted, which takes a while; the others are as empty as an image's layers that
+        // change nothing.
         if number % 16 == 1 || number == depth {
             let mounted = Mounted::new(place, &mounts)?;
             fs::write(mounted.path().join(format!("f{number}")), number.to_string())?;

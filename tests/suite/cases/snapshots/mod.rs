@@ -1,4 +1,5 @@
-//! Snapshots, as containerd meets them: the behaviour that containerd's documentation of `Snapshotter` and the names of its own suite ask for, over gRPC.
+//! Snapshots, as containerd meets them: the behaviour that containerd's documentation of `Snapshotter` and
+//! the names of its own suite ask for, over gRPC.
 
 mod authority;
 mod blobs;

@@ -42,7 +42,8 @@ impl Filler {
         Ok(inode)
     }
 
-    /// Replaces what `finish` will set, but for extended attributes of which the new ones say nothing. Those of an access control list go with the mode.
+    /// Replaces what `finish` will set, but for extended attributes of which the new ones say nothing. Those
+    /// of an access control list go with the mode.
     pub(super) fn put_directory_attributes(
         &mut self,
         inode: u64,
@@ -75,7 +76,8 @@ impl Filler {
         Ok(())
     }
 
-    /// Adds an extended attribute to what `finish` will set on a directory, which is made where it is missing.
+    /// Adds an extended attribute to what `finish` will set on a directory, which is made where it is
+    /// missing.
     pub(super) fn mark_directory(&mut self, name: &Name, attribute: &Xattr) -> Result<(), Error> {
         check_xattr(attribute)?;
         let inode = self.directory(name.as_bytes(), true)?.ok_or_else(changed)?;
@@ -93,8 +95,8 @@ impl Filler {
         self.put_off(before, after)
     }
 
-    /// The inode of the directory that a name leads to. Missing ones are made, or else the answer is `None`, as where the
-    /// way leads over something that is no directory.
+    /// The inode of the directory that a name leads to. Missing ones are made, or else the answer is `None`,
+    /// as where the way leads over something that is no directory.
     pub(super) fn directory(&mut self, name: &[u8], make: bool) -> Result<Option<u64>, Error> {
         if let Some((known, inode)) = &self.latest
             && known == name
@@ -142,7 +144,8 @@ impl Filler {
         Ok(Some(here))
     }
 
-    /// Remembers what a component led to, unless it is the directory of that name. Asking the kernel again costs the whole way over all links before it.
+    /// Remembers what a component led to, unless it is the directory of that name. Asking the kernel again
+    /// costs the whole way over all links before it.
     fn remember_link(&mut self, from: u64, component: &[u8], to: u64) {
         if self.directories.get(&from).is_some_and(|it| it.children.contains_key(component)) {
             return;
@@ -173,9 +176,9 @@ impl Filler {
         Ok(opened)
     }
 
-    /// Sets what was put off, for inner directories first: an owner without privilege may lose the way to them with the
-    /// attributes of the outer ones.
-    /// Answers how many got another time than theirs, which the file system can hold.
+    /// Sets what was put off, for inner directories first: an owner without privilege may lose the way to
+    /// them with the attributes of the outer ones. Answers how many got another time than theirs, which the
+    /// file system can hold.
     pub(super) fn settle_directories(&self) -> Result<u64, Error> {
         let mut descent = Descent::new();
         let mut clamped = 0;

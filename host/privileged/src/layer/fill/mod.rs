@@ -1,12 +1,13 @@
 //! One layer to fill.
 //!
-//! The directory is empty at first, and nobody else changes it; so every directory in it was made here, and a table of
-//! them says what is one. A component that the table does not know is missing, or a symbolic link: then the kernel is
-//! asked, which follows links as in a chroot on the layer. Descriptors are opened by the names in the table without
-//! following any link; a wrong table, or somebody who does change the layer, gives errors, and never a way out.
+//! The directory is empty at first, and nobody else changes it; so every directory in it was made here, and a
+//! table of them says what is one. A component that the table does not know is missing, or a symbolic link:
+//! then the kernel is asked, which follows links as in a chroot on the layer. Descriptors are opened by the
+//! names in the table without following any link; a wrong table, or somebody who does change the layer, gives
+//! errors, and never a way out.
 //!
-//! What would hinder the filling (owners, modes, default access control lists and times of directories) is kept in the
-//! table and set by [`Filler::finish`].
+//! What would hinder the filling (owners, modes, default access control lists and times of directories) is
+//! kept in the table and set by [`Filler::finish`].
 
 mod directories;
 mod put;
@@ -38,10 +39,11 @@ pub struct Policy {
     pub root: (u32, u32),
     /// The most names that are made, replaced ones counted.
     pub max_entries: u64,
-    /// The most directories that a layer has: there is a table of them, and nothing else grows with the number of entries.
+    /// The most directories that a layer has: there is a table of them, and nothing else grows with the
+    /// number of entries.
     pub max_directories: usize,
-    /// The most bytes that are written: the content of files without holes, targets of symbolic links, and extended attributes. And the most that files show
-    /// themselves to hold, with holes.
+    /// The most bytes that are written: the content of files without holes, targets of symbolic links, and
+    /// extended attributes. And the most that files show themselves to hold, with holes.
     pub max_bytes: u64,
 }
 
@@ -84,8 +86,9 @@ pub struct Extent {
     pub position: u64,
 }
 
-/// One layer, to fill. It is whole only after [`finish`](Self::finish); after an error it is to be thrown away. A bound that is reached, and a file that came
-/// only in part, end the filling: each later call answers that error again, so that nobody reaches a bound and goes on.
+/// One layer, to fill. It is whole only after [`finish`](Self::finish); after an error it is to be thrown
+/// away. A bound that is reached, and a file that came only in part, end the filling: each later call answers
+/// that error again, so that nobody reaches a bound and goes on.
 #[derive(Debug)]
 pub struct Filler {
     policy: Policy,
@@ -99,7 +102,8 @@ pub struct Filler {
     handles: Recent<u64, Arc<OwnedFd>>,
     /// The parent that was resolved last.
     latest: Option<(Vec<u8>, u64)>,
-    /// Where symbolic links in a directory were found to lead: what an archive's names go over again and again.
+    /// Where symbolic links in a directory were found to lead: what an archive's names go over again and
+    /// again.
     links: HashMap<u64, HashMap<Box<[u8]>, u64>>,
     /// How many of them there are.
     linked: usize,
@@ -140,8 +144,8 @@ struct Place<'a> {
 impl Filler {
     /// Fills `dir`, a directory that is open for reading, empty, and seen by nobody else.
     ///
-    /// The umask of the process is read once, which for a moment sets it to 0. With a umask of 0 a file needs no call to
-    /// set its mode; with another one it does.
+    /// The umask of the process is read once, which for a moment sets it to 0. With a umask of 0 a file needs
+    /// no call to set its mode; with another one it does.
     ///
     /// # Errors
     /// [`Error::Conflict`] when something is in it, [`Error::Io`].
@@ -194,8 +198,8 @@ impl Filler {
     /// Puts an entry; see `writer.put` in `wit/content.wit` for what replaces what.
     ///
     /// # Errors
-    /// [`Error::Refused`], [`Error::Limit`], [`Error::InvalidArgument`] and [`Error::Io`]; also those of entries put before
-    /// that were still being written.
+    /// [`Error::Refused`], [`Error::Limit`], [`Error::InvalidArgument`] and [`Error::Io`]; also those of
+    /// entries put before that were still being written.
     pub fn put(&mut self, entry: Entry, source: Option<&mut Source>) -> Result<(), Error> {
         self.ready()?;
         let done = self.put_entry(entry, source);
@@ -232,8 +236,8 @@ impl Filler {
     /// Writes into the file whose body was put as [`Body::Later`].
     ///
     /// # Errors
-    /// [`Error::InvalidArgument`] when there is no such file or it would become longer than it was put, [`Error::Limit`], and
-    /// errors of work under way.
+    /// [`Error::InvalidArgument`] when there is no such file or it would become longer than it was put,
+    /// [`Error::Limit`], and errors of work under way.
     pub fn fill(&mut self, offset: u64, bytes: Vec<u8>) -> Result<(), Error> {
         self.going()?;
         let done = self.fill_later(offset, bytes);
@@ -297,7 +301,8 @@ impl Filler {
         Ok(found)
     }
 
-    /// Waits for work under way, sets what was put off, and answers what the layer holds. To be called once, at the end: nothing can be put after it.
+    /// Waits for work under way, sets what was put off, and answers what the layer holds. To be called once,
+    /// at the end: nothing can be put after it.
     ///
     /// # Errors
     /// The first error of work under way that no call has told, and [`Error::Io`].
@@ -309,7 +314,8 @@ impl Filler {
         Ok(self.totals)
     }
 
-    /// How many entries have another time than the one that was put, the nearest that the file system can hold; to be asked when the layer is finished.
+    /// How many entries have another time than the one that was put, the nearest that the file system can
+    /// hold; to be asked when the layer is finished.
     pub fn clamped(&self) -> u64 {
         self.clamped
     }

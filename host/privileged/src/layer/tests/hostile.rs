@@ -234,7 +234,8 @@ fn deleting_a_layer_that_is_changed_meanwhile_never_leaves_it() {
 
 #[test]
 fn a_directory_that_becomes_something_else_before_it_is_removed_is_deleted_as_that() {
-    // What is done to the empty directory `d` at the moment before it is removed, whether each time or only the first, and whether it is gone then.
+    // What is done to the empty directory `d` at the moment before it is removed, whether each time or only
+    // the first, and whether it is gone then.
     type Change = fn(&Path);
     let refill: Change = |d| std::fs::write(d.join("again"), b"1").unwrap();
     let to_file: Change = |d| {

@@ -1,4 +1,5 @@
-//! What is not filled in: what no layer holds, arguments out of their bounds, more than the limits, and what the file system does not take.
+//! What is not filled in: what no layer holds, arguments out of their bounds, more than the limits, and what
+//! the file system does not take.
 
 use super::*;
 
@@ -238,7 +239,8 @@ fn marked(name: &str, count: usize, length: usize) -> Entry {
 fn errors_of_work_under_way_are_told_with_the_entry() {
     let Some(scene) = Scene::new("later-errors") else { return };
     let mut filler = scene.filler();
-    // user.* attributes must fit; 64 KiB in one value does not on most file systems, so take one that no kernel accepts.
+    // user.* attributes must fit; 64 KiB in one value does not on most file systems, so take one that no
+    // kernel accepts.
     let mut bad = file("bad", b"x");
     bad.attributes.xattrs = vec![xattr("security.capability", b"nonsense")];
     let put = filler.put(bad, None);

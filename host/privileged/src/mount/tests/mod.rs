@@ -26,7 +26,8 @@ impl Store {
         Store { dir, unions: Unions::new(backend, layout).unwrap() }
     }
 
-    /// `count` layers `l0`, `l1`, ... as a stack, uppermost first; each says its number in `who` and has a file `in-ID`.
+    /// `count` layers `l0`, `l1`, ... as a stack, uppermost first; each says its number in `who` and has a
+    /// file `in-ID`.
     fn stack(&self, count: usize) -> Vec<LayerId> {
         let stack: Vec<LayerId> = (0..count).map(|number| id(&format!("l{number}"))).collect();
         for (number, layer) in stack.iter().enumerate() {

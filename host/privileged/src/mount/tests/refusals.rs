@@ -105,7 +105,8 @@ fn a_file_system_that_cannot_be_a_branch_is_named() {
     });
 }
 
-/// Attributes that a layer may hold if it came in by another way than an archive: they must not open other layers.
+/// Attributes that a layer may hold if it came in by another way than an archive: they must not open other
+/// layers.
 #[test]
 fn hostile_attributes_of_a_layer_lead_nowhere() {
     each_api("hostile", |store| {
