@@ -81,7 +81,7 @@ impl Driver {
                 what,
                 repair: if lost { "forget the snapshot".to_owned() } else { String::new() },
                 repaired,
-                passing: false,
+                ..Finding::default()
             });
         }
         findings.extend(self.nameless(&database, repair)?);
@@ -140,7 +140,7 @@ impl Driver {
             what: "it was a snapshot's layer, and no snapshot names it".to_owned(),
             repair: "remove it".to_owned(),
             repaired: repair && self.remove(id.as_str(), true).is_ok(),
-            passing: false,
+            ..Finding::default()
         };
         Ok(found.into_iter().map(finding).collect())
     }

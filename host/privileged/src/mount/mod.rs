@@ -208,7 +208,7 @@ impl Unions {
         // That it is a union says the file system there, in the one call that would ask whether anything is
         // mounted. It may be that of the store itself: then the kernel knows of no mount. aufs does more than
         // to unmount, so it is asked first.
-        if extent == Extent::Own && self.backend != Backend::Aufs && self.shows_union(&target) {
+        if extent == Extent::Own && self.backend != Backend::Aufs && shows_overlay(&target) {
             any = self.unmount_one(id, &target, force)?;
         }
         while self.mounted(id)? {
@@ -221,12 +221,6 @@ impl Unions {
             any |= self.unmount_one(id, &target, force)?;
         }
         Ok(any)
-    }
-
-    /// Whether what is seen at a path is of the file system that unions have here.
-    fn shows_union(&self, path: &Path) -> bool {
-        let name = if self.backend == Backend::Aufs { "aufs" } else { "overlayfs" };
-        filesystem_of(path).is_ok_and(|found| found == name)
     }
 
     /// What is mounted on the mount point of `id` that is no union of that layer, in words; none where it is
@@ -454,6 +448,11 @@ impl Unions {
             detail: detail.trim().to_owned(),
         }
     }
+}
+
+/// Whether what is seen at a path is of overlayfs.
+fn shows_overlay(path: &Path) -> bool {
+    filesystem_of(path).is_ok_and(|found| found == "overlayfs")
 }
 
 /// Refuses what is no label: it goes between quotes into an option string. Commas are part of SELinux
